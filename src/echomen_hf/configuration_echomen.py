@@ -1,0 +1,199 @@
+"""EchoMEN model configuration."""
+
+from dataclasses import fields
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+# Keys that transformers itself writes into or passes through a configuration besides the declared fields.
+_LIBRARY_KEYS = frozenset(
+    {
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_attn_implementation_internal",
+        "_commit_hash",
+        "_experts_implementation_internal",
+        "_name_or_path",
+        "attn_implementation",
+        "auto_map",
+        "custom_pipelines",
+        "experts_implementation",
+        "model_type",
+        "name_or_path",
+        "num_labels",
+        "output_attentions",
+        "per_layer_config",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
+)
+
+
+@strict
+class EchoMENConfig(PreTrainedConfig):
+    r"""Configuration of an EchoMEN model: an R(2+1)D video encoder, a projector, a regression head and M experts.
+
+    The defaults give the network of the paper: R(2+1)D-18 on 32 frames of 112 x 112 pixels with three experts,
+    31.7 million parameters in all, 31.3 million of them in the encoder.
+
+    Args:
+        depths (`list[int]`, *optional*, defaults to `(2, 2, 2, 2)`):
+            Number of residual blocks in each stage of the encoder; its length is the number of stages.
+        hidden_sizes (`list[int]`, *optional*, defaults to `(64, 128, 256, 512)`):
+            Number of channels of each stage. The stem has as many as the first stage; the embedding as the last.
+        stem_mid_channels (`int`, *optional*):
+            Channels between the spatial and the temporal convolution of the stem. Defaults to 45 for a stem of 64
+            channels, as in torchvision, and to the same proportion for other widths.
+        num_frames (`int`, *optional*, defaults to 32):
+            Number of frames of a clip.
+        sampling_period (`int`, *optional*, defaults to 2):
+            A clip takes every `sampling_period`-th frame of a video recorded at `reference_fps`.
+        reference_fps (`float`, *optional*, defaults to 50.0):
+            Frame rate that `sampling_period` refers to; videos at another rate are resampled in time.
+        image_size (`int`, *optional*, defaults to 112):
+            Height and width of a frame in pixels.
+        num_channels (`int`, *optional*, defaults to 3):
+            Number of channels of a frame: 3 for weights pre-trained on colour video, 1 for grayscale.
+        num_experts (`int`, *optional*, defaults to 3):
+            Number of regression experts M.
+        expert_top_k (`int`, *optional*):
+            In evaluation mode, evaluate only this many of the heaviest experts per sample and renormalise their
+            weights. `None` evaluates all M, which is exactly the paper.
+        aggregator_hidden_size (`int`, *optional*, defaults to 128):
+            Width of the hidden layer of the aggregator.
+        expert_aggregation (`str`, *optional*, defaults to `"aggregator"`):
+            `"aggregator"` weighs the experts by the aggregator's softmax, `"mean"` averages them (ablation d).
+        projection_hidden_size (`int`, *optional*):
+            Width of the hidden layer of the projector. Defaults to the size of the embedding.
+        projection_size (`int`, *optional*, defaults to 128):
+            Size of the L2-normalised projection that the contrastive loss compares.
+        initial_ejection_fraction (`float`, *optional*, defaults to 55.6):
+            Initial bias of the regression head and of every expert, in percent.
+        head_initializer_range (`float`, *optional*, defaults to 0.01):
+            Standard deviation of the initial weights of the regression head and of every expert.
+        batch_norm_eps (`float`, *optional*, defaults to 1e-5):
+            Epsilon of the batch normalisation layers.
+        batch_norm_momentum (`float`, *optional*, defaults to 0.1):
+            Momentum of the running statistics of the batch normalisation layers.
+        prediction_head (`str`, *optional*, defaults to `"experts"`):
+            Where `ejection_fraction` comes from: `"regression"` (the head of stage 1) or `"experts"` (stage 2).
+
+    Example:
+
+    ```python
+    >>> from echomen_hf import EchoMENConfig, EchoMENModel
+
+    >>> config = EchoMENConfig(depths=(1, 1), hidden_sizes=(8, 16), image_size=56, num_frames=16)
+    >>> model = EchoMENModel(config)
+    >>> model.config.embedding_size
+    16
+    ```
+    """
+
+    model_type = "echomen"
+
+    depths: list[int] | tuple[int, ...] = (2, 2, 2, 2)
+    hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
+    stem_mid_channels: int | None = None
+    num_frames: int = 32
+    sampling_period: int = 2
+    reference_fps: float | int = 50.0
+    image_size: int = 112
+    num_channels: int = 3
+    num_experts: int = 3
+    expert_top_k: int | None = None
+    aggregator_hidden_size: int = 128
+    expert_aggregation: Literal["aggregator", "mean"] = "aggregator"
+    projection_hidden_size: int | None = None
+    projection_size: int = 128
+    initial_ejection_fraction: float | int = 55.6
+    head_initializer_range: float | int = 0.01
+    batch_norm_eps: float = 1e-5
+    batch_norm_momentum: float = 0.1
+    prediction_head: Literal["regression", "experts"] = "experts"
+
+    def __post_init__(self, **kwargs):
+        """Fill in derived values and reject arguments that no field knows."""
+        unknown = sorted(set(kwargs) - _LIBRARY_KEYS)
+        if unknown:
+            raise TypeError(
+                f"EchoMENConfig got unknown arguments {unknown}; check their spelling. "
+                f"Known fields: {', '.join(sorted(EchoMENConfig.__annotations__))}."
+            )
+        if kwargs.pop("num_labels", 1) not in (None, 1):
+            raise ValueError("EchoMEN predicts one number, the ejection fraction: `num_labels` must be 1.")
+        # JSON turns tuples into lists; one type on both sides makes a saved configuration equal its original.
+        self.depths = list(self.depths)
+        self.hidden_sizes = list(self.hidden_sizes)
+        if self.stem_mid_channels is None and self.hidden_sizes:
+            self.stem_mid_channels = max(1, round(45 * self.hidden_sizes[0] / 64))
+        if self.projection_hidden_size is None and self.hidden_sizes:
+            self.projection_hidden_size = self.hidden_sizes[-1]
+        self.problem_type = "regression"
+        self.id2label = {0: "ejection_fraction"}
+        self.label2id = {"ejection_fraction": 0}
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """Build a configuration from a stored one, leaving out what a later version of a library may have added.
+
+        Args:
+            config_dict (`dict[str, Any]`): Content of `config.json`.
+            kwargs: Fields to change, and `return_unused_kwargs`.
+
+        Returns:
+            `EchoMENConfig`: The configuration, or a tuple of it and the unused arguments.
+        """
+        known = {field.name for field in fields(cls)} | _LIBRARY_KEYS
+        dropped = sorted(set(config_dict) - known)
+        if dropped:
+            logger.warning(f"Leaving out fields of the stored configuration that EchoMEN does not know: {dropped}.")
+        return super().from_dict({name: v for name, v in config_dict.items() if name not in dropped}, **kwargs)
+
+    @property
+    def embedding_size(self) -> int:
+        """Size of the pooled encoder feature."""
+        return self.hidden_sizes[-1]
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Number of encoder stages, so that `output_hidden_states` can select hidden states by negative index."""
+        return len(self.depths)
+
+    def validate_encoder(self):
+        """Check that depths and widths describe a network that the input fits through."""
+        if not self.depths or len(self.depths) != len(self.hidden_sizes):
+            raise ValueError(
+                f"`depths` {self.depths} and `hidden_sizes` {self.hidden_sizes} need the same length, one entry per "
+                "stage of the encoder."
+            )
+        if min(self.depths) < 1 or min(self.hidden_sizes) < 1:
+            raise ValueError("Every stage needs at least one block and one channel.")
+        for name in ("num_frames", "image_size", "sampling_period", "stem_mid_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.num_channels not in (1, 3):
+            raise ValueError(f"`num_channels` must be 1 (grayscale) or 3, got {self.num_channels}.")
+        if not self.reference_fps > 0:
+            raise ValueError(f"`reference_fps` must be positive, got {self.reference_fps}.")
+
+    def validate_heads(self):
+        """Check the sizes of the projector, the experts and the aggregator."""
+        for name in ("num_experts", "aggregator_hidden_size", "projection_hidden_size", "projection_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.expert_top_k is not None and not 1 <= self.expert_top_k <= self.num_experts:
+            raise ValueError(
+                f"`expert_top_k` must lie between 1 and `num_experts` ({self.num_experts}), got {self.expert_top_k}; "
+                "`None` evaluates every expert."
+            )
+
+
+__all__ = ["EchoMENConfig"]

@@ -1,0 +1,260 @@
+"""The two losses of EchoMEN as pure functions of tensors, and modules that hold their settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from .label_distribution import label_bins
+
+
+__all__ = [
+    "LDWSupConLoss",
+    "LabelDistance",
+    "ReweightedRegressionLoss",
+    "label_distances",
+    "ldw_supcon_loss",
+    "negative_log_weights",
+    "reweighted_regression_loss",
+]
+
+LabelDistance = Literal["l1", "l2", "cdf", "none"]
+"""How far apart two labels are: absolute or squared difference in standard deviations, difference of ranks, or 0."""
+
+
+def label_distances(
+    labels: torch.Tensor,
+    distance: LabelDistance = "l1",
+    distance_scale: float = 1.0,
+    label_std: float | None = None,
+    reference_labels: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Compute the label distance d_ij of every pair of samples (section 2.1 of the paper).
+
+    Labels are first divided by their standard deviation: on raw percentages exp(d) would leave hardly more than one
+    effective negative per anchor.
+
+    Args:
+        labels: EF in percent, floating point, shape (N,).
+        distance: `"l1"`, `"l2"` (squared), `"cdf"` (twice the difference of the empirical distribution functions),
+            or `"none"` (0 for every pair, which makes the loss plain SupCon).
+        distance_scale: Factor on the distances.
+        label_std: Standard deviation of the training labels in percent; `None` takes that of `labels`.
+        reference_labels: Training labels in percent, shape (K,), whose distribution `"cdf"` uses; `None` takes
+            `labels`.
+
+    Returns:
+        Distances, shape (N, N), symmetric with a zero diagonal.
+
+    Raises:
+        ValueError: If the kind of distance is unknown.
+    """
+    if distance == "none":
+        return labels.new_zeros(len(labels), len(labels))
+    if distance == "cdf":
+        reference = (labels if reference_labels is None else reference_labels.to(labels)).sort().values
+        position = torch.searchsorted(reference, labels, right=True).to(labels.dtype) / len(reference)
+        return 2 * distance_scale * (position[:, None] - position[None, :]).abs()
+    if distance not in ("l1", "l2"):
+        raise ValueError(f"Unknown label distance {distance!r}; choose 'l1', 'l2', 'cdf' or 'none'.")
+    std = labels.std(correction=0) if label_std is None else labels.new_tensor(label_std)
+    # Identical labels have no spread to divide by, and all their distances are 0 whatever the divisor.
+    difference = (labels[:, None] - labels[None, :]).abs() / torch.where(std > 0, std, torch.ones_like(std))
+    return distance_scale * (difference if distance == "l1" else difference**2)
+
+
+def negative_log_weights(distances: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+    """Compute log beta_ij of equation 2; beta has mean 1 over the negatives of every anchor.
+
+    Args:
+        distances: Label distances d_ij, shape (N, N).
+        negatives: Boolean mask of the negatives Q(i) in row i, shape (N, N).
+
+    Returns:
+        log beta, shape (N, N); 0, that is beta = 1, wherever a pair is no negative pair.
+    """
+    log_count = negatives.sum(dim=1, keepdim=True).clamp(min=1).to(distances.dtype).log()
+    # An anchor without negatives has no softmax; its row is all zeros in the end.
+    log_share = distances.masked_fill(~negatives, -torch.inf).log_softmax(dim=1)
+    return (log_count + log_share).masked_fill(~negatives, 0.0)
+
+
+def ldw_supcon_loss(
+    projections: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    temperature: float = 0.1,
+    label_bin_width: float | None = 1.0,
+    distance: LabelDistance = "l1",
+    distance_scale: float = 1.0,
+    label_std: float | None = None,
+    reference_labels: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Label-distance weighted supervised contrastive loss (equations 1 and 2), averaged over the anchors.
+
+    Every view of every sample is an anchor. Its positives are the other views of the same sample and all views of
+    samples in the same label bin; everything else is a negative, weighted by beta. Anchors without a positive are
+    skipped; without any anchor the loss is a zero that still carries gradient.
+
+    Args:
+        projections: L2-normalised projections, shape (N, views, P) or, for a single view, (N, P).
+        labels: EF in percent, shape (N,).
+        temperature: Temperature tau.
+        label_bin_width: Width in EF points of the bins that make samples positives of each other; `None` leaves only
+            the other views of the same sample.
+        distance: Kind of label distance, see `label_distances`.
+        distance_scale: Factor on the label distances.
+        label_std: Standard deviation of the training labels in percent; `None` takes that of the batch.
+        reference_labels: Training labels in percent for the `"cdf"` distance; `None` takes those of the batch.
+
+    Returns:
+        Scalar loss; float32, or float64 if the projections are.
+
+    Raises:
+        ValueError: If the shapes do not fit, or the temperature is not positive.
+    """
+    if projections.ndim == 2:
+        projections = projections.unsqueeze(1)
+    if projections.ndim != 3 or labels.shape != projections.shape[:1]:
+        raise ValueError(
+            "Expected projections of shape (N, views, P) and labels of shape (N,), got "
+            f"{tuple(projections.shape)} and {tuple(labels.shape)}."
+        )
+    if not temperature > 0:
+        raise ValueError(f"`temperature` must be positive, got {temperature}.")
+    num_samples, num_views, _ = projections.shape
+    # Half precision cannot hold the exponentials, and autocast would put the product back into it.
+    dtype = torch.float64 if projections.dtype == torch.float64 else torch.float32
+    with torch.autocast(projections.device.type, enabled=False):
+        z = projections.to(dtype).flatten(0, 1)  # (N, V, P) -> (N * V, P)
+        labels = labels.to(dtype)
+        similarity = z @ z.T / temperature
+
+        sample = torch.arange(num_samples, device=z.device).repeat_interleave(num_views)
+        myself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+        group = sample if label_bin_width is None else label_bins(labels, label_bin_width)[sample]
+        positives = (group[:, None] == group[None, :]) & ~myself
+        anchors = positives.any(dim=1)
+        if not anchors.any():
+            return projections.to(dtype).sum() * 0.0
+
+        distances = label_distances(labels, distance, distance_scale, label_std, reference_labels)
+        log_beta = negative_log_weights(distances[sample][:, sample], ~positives & ~myself)
+        # An anchor alone in its batch has an empty sum here; it is no anchor, but must not make a NaN either.
+        summands = (similarity + log_beta).masked_fill(myself, torch.finfo(dtype).min)
+        log_probability = similarity - summands.logsumexp(dim=1, keepdim=True)
+        per_anchor = -(log_probability * positives).sum(dim=1) / positives.sum(dim=1).clamp(min=1)
+        return per_anchor[anchors].mean()
+
+
+def reweighted_regression_loss(
+    expert_predictions: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Re-weighted regression loss of the experts (equation 3), summed over experts and averaged over samples.
+
+    The experts share no parameters, so the sum trains each of them as if alone.
+
+    Args:
+        expert_predictions: EF of every expert in percent, shape (N, M).
+        labels: EF in percent, shape (N,).
+        weights: Weight of every sample for every expert, shape (N, M), with mean 1 over the training set.
+
+    Returns:
+        Scalar loss in squared percent; float32, or float64 if the predictions are.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    if expert_predictions.ndim != 2 or weights.shape != expert_predictions.shape:
+        raise ValueError(
+            "Expected predictions and weights of one shape (N, M), got "
+            f"{tuple(expert_predictions.shape)} and {tuple(weights.shape)}."
+        )
+    if labels.shape != expert_predictions.shape[:1]:
+        raise ValueError(f"Expected {len(expert_predictions)} labels, got shape {tuple(labels.shape)}.")
+    dtype = torch.float64 if expert_predictions.dtype == torch.float64 else torch.float32
+    squared_error = (expert_predictions.to(dtype) - labels.to(dtype)[:, None]) ** 2
+    return (weights.to(dtype) * squared_error).mean(dim=0).sum()
+
+
+class LDWSupConLoss(nn.Module):
+    """Module form of `ldw_supcon_loss` that remembers the training set's label statistics.
+
+    Args:
+        temperature: Temperature tau.
+        label_bin_width: Width in EF points of the bins that make samples positives of each other, or `None`.
+        distance: Kind of label distance, see `label_distances`.
+        distance_scale: Factor on the label distances.
+        train_labels: EF in percent of the training set, shape (K,); `None` takes the statistics of each batch.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        label_bin_width: float | None = 1.0,
+        distance: LabelDistance = "l1",
+        distance_scale: float = 1.0,
+        train_labels: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.label_bin_width = label_bin_width
+        self.distance = distance
+        self.distance_scale = distance_scale
+        self.label_std = None if train_labels is None else float(train_labels.double().std(correction=0))
+        self.register_buffer("reference_labels", train_labels, persistent=False)
+
+    def forward(self, projections: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            projections: L2-normalised projections, shape (N, views, P).
+            labels: EF in percent, shape (N,).
+
+        Returns:
+            Scalar loss.
+        """
+        return ldw_supcon_loss(
+            projections,
+            labels,
+            temperature=self.temperature,
+            label_bin_width=self.label_bin_width,
+            distance=self.distance,
+            distance_scale=self.distance_scale,
+            label_std=self.label_std,
+            reference_labels=self.reference_labels,
+        )
+
+    def extra_repr(self) -> str:
+        """Show the settings where the module is printed."""
+        return (
+            f"temperature={self.temperature}, label_bin_width={self.label_bin_width}, distance={self.distance!r}, "
+            f"distance_scale={self.distance_scale}"
+        )
+
+
+class ReweightedRegressionLoss(nn.Module):
+    """Module form of `reweighted_regression_loss` that looks the sample weights up by label.
+
+    Args:
+        weight_table: Weights of every label bin for every expert, an `ExpertWeightTable`, or any callable from labels
+            of shape (N,) to weights of shape (N, M).
+    """
+
+    def __init__(self, weight_table) -> None:
+        super().__init__()
+        self.weight_table = weight_table
+
+    def forward(self, expert_predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            expert_predictions: EF of every expert in percent, shape (N, M).
+            labels: EF in percent, shape (N,).
+
+        Returns:
+            Scalar loss in squared percent.
+        """
+        return reweighted_regression_loss(expert_predictions, labels, self.weight_table(labels))

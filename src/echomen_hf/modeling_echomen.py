@@ -1,0 +1,471 @@
+"""PyTorch EchoMEN model."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput, logging
+from transformers.utils.generic import maybe_autocast
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_echomen import EchoMENConfig
+
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class EchoMENOutput(ModelOutput):
+    """Everything one forward pass of EchoMEN computes; B clips, M experts, embedding size D, projection size P.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            Mean squared error of `ejection_fraction` in squared percent, when `labels` are given. Training adds the
+            other terms of the two stages; see `echomen_hf.training`.
+        logits (`torch.FloatTensor` of shape `(B, 1)`):
+            Ejection fraction in percent under the name and shape that generic regression tools expect.
+        expert_predictions (`torch.FloatTensor` of shape `(B, M)`):
+            Ejection fraction of every expert in percent; NaN where `expert_top_k` left an expert out.
+        expert_weights (`torch.FloatTensor` of shape `(B, M)`):
+            Weight of every expert in the ensemble; each row sums to 1.
+        embedding (`torch.FloatTensor` of shape `(B, D)`):
+            Pooled feature of the encoder.
+        projection (`torch.FloatTensor` of shape `(B, P)`):
+            L2-normalised projection that the contrastive loss of stage 1 compares.
+        regression (`torch.FloatTensor` of shape `(B,)`):
+            Ejection fraction of the regression head of stage 1 in percent.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
+            Output of the stem and of every stage, each of shape `(B, channels, frames, height, width)`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    expert_predictions: torch.FloatTensor | None = None
+    expert_weights: torch.FloatTensor | None = None
+    embedding: torch.FloatTensor | None = None
+    projection: torch.FloatTensor | None = None
+    regression: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+
+    @property
+    def ejection_fraction(self) -> torch.FloatTensor:
+        """Ejection fraction in percent, shape (B,)."""
+        return self.logits.squeeze(-1)
+
+
+class R2Plus1DStem(nn.Sequential):
+    """First layer of R(2+1)D: a 7 x 7 spatial convolution, then a temporal one over 3 frames (Tran et al. 2018)."""
+
+    def __init__(self, config: EchoMENConfig) -> None:
+        mid, out = config.stem_mid_channels, config.hidden_sizes[0]
+        super().__init__(
+            nn.Conv3d(config.num_channels, mid, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
+            batch_norm(mid, config),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(mid, out, (3, 1, 1), padding=(1, 0, 0), bias=False),
+            batch_norm(out, config),
+            nn.ReLU(inplace=True),
+        )
+
+
+class Conv2Plus1D(nn.Sequential):
+    """A 3 x 3 x 3 convolution factorised into a spatial and a temporal one with a non-linearity between them."""
+
+    def __init__(self, in_channels: int, out_channels: int, mid: int, stride: int, config: EchoMENConfig) -> None:
+        super().__init__(
+            nn.Conv3d(in_channels, mid, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False),
+            batch_norm(mid, config),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(mid, out_channels, (3, 1, 1), stride=(stride, 1, 1), padding=(1, 0, 0), bias=False),
+        )
+
+
+class R2Plus1DBlock(GradientCheckpointingLayer):
+    """Residual block of two factorised convolutions."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, config: EchoMENConfig) -> None:
+        super().__init__()
+        # As many parameters as the full 3 x 3 x 3 convolution would have (section 3.5 of Tran et al.).
+        mid = (27 * in_channels * out_channels) // (9 * in_channels + 3 * out_channels)
+        self.conv1 = nn.Sequential(
+            Conv2Plus1D(in_channels, out_channels, mid, stride, config),
+            batch_norm(out_channels, config),
+            nn.ReLU(inplace=True),
+        )
+        self.conv2 = nn.Sequential(
+            Conv2Plus1D(out_channels, out_channels, mid, 1, config), batch_norm(out_channels, config)
+        )
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv3d(in_channels, out_channels, 1, stride=stride, bias=False), batch_norm(out_channels, config)
+            )
+
+    def forward(self, hidden_state: torch.Tensor) -> torch.Tensor:
+        residual = hidden_state if self.downsample is None else self.downsample(hidden_state)
+        return self.relu(self.conv2(self.conv1(hidden_state)) + residual)
+
+
+class R2Plus1DStage(nn.Sequential):
+    """Blocks of one width; the first block of every stage but the first halves time and space."""
+
+    def __init__(self, in_channels: int, out_channels: int, depth: int, stride: int, config: EchoMENConfig) -> None:
+        blocks = [R2Plus1DBlock(in_channels, out_channels, stride, config)]
+        blocks += [R2Plus1DBlock(out_channels, out_channels, 1, config) for _ in range(depth - 1)]
+        super().__init__(*blocks)
+
+
+class R2Plus1DEncoder(nn.Module):
+    """Video encoder f of the paper: R(2+1)D of any depth and width, named as torchvision names its parts."""
+
+    def __init__(self, config: EchoMENConfig) -> None:
+        super().__init__()
+        self.stem = R2Plus1DStem(config)
+        in_channels = config.hidden_sizes[0]
+        self.stage_names = [f"layer{number}" for number in range(1, len(config.depths) + 1)]
+        for position, (name, depth, channels) in enumerate(zip(self.stage_names, config.depths, config.hidden_sizes)):
+            stride = 1 if position == 0 else 2
+            self.add_module(name, R2Plus1DStage(in_channels, channels, depth, stride, config))
+            in_channels = channels
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        hidden_state = self.stem(pixel_values.transpose(1, 2))  # (B, T, C, H, W) -> (B, C, T, H, W)
+        for name in self.stage_names:
+            hidden_state = self.get_submodule(name)(hidden_state)
+        # Averaging thousands of numbers in half precision would cost the digits that the heads need.
+        dtype = torch.promote_types(hidden_state.dtype, torch.float32)
+        return hidden_state.mean(dim=(2, 3, 4), dtype=dtype)  # (B, C, T, H, W) -> (B, D)
+
+
+class EchoMENProjector(nn.Module):
+    """Projector h of the paper: a two-layer perceptron whose output lies on the unit sphere."""
+
+    def __init__(self, config: EchoMENConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.embedding_size, config.projection_hidden_size)
+        self.fc2 = nn.Linear(config.projection_hidden_size, config.projection_size)
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        return F.normalize(self.fc2(F.relu(self.fc1(embedding))), dim=-1)
+
+
+class EchoMENRegressionHead(nn.Linear):
+    """One linear layer from the embedding to an ejection fraction: the head e of stage 1, and each expert of stage 2.
+
+    A class of its own, so that weight initialisation can tell it from other linear layers.
+    """
+
+    def __init__(self, config: EchoMENConfig) -> None:
+        super().__init__(config.embedding_size, 1)
+
+
+class EchoMENAggregator(nn.Module):
+    """Aggregator g of the paper: from the embedding to one weight per expert."""
+
+    def __init__(self, config: EchoMENConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.embedding_size, config.aggregator_hidden_size)
+        self.fc2 = nn.Linear(config.aggregator_hidden_size, config.num_experts)
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.relu(self.fc1(embedding))).softmax(dim=-1)
+
+
+class EchoMENPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, checkpointing and loading, shared by the models of this file."""
+
+    config: EchoMENConfig
+    base_model_prefix = "model"
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = True
+    # The Trainer divides by the gradient accumulation steps only if the model does not claim to do so itself.
+    accepts_loss_kwargs = False
+    _keep_in_fp32_modules_strict = ["projector", "regression_head", "experts", "aggregator"]
+    _no_split_modules = ["R2Plus1DBlock", "R2Plus1DStem"]
+    _can_record_outputs = {"hidden_states": OutputRecorder(R2Plus1DStage)}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, EchoMENRegressionHead):
+            init.normal_(module.weight, std=self.config.head_initializer_range)
+            init.constant_(module.bias, self.config.initial_ejection_fraction)
+        elif isinstance(module, nn.Conv3d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm3d):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            init.zeros_(module.running_mean)
+            init.ones_(module.running_var)
+            init.zeros_(module.num_batches_tracked)
+        elif isinstance(module, nn.Linear):
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+            init.zeros_(module.bias)
+
+
+class EchoMENModel(EchoMENPreTrainedModel):
+    """EchoMEN: an R(2+1)D encoder shared by M regression experts that an aggregator weighs (section 2 of the paper).
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from echomen_hf import EchoMENConfig, EchoMENModel
+
+    >>> model = EchoMENModel(EchoMENConfig(depths=(1, 1), hidden_sizes=(8, 16), image_size=56, num_frames=16)).eval()
+    >>> output = model(pixel_values=torch.zeros(2, 16, 3, 56, 56))
+    >>> output.ejection_fraction.shape, output.expert_predictions.shape
+    (torch.Size([2]), torch.Size([2, 3]))
+    ```
+    """
+
+    def __init__(self, config: EchoMENConfig) -> None:
+        super().__init__(config)
+        self.encoder = R2Plus1DEncoder(config)
+        self.projector = EchoMENProjector(config)
+        self.regression_head = EchoMENRegressionHead(config)
+        self.experts = nn.ModuleList(EchoMENRegressionHead(config) for _ in range(config.num_experts))
+        self.aggregator = EchoMENAggregator(config)
+        self.encoder_frozen = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Conv3d:
+        """Return the layer that takes in the pixels."""
+        return self.encoder.stem[0]
+
+    def freeze_encoder(self, frozen: bool = True) -> None:
+        """Fix the encoder for stage 2: no gradients, and evaluation mode whatever `train()` is told.
+
+        Args:
+            frozen: Whether to fix it, or to release it again.
+        """
+        self.encoder_frozen = frozen
+        self.encoder.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "EchoMENModel":
+        """Set training mode; a frozen encoder stays in evaluation mode, so that batch statistics do not move."""
+        super().train(mode)
+        if getattr(self, "encoder_frozen", False):
+            self.encoder.eval()
+        return self
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        embedding: torch.FloatTensor | None = None,
+        labels: torch.FloatTensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> EchoMENOutput:
+        """Estimate the ejection fraction of clips, or of their embeddings.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(B, T, C, H, W)`, *optional*):
+                Clips of T frames, normalised by the video processor. Any T, H and W work; the configured ones are
+                those the weights were trained for.
+            embedding (`torch.FloatTensor` of shape `(B, D)`, *optional*):
+                Output of the encoder from an earlier pass, instead of `pixel_values`.
+            labels (`torch.FloatTensor` of shape `(B,)`, *optional*):
+                Ejection fraction in percent.
+            output_hidden_states (`bool`, *optional*):
+                Whether to return the output of the stem and of every stage.
+            return_dict (`bool`, *optional*):
+                Whether to return an `EchoMENOutput` or a plain tuple.
+
+        Returns:
+            `EchoMENOutput`: every part of the estimate.
+
+        Raises:
+            ValueError: If not exactly one of the two inputs is given, or its shape does not fit the configuration.
+        """
+        if (pixel_values is None) == (embedding is None):
+            raise ValueError("Give exactly one of `pixel_values` and `embedding`.")
+        if embedding is None:
+            self._check_pixel_values(pixel_values)
+            embedding = self.encoder(pixel_values)
+        elif embedding.ndim != 2 or embedding.shape[1] != self.config.embedding_size:
+            raise ValueError(
+                f"`embedding` must have shape (batch, {self.config.embedding_size}), got {tuple(embedding.shape)}."
+            )
+
+        # Numbers near 55.6 in half precision are multiples of 0.03 or 0.25 %: the heads stay in full precision.
+        with maybe_autocast(embedding.device.type, enabled=False):
+            outputs = self._apply_heads(embedding.to(self.regression_head.weight.dtype))
+        if labels is not None:
+            outputs.loss = F.mse_loss(outputs.ejection_fraction.float(), labels.float().view(-1))
+        return outputs
+
+    def _apply_heads(self, embedding: torch.Tensor) -> EchoMENOutput:
+        regression = self.regression_head(embedding).squeeze(-1)
+        expert_predictions, expert_weights = self._consult_experts(embedding, self._weigh_experts(embedding))
+        if self.config.prediction_head == "regression":
+            ejection_fraction = regression
+        else:
+            ejection_fraction = (expert_weights * expert_predictions.nan_to_num()).sum(dim=-1)
+        return EchoMENOutput(
+            logits=ejection_fraction.unsqueeze(-1),
+            expert_predictions=expert_predictions,
+            expert_weights=expert_weights,
+            embedding=embedding,
+            projection=self.projector(embedding),
+            regression=regression,
+        )
+
+    def _check_pixel_values(self, pixel_values: torch.Tensor) -> None:
+        if pixel_values.ndim != 5 or pixel_values.shape[2] != self.config.num_channels:
+            raise ValueError(
+                f"`pixel_values` must have shape (batch, frames, {self.config.num_channels}, height, width), got "
+                f"{tuple(pixel_values.shape)}."
+            )
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"`pixel_values` must be normalised floating point numbers, got {pixel_values.dtype}; "
+                "pass raw frames through the video processor first."
+            )
+
+    def _weigh_experts(self, embedding: torch.Tensor) -> torch.Tensor:
+        if self.config.expert_aggregation == "mean":
+            return embedding.new_full((embedding.shape[0], self.config.num_experts), 1 / self.config.num_experts)
+        return self.aggregator(embedding)
+
+    def _consult_experts(
+        self, embedding: torch.Tensor, expert_weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Evaluate the experts, all of them or in evaluation mode the `expert_top_k` heaviest, and fit the weights."""
+        top_k = self.config.expert_top_k
+        if top_k is None or top_k == self.config.num_experts or self.training:
+            return torch.cat([expert(embedding) for expert in self.experts], dim=-1), expert_weights
+        weight = torch.cat([expert.weight for expert in self.experts])  # (M, D)
+        bias = torch.cat([expert.bias for expert in self.experts])  # (M,)
+        kept, index = expert_weights.topk(top_k, dim=-1)  # (B, k)
+        consulted = torch.einsum("bd,bkd->bk", embedding, weight[index]) + bias[index]
+        predictions = torch.full_like(expert_weights, torch.nan).scatter(-1, index, consulted)
+        weights = torch.zeros_like(expert_weights).scatter(-1, index, kept / kept.sum(dim=-1, keepdim=True))
+        return predictions, weights
+
+    def _activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        """Recompute blocks in the backward pass without moving their batch statistics a second time."""
+        options = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
+        if options["use_reentrant"]:
+            logger.warning_once(
+                "Re-entrant activation checkpointing updates the running statistics of batch normalisation twice a "
+                "step; pass `use_reentrant=False` to train exactly as without checkpointing."
+            )
+        else:
+            options.setdefault("context_fn", self._checkpoint_contexts)
+        super()._activation_checkpointing_enable(options, *args, **kwargs)
+
+    def _checkpoint_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), frozen_batch_statistics(self.encoder)
+
+    @classmethod
+    def from_backbone_checkpoint(cls, path: str | Path, config: EchoMENConfig | None = None) -> "EchoMENModel":
+        """Build a model whose encoder starts from published R(2+1)D weights.
+
+        Args:
+            path: A state dictionary in torchvision's names (`r2plus1d_18`, Kinetics-400), or EchoNet-Dynamic's
+                released checkpoint (`{"state_dict": ...}`, names that begin with `module.`, a one-output `fc` that
+                becomes the regression head). A `.safetensors` file, or a PyTorch file, of which only tensors and
+                plain containers are read.
+            config: Configuration of the model; its encoder must have the shapes of the file. Defaults to the paper's.
+
+        Returns:
+            `EchoMENModel`: in evaluation mode, with fresh projector, experts and aggregator.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file holds something else, or shapes differ; the message names the entries.
+        """
+        path = Path(path)
+        state = read_backbone_state(path)
+        model = cls(config if config is not None else EchoMENConfig())
+        head = {name.removeprefix("fc."): state.pop(name) for name in ("fc.weight", "fc.bias") if name in state}
+        expected = model.encoder.state_dict()
+        problems = [f"{name} is missing" for name in expected if name not in state]
+        problems += [f"{name} is unknown" for name in state if name not in expected]
+        problems += [
+            f"{name} has shape {tuple(state[name].shape)} where the configuration asks for {tuple(value.shape)}"
+            for name, value in expected.items()
+            if name in state and state[name].shape != value.shape
+        ]
+        if problems:
+            shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+            raise ValueError(
+                f"{path} does not fit the encoder: {shown}. It must hold an R(2+1)D state dictionary in torchvision's "
+                "names with the depths, widths and channels of the configuration."
+            )
+        model.encoder.load_state_dict(state)
+        if head and head["weight"].shape == model.regression_head.weight.shape:
+            model.regression_head.load_state_dict(head)
+        return model.eval()
+
+
+def batch_norm(channels: int, config: EchoMENConfig) -> nn.BatchNorm3d:
+    """Make a batch normalisation layer with the configured epsilon and momentum."""
+    return nn.BatchNorm3d(channels, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum)
+
+
+@contextmanager
+def frozen_batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Leave running statistics as they are while a checkpointed block is computed again for the backward pass."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm3d) and layer.training]
+    recorded = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
+    try:
+        for layer in layers:
+            layer.momentum = 0.0
+        yield
+    finally:
+        for layer, (momentum, num_batches_tracked) in zip(layers, recorded):
+            layer.momentum = momentum
+            layer.num_batches_tracked.copy_(num_batches_tracked)
+
+
+def read_backbone_state(path: Path) -> dict[str, torch.Tensor]:
+    """Read a backbone file into a flat state dictionary in torchvision's names.
+
+    Args:
+        path: A `.safetensors` file or a PyTorch file.
+
+    Returns:
+        Tensors by name, without a leading `module.`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no weights file, or holds no state dictionary.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"No backbone checkpoint at {path}; give the path of a .pt, .pth or .safetensors file.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read as a weights file ({type(error).__name__}). Only tensors in plain containers are "
+            "accepted, since unpickling anything else could run code; save the bare `state_dict()` instead."
+        ) from error
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ValueError(f"{path} holds no state dictionary (a mapping of names to tensors).")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+__all__ = ["EchoMENModel", "EchoMENOutput", "EchoMENPreTrainedModel"]
