@@ -85,7 +85,6 @@ class EchoMENConfig(PreTrainedConfig):
             Where `ejection_fraction` comes from: `"regression"` (the head of stage 1) or `"experts"` (stage 2).
 
     Example:
-
     ```python
     >>> from echomen_hf import EchoMENConfig, EchoMENModel
 

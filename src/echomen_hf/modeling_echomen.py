@@ -216,7 +216,6 @@ class EchoMENModel(EchoMENPreTrainedModel):
     """EchoMEN: an R(2+1)D encoder shared by M regression experts that an aggregator weighs (section 2 of the paper).
 
     Example:
-
     ```python
     >>> import torch
     >>> from echomen_hf import EchoMENConfig, EchoMENModel
@@ -447,7 +446,9 @@ def read_backbone_state(path: Path) -> dict[str, torch.Tensor]:
         ValueError: If it is no weights file, or holds no state dictionary.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"No backbone checkpoint at {path}; give the path of a .pt, .pth or .safetensors file.")
+        raise FileNotFoundError(
+            f"No backbone checkpoint at {path}; give the path of a .pt, .pth or .safetensors file."
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

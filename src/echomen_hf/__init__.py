@@ -1,0 +1,66 @@
+"""EchoMEN: balanced ejection-fraction regression from echocardiogram video, as a Hugging Face model package."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+
+__version__ = "0.1.0"
+
+# Public name to the module that defines it; those that training and data sets need are imported when first used.
+_PUBLIC = {
+    "EchoMENConfig": "configuration_echomen",
+    "EchoMENModel": "modeling_echomen",
+    "EchoMENOutput": "modeling_echomen",
+    "EchoMENTrainer": "training",
+    "EchoMENTrainingArguments": "training",
+    "EchoMENVideoProcessor": "video_processing_echomen",
+    "Predictor": "inference",
+    "load_echonet_dynamic": "data",
+    "read_video": "video_reading_echomen",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+if TYPE_CHECKING:
+    from .configuration_echomen import EchoMENConfig as EchoMENConfig
+    from .data import load_echonet_dynamic as load_echonet_dynamic
+    from .inference import Predictor as Predictor
+    from .modeling_echomen import EchoMENModel as EchoMENModel
+    from .modeling_echomen import EchoMENOutput as EchoMENOutput
+    from .training import EchoMENTrainer as EchoMENTrainer
+    from .training import EchoMENTrainingArguments as EchoMENTrainingArguments
+    from .video_processing_echomen import EchoMENVideoProcessor as EchoMENVideoProcessor
+    from .video_reading_echomen import read_video as read_video
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])
+
+
+def _register_auto_classes() -> None:
+    """Teach AutoConfig, AutoModel and AutoVideoProcessor the model type `echomen`."""
+    from transformers import AutoConfig, AutoModel, AutoVideoProcessor
+
+    from .configuration_echomen import EchoMENConfig
+    from .modeling_echomen import EchoMENModel
+    from .video_processing_echomen import EchoMENVideoProcessor
+
+    AutoConfig.register("echomen", EchoMENConfig, exist_ok=True)
+    AutoModel.register(EchoMENConfig, EchoMENModel, exist_ok=True)
+    AutoVideoProcessor.register(EchoMENConfig, EchoMENVideoProcessor, exist_ok=True)
+    EchoMENConfig.register_for_auto_class()
+    EchoMENModel.register_for_auto_class("AutoModel")
+    EchoMENVideoProcessor.register_for_auto_class("AutoVideoProcessor")
+
+
+_register_auto_classes()

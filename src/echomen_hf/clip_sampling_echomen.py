@@ -1,0 +1,191 @@
+"""Which frames of a video make a clip: clips of equal duration at any frame rate, in training and in testing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+__all__ = [
+    "DEFAULT_PROTOCOL",
+    "PADDING_INDEX",
+    "ClipSpec",
+    "clip_indices",
+    "parse_protocol",
+    "protocol_starts",
+    "random_start",
+]
+
+DEFAULT_PROTOCOL = "windows"
+"""Test protocol unless another is named."""
+
+PADDING_INDEX = -1
+"""Stands for a frame past the end of a short video; such frames are later filled with the mean."""
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """Length and temporal spacing of a clip.
+
+    The defaults are EchoNet-Dynamic's 32 frames, every 2nd at 50 frames per second. At another frame rate the spacing
+    changes in proportion, so that a clip always spans the same time (1.26 s by default).
+
+    Args:
+        num_frames: Frames in a clip.
+        sampling_period: Spacing of the clip's frames, in source frames at `reference_fps`.
+        reference_fps: Frame rate that `sampling_period` refers to, in frames per second.
+
+    Raises:
+        ValueError: If a value is not positive.
+    """
+
+    num_frames: int = 32
+    sampling_period: float = 2
+    reference_fps: float = 50.0
+
+    def __post_init__(self) -> None:
+        if self.num_frames != int(self.num_frames) or self.num_frames < 1:
+            raise ValueError(f"num_frames must be a whole number of at least 1, got {self.num_frames}.")
+        for name in ("sampling_period", "reference_fps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, got {value}.")
+
+    def frame_step(self, fps: float) -> float:
+        """Spacing of the clip's frames in a given video.
+
+        Args:
+            fps: Frames per second of the video.
+
+        Returns:
+            Source frames from one clip frame to the next; not rounded.
+
+        Raises:
+            ValueError: If `fps` is not a positive number.
+        """
+        if not (math.isfinite(fps) and fps > 0):
+            raise ValueError(f"fps must be a positive number, got {fps}.")
+        return self.sampling_period * fps / self.reference_fps
+
+    def frame_offsets(self, fps: float) -> NDArray[np.int64]:
+        """Source frames of a clip, counted from its start.
+
+        Args:
+            fps: Frames per second of the video.
+
+        Returns:
+            Offsets of shape (num_frames,), each multiple of the step rounded half up; slow videos repeat frames.
+        """
+        positions = np.arange(self.num_frames) * self.frame_step(fps)
+        # The tiny term keeps an exact half, blurred by division, on its upper side.
+        return np.floor(positions + 0.5 + 1e-9).astype(np.int64)
+
+    def span(self, fps: float) -> int:
+        """Source frames from the first to the last frame of a clip, both included.
+
+        Args:
+            fps: Frames per second of the video.
+
+        Returns:
+            63 for the default clip at 50 frames per second.
+        """
+        return int(self.frame_offsets(fps)[-1]) + 1
+
+
+def clip_indices(start: int, video_length: int, fps: float, spec: ClipSpec) -> NDArray[np.int64]:
+    """Source frames of the clip that begins at a given frame.
+
+    Args:
+        start: First frame of the clip, in [0, video_length).
+        video_length: Frames in the video.
+        fps: Frames per second of the video.
+        spec: Length and spacing of the clip.
+
+    Returns:
+        Frame numbers of shape (num_frames,); `PADDING_INDEX` (-1) past the end of the video.
+
+    Raises:
+        ValueError: If `start` lies outside the video.
+    """
+    if not 0 <= start < video_length:
+        raise ValueError(f"start must lie in [0, {video_length}), the frames of the video, got {start}.")
+    indices = start + spec.frame_offsets(fps)
+    return np.where(indices < video_length, indices, PADDING_INDEX)
+
+
+def random_start(video_length: int, fps: float, spec: ClipSpec, generator: np.random.Generator) -> int:
+    """Draw the start of a training clip, uniform over all starts where a full clip fits.
+
+    Args:
+        video_length: Frames in the video.
+        fps: Frames per second of the video.
+        spec: Length and spacing of the clip.
+        generator: Source of randomness.
+
+    Returns:
+        First frame of the clip; 0 if the video is too short for a full clip.
+    """
+    return int(generator.integers(_last_start(video_length, fps, spec) + 1))
+
+
+def parse_protocol(protocol: str | int) -> str:
+    """Bring the name of a test protocol to the form that metrics files carry.
+
+    Args:
+        protocol: `"all"`, `"windows"`, `"center"`, or a number of clips, as text or number; case does not matter.
+
+    Returns:
+        The canonical name.
+
+    Raises:
+        ValueError: If there is no such protocol; the message lists them.
+    """
+    name = str(protocol).strip().lower()
+    if name in ("all", "windows", "center"):
+        return name
+    if name.isascii() and name.isdigit() and int(name) >= 1:
+        return str(int(name))
+    raise ValueError(
+        f"Unknown protocol {protocol!r}: choose 'all' (every start frame), 'windows' (back-to-back clips, the "
+        "default), 'center' (one clip from the middle), or a whole number N >= 1 (N evenly spaced clips)."
+    )
+
+
+def protocol_starts(protocol: str | int, video_length: int, fps: float, spec: ClipSpec) -> NDArray[np.int64]:
+    """Starts of the clips that a test protocol takes from a video.
+
+    Back-to-back windows are `num_frames * step` source frames apart (64 for the default clip at 50 frames per second);
+    what remains at the end gets one more window, shifted back so that it is full.
+
+    Args:
+        protocol: See `parse_protocol`.
+        video_length: Frames in the video.
+        fps: Frames per second of the video.
+        spec: Length and spacing of the clip.
+
+    Returns:
+        Increasing, distinct first frames; a video too short for a full clip gives the single start 0, and N evenly
+        spaced clips may be fewer than N if the video has fewer distinct starts.
+
+    Raises:
+        ValueError: If the protocol is unknown or the video has no frames.
+    """
+    protocol = parse_protocol(protocol)
+    last = _last_start(video_length, fps, spec)
+    if protocol == "all":
+        return np.arange(last + 1)
+    if protocol in ("center", "1"):
+        return np.array([last // 2])
+    if protocol == "windows":
+        stride = max(1, math.floor(spec.num_frames * spec.frame_step(fps) + 0.5))
+        return np.append(np.arange(0, last, stride), last)
+    return np.unique(np.rint(np.linspace(0, last, int(protocol))).astype(np.int64))
+
+
+def _last_start(video_length: int, fps: float, spec: ClipSpec) -> int:
+    if video_length < 1:
+        raise ValueError(f"video_length must be at least 1 frame, got {video_length}.")
+    return max(0, video_length - spec.span(fps))

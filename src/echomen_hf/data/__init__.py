@@ -1,0 +1,23 @@
+"""Echo data: files, data sets, clips."""
+
+from .clip_dataset import EvaluationClips, TrainingClips
+from .collation import collate_clips
+from .echonet_dynamic import EchoNetFormatError, load_echonet_dynamic
+from .pixel_statistics import pixel_statistics
+from .provenance import is_synthetic
+from .validation import VideoProblem, VideoValidationError, raise_for_problems, validate_videos
+
+
+__all__ = [
+    "EchoNetFormatError",
+    "EvaluationClips",
+    "TrainingClips",
+    "VideoProblem",
+    "VideoValidationError",
+    "collate_clips",
+    "is_synthetic",
+    "load_echonet_dynamic",
+    "pixel_statistics",
+    "raise_for_problems",
+    "validate_videos",
+]

@@ -1,0 +1,198 @@
+"""Clips of echocardiogram videos as PyTorch data sets: random ones for training, fixed ones for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from ..clip_sampling_echomen import clip_indices, protocol_starts, random_start
+from ..video_reading_echomen import EchoVideo, probe_video, read_video
+
+
+if TYPE_CHECKING:
+    from ..video_processing_echomen import EchoMENVideoProcessor
+
+__all__ = ["EvaluationClips", "TrainingClips", "random_crop"]
+
+
+class TrainingClips(Dataset):
+    """One random clip per video and epoch, in one or several random crops.
+
+    The clip and its crops are drawn from a generator keyed by seed, epoch and video, so that neither the number of
+    loader processes nor an interruption changes what is drawn.
+
+    Args:
+        videos: Rows with `video`, `ejection_fraction`, `num_frames` and `fps`, as `load_echonet_dynamic` gives them.
+        processor: Video processor that resizes, normalises and knows the length of a clip.
+        num_views: Independent crops of each clip.
+        crop_padding: Zero pixels added on every side before a window of the original size is cut out.
+        seed: Seed of all draws.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[dict[str, Any]],
+        processor: EchoMENVideoProcessor,
+        num_views: int = 1,
+        crop_padding: int = 12,
+        seed: int = 0,
+    ) -> None:
+        if len(videos) == 0:
+            raise ValueError("The training split holds no video; check the Split column of FileList.csv.")
+        if num_views < 1 or crop_padding < 0:
+            raise ValueError(f"Need at least 1 view and no negative padding, got {num_views} and {crop_padding}.")
+        self.videos = videos
+        self.processor = processor
+        self.num_views = num_views
+        self.crop_padding = crop_padding
+        self.seed = seed
+        # Shared memory, so that loader processes which outlive an epoch see the next one.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose clips are drawn from now on.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        """Count the videos."""
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read, cut and crop the clip of one video.
+
+        Args:
+            index: Position of the video.
+
+        Returns:
+            `pixel_values`, float32, (T, C, H, W), or (views, T, C, H, W) with several views; `labels`, EF in percent.
+        """
+        row = self.videos[index]
+        generator = np.random.default_rng((self.seed, int(self._epoch), index))
+        num_frames, fps = video_length_and_rate(row)
+        spec = self.processor.clip_spec
+        indices = clip_indices(random_start(num_frames, fps, spec, generator), num_frames, fps, spec)
+        clip = read_clip(row, indices, self.processor)
+        views = [random_crop(clip, self.crop_padding, generator) for _ in range(self.num_views)]
+        return {
+            "pixel_values": views[0] if self.num_views == 1 else torch.stack(views),
+            "labels": float(row["ejection_fraction"]),
+        }
+
+
+class EvaluationClips(Dataset):
+    """The clips that a test protocol takes from every video, in the order of the videos.
+
+    Args:
+        videos: Rows as `load_echonet_dynamic` gives them.
+        processor: Video processor.
+        protocol: Test protocol, see `protocol_starts`.
+    """
+
+    def __init__(
+        self, videos: Sequence[dict[str, Any]], processor: EchoMENVideoProcessor, protocol: str = "windows"
+    ) -> None:
+        if len(videos) == 0:
+            raise ValueError("The evaluation split holds no video; check the Split column of FileList.csv.")
+        self.videos = videos
+        self.processor = processor
+        self.protocol = protocol
+        self._clips = [
+            (position, int(start))
+            for position, row in enumerate(videos)
+            for start in protocol_starts(protocol, *video_length_and_rate(row), processor.clip_spec)
+        ]
+        self._last_read: tuple[int, EchoVideo] | None = None
+
+    @property
+    def video_index(self) -> NDArray[np.int64]:
+        """Position of the video that each clip comes from, shape (clips,)."""
+        return np.array([position for position, _ in self._clips], dtype=np.int64)
+
+    @property
+    def labels(self) -> NDArray[np.float64]:
+        """EF of every video in percent, shape (videos,)."""
+        return np.array([row["ejection_fraction"] for row in self.videos], dtype=np.float64)
+
+    def __len__(self) -> int:
+        """Count the clips of all videos."""
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read one clip.
+
+        Args:
+            index: Position of the clip.
+
+        Returns:
+            `pixel_values`, float32, (T, C, H, W); `labels`, EF of its video in percent.
+        """
+        position, start = self._clips[index]
+        row = self.videos[position]
+        # Clips of one video follow each other; reading it once is enough for all of them.
+        if self._last_read is None or self._last_read[0] != position:
+            self._last_read = (position, read_video(row["video"]))
+        return {
+            "pixel_values": self.processor.make_clips(self._last_read[1], [start])[0],
+            "labels": float(row["ejection_fraction"]),
+        }
+
+
+def video_length_and_rate(row: dict[str, Any]) -> tuple[int, float]:
+    """Find the number of frames and the frame rate of a video, from its row or else from the file's header.
+
+    Args:
+        row: Row as `load_echonet_dynamic` gives it.
+
+    Returns:
+        Number of frames, and frames per second.
+    """
+    num_frames, fps = row.get("num_frames"), row.get("fps")
+    if not num_frames or not fps or fps != fps:
+        info = probe_video(row["video"]["path"])
+        num_frames, fps = info.num_frames, info.fps
+    return int(num_frames), float(fps)
+
+
+def read_clip(row: dict[str, Any], indices: NDArray[np.int64], processor: EchoMENVideoProcessor) -> torch.Tensor:
+    """Read the frames of one clip and prepare them, decoding no more of the video than it needs.
+
+    Args:
+        row: Row as `load_echonet_dynamic` gives it.
+        indices: Source frame of each frame of the clip, -1 past the end of the video, shape (T,).
+        processor: Video processor.
+
+    Returns:
+        Normalised clip, float32, (T, C, H, W); frames past the end are zero.
+    """
+    present = indices >= 0
+    video = read_video(row["video"], indices=indices[present].tolist())
+    prepared = processor.normalize_frames(processor.resize_frames(video.frames))
+    clip = prepared.new_zeros(len(indices), *prepared.shape[1:])
+    clip[: int(present.sum())] = prepared
+    return clip
+
+
+def random_crop(clip: torch.Tensor, padding: int, generator: np.random.Generator) -> torch.Tensor:
+    """Shift a clip by up to `padding` pixels in each direction, filling with zeros.
+
+    Args:
+        clip: Normalised clip, (T, C, H, W).
+        padding: Largest shift in pixels.
+        generator: Source of the shift.
+
+    Returns:
+        Clip of the same shape: a random window of the zero-padded clip.
+    """
+    height, width = clip.shape[-2:]
+    top, left = generator.integers(0, 2 * padding + 1, size=2)
+    padded = torch.nn.functional.pad(clip, (padding, padding, padding, padding))
+    return padded[..., top : top + height, left : left + width].contiguous()

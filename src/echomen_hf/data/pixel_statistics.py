@@ -1,0 +1,44 @@
+"""Mean and standard deviation of the pixels of a training set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..video_reading_echomen import read_video
+
+
+if TYPE_CHECKING:
+    from ..video_processing_echomen import EchoMENVideoProcessor
+
+__all__ = ["pixel_statistics"]
+
+
+def pixel_statistics(
+    videos: Sequence[dict[str, Any]], processor: EchoMENVideoProcessor, num_videos: int = 128, seed: int = 0
+) -> tuple[float, float]:
+    """Measure the mean and standard deviation that normalise a training set.
+
+    Args:
+        videos: Rows of the training split as `load_echonet_dynamic` gives them.
+        processor: Video processor whose resizing and cropping are applied first.
+        num_videos: Number of videos measured, drawn without replacement; all if there are fewer.
+        seed: Seed of the draw.
+
+    Returns:
+        Mean and standard deviation over all pixels of these videos, on the 0-255 scale.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(videos))[:num_videos]
+    count, total, total_squared = 0, 0, 0
+    for index in sorted(chosen.tolist()):
+        frames = processor.resize_frames(read_video(videos[index]["video"]).frames).numpy()
+        # Sums of integers are exact, so that neither order nor number of videos costs precision.
+        histogram = np.bincount(frames.ravel(), minlength=256)
+        levels = np.arange(256)
+        count += int(histogram.sum())
+        total += int((histogram * levels).sum())
+        total_squared += int((histogram * levels**2).sum())
+    mean = total / count
+    return mean, max(total_squared / count - mean**2, 0.0) ** 0.5

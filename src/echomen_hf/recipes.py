@@ -1,0 +1,81 @@
+"""Command lines that may begin with a recipe, a file of settings."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+
+__all__ = ["parse_recipe", "read_recipe"]
+
+
+def parse_recipe(
+    dataclass_types: Sequence[type],
+    arguments: Sequence[str] | None = None,
+    defaults: dict[str, Any] | None = None,
+    description: str | None = None,
+) -> tuple[Any, ...]:
+    """Parse flags, or the path of a recipe followed by flags that override it.
+
+    Args:
+        dataclass_types: Dataclasses whose fields are the settings.
+        arguments: Command line without the name of the program; that of the process without.
+        defaults: Defaults that differ from those of the dataclasses.
+        description: Text for `--help`.
+
+    Returns:
+        One object per dataclass.
+
+    Raises:
+        ValueError: If the recipe is no mapping, or has a field that nothing reads.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = HfArgumentParser(
+        tuple(dataclass_types), description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    settings = dict(defaults or {})
+    if arguments and not arguments[0].startswith("-"):
+        known = {field.name for dataclass_type in dataclass_types for field in fields(dataclass_type) if field.init}
+        settings.update(read_recipe(arguments.pop(0), known))
+    parser.set_defaults(**settings)
+    for action in parser._actions:
+        action.required = action.required and action.dest not in settings
+    return parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+
+
+def read_recipe(path: str | Path, known: set[str]) -> dict[str, Any]:
+    """Read a recipe and check that every field of it means something.
+
+    Args:
+        path: YAML or JSON file.
+        known: Names of the fields that are read.
+
+    Returns:
+        Settings by name.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no mapping, or has a field that nothing reads.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No recipe at {path}; give a YAML or JSON file, or flags only.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"The recipe {path} is not valid YAML or JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"The recipe {path} must map names of settings to values, like `learning_rate: 1e-4`.")
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(f"The recipe {path} has fields that nothing reads: {', '.join(map(str, unknown))}.")
+    # The parser converts text as it would on the command line, which a mapping needs as JSON.
+    return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in settings.items()}

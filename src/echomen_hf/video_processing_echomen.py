@@ -1,0 +1,374 @@
+"""Video processor for EchoMEN: from echocardiogram frames to the clips that the model takes in."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
+from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.utils import TensorType
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata
+
+from .clip_sampling_echomen import ClipSpec, clip_indices, protocol_starts
+from .video_reading_echomen import EchoVideo, read_video
+
+
+class EchoMENVideosKwargs(VideosKwargs, total=False):
+    """Options of `EchoMENVideoProcessor` besides those of every video processor.
+
+    Args:
+        num_channels (`int`, *optional*): Channels of the output; grayscale frames are repeated for 3.
+        sampling_period (`int`, *optional*): Frames from one frame of a clip to the next at `reference_fps`.
+        reference_fps (`float`, *optional*): Frame rate that `sampling_period` refers to.
+    """
+
+    num_channels: int | None
+    sampling_period: int | None
+    reference_fps: float | int | None
+
+
+class EchoMENVideoProcessor(BaseVideoProcessor):
+    r"""Turns videos into normalised clips of a fixed number of frames.
+
+    A video is a path or the bytes of a file (AVI, MP4, MKV, GIF, DICOM), an array or tensor of shape (T, H, W),
+    (T, H, W, C) or (T, C, H, W) on the 0-255 scale, or a list of PIL frames. Frames become grayscale, their shorter
+    side is resized and the central square cropped. The central clip is taken, resampled in time so that it spans the
+    same number of seconds at any frame rate; frames past the end of a short video are zeros, the mean of the training
+    set. Normalisation uses the statistics of the training set on the 0-255 scale, stored with the processor.
+
+    Args:
+        size (`dict[str, int]`, *optional*, defaults to `{"shortest_edge": 112}`): Size of the shorter side.
+        crop_size (`dict[str, int]`, *optional*, defaults to `{"height": 112, "width": 112}`): Size of the clip.
+        image_mean (`float` or `list[float]`, *optional*, defaults to `[32.6]`): Mean, one value or one per channel.
+        image_std (`float` or `list[float]`, *optional*, defaults to `[49.9]`): Standard deviation, likewise.
+        num_frames (`int`, *optional*, defaults to 32): Frames of a clip.
+        sampling_period (`int`, *optional*, defaults to 2): Source frames from one frame of a clip to the next.
+        reference_fps (`float`, *optional*, defaults to 50.0): Frame rate that `sampling_period` refers to.
+        num_channels (`int`, *optional*, defaults to 3): Channels of the output.
+        do_sample_frames (`bool`, *optional*, defaults to `True`): Take the central clip, or keep every frame.
+
+    Example:
+    ```python
+    >>> import numpy as np
+    >>> from echomen_hf import EchoMENVideoProcessor
+
+    >>> processor = EchoMENVideoProcessor()
+    >>> video = np.zeros((180, 112, 112), dtype=np.uint8)
+    >>> processor(video, return_tensors="pt")["pixel_values"].shape
+    torch.Size([1, 32, 3, 112, 112])
+    ```
+    """
+
+    valid_kwargs = EchoMENVideosKwargs
+    model_input_names = ["pixel_values"]
+
+    resample = PILImageResampling.BILINEAR
+    size = {"shortest_edge": 112}
+    default_to_square = False
+    crop_size = {"height": 112, "width": 112}
+    do_resize = True
+    do_center_crop = True
+    do_rescale = False
+    do_normalize = True
+    image_mean = [32.6]
+    image_std = [49.9]
+    do_sample_frames = True
+    num_frames = 32
+    sampling_period = 2
+    reference_fps = 50.0
+    num_channels = 3
+
+    def __init__(self, **kwargs: Unpack[EchoMENVideosKwargs]) -> None:
+        super().__init__(**kwargs)
+        if self.num_channels not in (1, 3):
+            raise ValueError(f"`num_channels` must be 1 (grayscale) or 3, got {self.num_channels}.")
+        for name in ("image_mean", "image_std"):
+            value = getattr(self, name)
+            value = [float(value)] if isinstance(value, (int, float)) else [float(v) for v in value]
+            if len(value) not in (1, self.num_channels):
+                raise ValueError(f"`{name}` needs one value or {self.num_channels}, one per channel; got {value}.")
+            setattr(self, name, value)
+        if min(self.image_std) <= 0:
+            raise ValueError(f"`image_std` must be positive, got {self.image_std}.")
+
+    @classmethod
+    def for_model(cls, config: Any, **kwargs: Unpack[EchoMENVideosKwargs]) -> "EchoMENVideoProcessor":
+        """Make the processor whose clips have the shape that a model takes in.
+
+        Args:
+            config: Configuration of the model.
+            kwargs: Further options of the class, such as the statistics of the training set.
+
+        Returns:
+            The processor.
+        """
+        return cls(
+            size={"shortest_edge": config.image_size},
+            crop_size={"height": config.image_size, "width": config.image_size},
+            num_frames=config.num_frames,
+            sampling_period=config.sampling_period,
+            reference_fps=config.reference_fps,
+            num_channels=config.num_channels,
+            **kwargs,
+        )
+
+    @property
+    def clip_spec(self) -> ClipSpec:
+        """How frames are chosen in time."""
+        return ClipSpec(self.num_frames, self.sampling_period, self.reference_fps)
+
+    def preprocess(
+        self, videos: Any, return_tensors: str | TensorType | None = None, **kwargs: Unpack[EchoMENVideosKwargs]
+    ) -> BatchFeature:
+        """Prepare videos for the model.
+
+        Args:
+            videos: One video or a list of videos; see the class for what a video can be.
+            return_tensors: `"pt"` or `"np"` to stack the clips of a batch; a list of tensors without it.
+            kwargs: Any option of the class, for this call only.
+
+        Returns:
+            `BatchFeature` with `pixel_values`, each clip of shape (frames, channels, height, width), float32.
+
+        Raises:
+            ValueError: If a video cannot be read or has a shape that no video has; the message names it.
+        """
+        features = super().preprocess(videos, **kwargs)
+        if kwargs.get("do_sample_frames", self.do_sample_frames):
+            num_frames = kwargs.get("num_frames") or self.num_frames
+            features["pixel_values"] = [pad_with_zeros(clip, num_frames) for clip in features["pixel_values"]]
+        return features.convert_to_tensors(return_tensors)
+
+    def sample_frames(
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        sampling_period: int | None = None,
+        reference_fps: float | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """Choose the frames of the central clip.
+
+        Args:
+            metadata: Number of frames and frame rate of the video; an unknown rate is taken to be `reference_fps`.
+            num_frames: Frames of the clip.
+            sampling_period: Source frames between them at `reference_fps`.
+            reference_fps: Frame rate that `sampling_period` refers to.
+            kwargs: Not used.
+
+        Returns:
+            Indices into the video, int64; fewer than `num_frames` if the video ends before the clip does.
+        """
+        spec = ClipSpec(
+            num_frames or self.num_frames,
+            sampling_period or self.sampling_period,
+            reference_fps or self.reference_fps,
+        )
+        fps = metadata.fps or spec.reference_fps
+        start = protocol_starts("center", metadata.total_num_frames, fps, spec)[0]
+        indices = clip_indices(start, metadata.total_num_frames, fps, spec)
+        return indices[indices >= 0]
+
+    def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: Any = None) -> tuple[np.ndarray, VideoMetadata]:
+        """Read a video file, by PyAV or pydicom.
+
+        Args:
+            video_url_or_urls: Path or bytes of one file.
+            sample_indices_fn: Function from the metadata to the indices of the frames to keep.
+
+        Returns:
+            Frames, uint8, shape (T, H, W), and the metadata of the whole video.
+        """
+        return self._sample(read_video(video_url_or_urls), sample_indices_fn)
+
+    def _sample(self, video: EchoVideo, sample_indices_fn: Any) -> tuple[np.ndarray, VideoMetadata]:
+        num_frames, height, width = video.frames.shape
+        metadata = VideoMetadata(total_num_frames=num_frames, fps=video.fps, height=height, width=width)
+        if sample_indices_fn is None:
+            return video.frames, metadata
+        metadata.frames_indices = sample_indices_fn(metadata=metadata)
+        return video.frames[metadata.frames_indices], metadata
+
+    def _decode_and_sample_videos(
+        self,
+        videos: Any,
+        video_metadata: Any = None,
+        do_sample_frames: bool | None = None,
+        sample_indices_fn: Any = None,
+    ) -> tuple[list[np.ndarray], list[VideoMetadata]]:
+        batch = list_videos(videos)
+        known = video_metadata if isinstance(video_metadata, (list, tuple)) else [video_metadata] * len(batch)
+        if len(known) != len(batch):
+            raise ValueError(f"Got metadata for {len(known)} videos, but {len(batch)} videos.")
+        sampled = []
+        for video, given in zip(batch, known):
+            if is_file(video):
+                sampled.append(self.fetch_videos(video, sample_indices_fn))
+            else:
+                echo = video if isinstance(video, EchoVideo) else None
+                frames = to_grayscale(video) if echo is None else echo.frames
+                fps = echo.fps if echo is not None else getattr(given, "fps", None) or (given or {}).get("fps")
+                sampled.append(self._sample(EchoVideo(frames, fps or self.reference_fps, "array"), sample_indices_fn))
+        return [frames for frames, _ in sampled], [metadata for _, metadata in sampled]
+
+    def _prepare_input_videos(
+        self,
+        videos: list[np.ndarray],
+        do_convert_rgb: bool | None = None,
+        input_data_format: str | ChannelDimension | None = None,
+        device: str | torch.device | None = None,
+    ) -> list[torch.Tensor]:
+        return [torch.from_numpy(np.ascontiguousarray(frames)).to(device or "cpu") for frames in videos]
+
+    def _preprocess(self, videos: list[torch.Tensor], **kwargs: Any) -> BatchFeature:
+        clips = [self.normalize_frames(self.resize_frames(frames, **kwargs), **kwargs) for frames in videos]
+        return BatchFeature(data={"pixel_values": clips})
+
+    def resize_frames(self, frames: np.ndarray | torch.Tensor, **options: Any) -> torch.Tensor:
+        """Resize frames and crop their central square, the spatial half of the processing.
+
+        Args:
+            frames: Grayscale frames on the 0-255 scale, uint8, shape (T, H, W).
+            options: Options of the class to use instead of the stored ones.
+
+        Returns:
+            Frames, uint8, shape (T, height, width) of `crop_size`.
+        """
+        clip = torch.as_tensor(frames).unsqueeze(1)  # (T, H, W) -> (T, 1, H, W)
+        if options.get("do_resize", self.do_resize):
+            clip = self.resize(clip, as_size(options.get("size", self.size)), options.get("resample", self.resample))
+        if options.get("do_center_crop", self.do_center_crop):
+            clip = self.center_crop(clip, as_size(options.get("crop_size", self.crop_size)))
+        return clip.squeeze(1)
+
+    def normalize_frames(self, frames: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Normalise frames and repeat them for every channel, the second half of the processing.
+
+        Args:
+            frames: Grayscale frames on the 0-255 scale, shape (T, H, W).
+            options: Options of the class to use instead of the stored ones.
+
+        Returns:
+            Clip, float32, shape (T, channels, H, W).
+        """
+        clip = frames.unsqueeze(1).to(torch.float32)  # (T, H, W) -> (T, 1, H, W)
+        if options.get("do_rescale", self.do_rescale):
+            clip = clip * options.get("rescale_factor", self.rescale_factor)
+        if options.get("do_normalize", self.do_normalize):
+            mean, std = (
+                torch.tensor(options.get(name, getattr(self, name)), device=clip.device).view(1, -1, 1, 1)
+                for name in ("image_mean", "image_std")
+            )
+            clip = (clip - mean) / std  # (T, 1, H, W), or (T, C, H, W) with statistics per channel
+        return clip.expand(-1, options.get("num_channels", self.num_channels), -1, -1)
+
+    def make_clips(self, video: EchoVideo, starts: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """Cut several clips out of one video, resizing and normalising every frame only once.
+
+        Args:
+            video: Grayscale video and its frame rate.
+            starts: First source frame of each of the n clips.
+
+        Returns:
+            Clips, float32, shape (n, frames, channels, height, width).
+        """
+        clip_frames = np.stack([clip_indices(int(s), video.num_frames, video.fps, self.clip_spec) for s in starts])
+        needed, position = np.unique(clip_frames[clip_frames >= 0], return_inverse=True)
+        prepared = self.normalize_frames(self.resize_frames(video.frames[needed]))  # (K, C, h, w)
+        clips = prepared.new_zeros(*clip_frames.shape, *prepared.shape[1:])
+        clips[torch.from_numpy(clip_frames >= 0)] = prepared[torch.from_numpy(position)]
+        return clips
+
+
+def as_size(size: dict[str, int] | SizeDict) -> SizeDict:
+    """Give the stored form of a size the type that the resizing functions take."""
+    return size if isinstance(size, SizeDict) else SizeDict(**size)
+
+
+def pad_with_zeros(clip: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Append zero frames to a clip that the video was too short for.
+
+    Args:
+        clip: Normalised clip, shape (T, C, H, W).
+        num_frames: Frames it should have.
+
+    Returns:
+        Clip of shape (num_frames, C, H, W).
+    """
+    missing = num_frames - len(clip)
+    return clip if missing <= 0 else torch.cat([clip, clip.new_zeros(missing, *clip.shape[1:])])
+
+
+def is_file(video: Any) -> bool:
+    """Tell whether a video is a file still to be read, and not frames."""
+    return isinstance(video, (str, os.PathLike, bytes)) or hasattr(video, "read") or isinstance(video, dict)
+
+
+def list_videos(videos: Any) -> list[Any]:
+    """Make a list of videos out of whatever a caller may pass: one video, its frames, a batch or a list.
+
+    Args:
+        videos: Files, arrays, tensors, PIL frames, or lists of them.
+
+    Returns:
+        One entry per video.
+
+    Raises:
+        ValueError: If there is no video.
+    """
+    if is_file(videos) or isinstance(videos, EchoVideo):
+        return [videos]
+    if isinstance(videos, (np.ndarray, torch.Tensor)):
+        return list(videos) if videos.ndim == 5 else [videos]
+    videos = list(videos)
+    if not videos:
+        raise ValueError("Got an empty list where at least one video was expected.")
+    first = videos[0]
+    if is_file(first) or isinstance(first, EchoVideo):
+        return videos
+    if isinstance(first, (list, tuple)):
+        return [np.stack([np.asarray(frame) for frame in frames]) for frames in videos]
+    shape = np.shape(first)
+    is_frame = len(shape) == 2 or (len(shape) == 3 and (shape[-1] in (1, 3, 4) or shape[0] in (1, 3, 4)))
+    return [np.stack([np.asarray(frame) for frame in videos])] if is_frame else videos
+
+
+def to_grayscale(video: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Bring an array of frames into the one form that everything else works on.
+
+    Args:
+        video: Frames on the 0-255 scale, shape (T, H, W), (T, H, W, C) or (T, C, H, W) with 1, 3 or 4 channels.
+
+    Returns:
+        Grayscale frames (ITU-R BT.601 luma), uint8, shape (T, H, W).
+
+    Raises:
+        ValueError: If the shape is none of these, or the scale is not 0-255.
+    """
+    frames = video.detach().cpu().numpy() if isinstance(video, torch.Tensor) else np.asarray(video)
+    if frames.ndim not in (3, 4) or 0 in frames.shape:
+        raise ValueError(
+            f"A video array has shape (frames, height, width), with channels last or second; got {frames.shape}."
+        )
+    if frames.dtype != np.uint8:
+        low, high = float(frames.min()), float(frames.max())
+        if low < 0 or high > 255 or (np.issubdtype(frames.dtype, np.floating) and high <= 1 and high > 0):
+            raise ValueError(
+                f"Pixel values must be on the 0-255 scale, got {frames.dtype} between {low:.4g} and {high:.4g}; "
+                "scale the frames before passing them on."
+            )
+    if frames.ndim == 4:
+        if frames.shape[-1] not in (1, 3, 4):
+            if frames.shape[1] not in (1, 3, 4):
+                raise ValueError(f"No axis of a video array of shape {frames.shape} can be its 1, 3 or 4 channels.")
+            frames = np.moveaxis(frames, 1, -1)
+        weights = [1.0] if frames.shape[-1] == 1 else [0.299, 0.587, 0.114]
+        frames = frames[..., : len(weights)] @ np.array(weights)  # (T, H, W, C) -> (T, H, W)
+    return frames if frames.dtype == np.uint8 else np.rint(frames).astype(np.uint8)
+
+
+__all__ = ["EchoMENVideoProcessor"]

@@ -1,0 +1,90 @@
+"""Fixtures shared by all tests: one tiny synthetic EchoNet and one tiny model configuration per session."""
+
+import os
+
+
+# Before anything imports a library that reads it: no test may reach the Hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from video_files import encode_video, gray_ramp
+
+from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_per_worker():
+    """Tests run in parallel processes; more threads each would only get in each other's way."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_caches(tmp_path_factory):
+    """Caches of datasets and evaluate that no other run has written to."""
+    import datasets
+
+    folder = tmp_path_factory.mktemp("caches")
+    datasets.config.HF_DATASETS_CACHE = folder / "datasets"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(folder))
+        patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def echonet_dir(tmp_path_factory, worker_id) -> Path:
+    """A synthetic EchoNet of 30 short videos, made once for all workers."""
+    from echomen_hf.simulation import write_synthetic_echonet
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    folder = shared / "echonet"
+    with open(shared / "echonet.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write_synthetic_echonet(folder, 30, seed=3, frames_range=(28, 70), num_workers=1, progress=False)
+    return folder
+
+
+@pytest.fixture
+def tiny_config() -> EchoMENConfig:
+    """Two stages of 4 and 8 channels on clips of 8 frames of 32 x 32 pixels."""
+    return EchoMENConfig(
+        depths=(1, 1),
+        hidden_sizes=(4, 8),
+        num_channels=1,
+        num_frames=8,
+        sampling_period=4,
+        image_size=32,
+        aggregator_hidden_size=8,
+        projection_size=8,
+    )
+
+
+@pytest.fixture
+def tiny_model(tiny_config) -> EchoMENModel:
+    """A model of the tiny configuration with weights that a fixed seed drew."""
+    torch.manual_seed(0)
+    return EchoMENModel(tiny_config).eval()
+
+
+@pytest.fixture
+def tiny_processor(tiny_config) -> EchoMENVideoProcessor:
+    """The video processor that belongs to the tiny configuration."""
+    return EchoMENVideoProcessor.for_model(tiny_config)
+
+
+@pytest.fixture
+def write_video() -> Callable[..., Path]:
+    """Function that writes frames to a video file."""
+    return encode_video
+
+
+@pytest.fixture
+def ramp() -> Callable:
+    """Function that makes frames whose grey level tells their number."""
+    return gray_ramp
