@@ -1,0 +1,234 @@
+"""Training arguments of EchoMEN: those of transformers, the two stages' own, and the paper's defaults."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+
+__all__ = ["DataArguments", "EchoMENTrainingArguments", "ModelArguments"]
+
+# Value of stage 2 by the name of the ordinary argument that it takes the place of.
+STAGE_2_FIELDS = {
+    "num_train_epochs": "stage2_num_train_epochs",
+    "learning_rate": "stage2_learning_rate",
+    "optim": "stage2_optim",
+    "optim_args": "stage2_optim_args",
+    "weight_decay": "stage2_weight_decay",
+    "per_device_train_batch_size": "stage2_per_device_train_batch_size",
+    "lr_scheduler_type": "stage2_lr_scheduler_type",
+    "lr_decay_epochs": "stage2_lr_decay_epochs",
+}
+
+
+@dataclass
+class DataArguments:
+    """Which videos to train on, and how clips are taken from them.
+
+    Args:
+        data_dir: Folder in EchoNet-Dynamic's layout.
+        require_tracings: Drop videos without volume tracings, as the paper did with five of them.
+        validate_data: Look for bad videos before training: `headers` opens every file, `frames` decodes it, `none`.
+        crop_padding: Largest random shift of a training clip in pixels of the model's input.
+        eval_protocol: Clips per video on VAL, see `protocol_starts`.
+        statistics_videos: Training videos from which the mean and standard deviation of pixels are measured.
+    """
+
+    data_dir: str = field(metadata={"help": "Folder with FileList.csv and Videos/ in EchoNet-Dynamic's layout."})
+    require_tracings: bool = field(default=False, metadata={"help": "Drop videos without volume tracings."})
+    validate_data: str = field(
+        default="headers",
+        metadata={"help": "How to look for bad videos before training.", "choices": ["headers", "frames", "none"]},
+    )
+    crop_padding: int = field(default=12, metadata={"help": "Largest random shift of a training clip in pixels."})
+    eval_protocol: str = field(default="center", metadata={"help": "Clips per video on VAL during training."})
+    statistics_videos: int = field(default=128, metadata={"help": "Videos that the pixel statistics come from."})
+
+
+@dataclass
+class ModelArguments:
+    """Which model to train, and from which weights.
+
+    Args:
+        model: Folder or Hub id of an EchoMEN model to continue from.
+        model_config: Fields of `EchoMENConfig` for a new model, as a mapping in a recipe or JSON on the command line.
+        backbone_checkpoint: R(2+1)D weights for the encoder of a new model, in torchvision's names.
+    """
+
+    model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a model to continue from."})
+    model_config: dict | str | None = field(default=None, metadata={"help": "EchoMENConfig fields of a new model."})
+    backbone_checkpoint: str | None = field(default=None, metadata={"help": "R(2+1)D weights of a new model."})
+
+    def __post_init__(self) -> None:
+        """Read a configuration given as JSON and reject contradictions."""
+        if isinstance(self.model_config, str):
+            try:
+                self.model_config = json.loads(self.model_config)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"`model_config` is not valid JSON ({error}): {self.model_config}") from error
+        if self.model is not None and (self.model_config is not None or self.backbone_checkpoint is not None):
+            raise ValueError(
+                "`model` continues from a whole model; leave out `model_config` and `backbone_checkpoint`, which make "
+                "a new one."
+            )
+
+
+@dataclass
+class EchoMENTrainingArguments(TrainingArguments):
+    """Arguments of both training stages.
+
+    The defaults are the paper's (section 3.2): plain SGD with momentum, learning rate 1e-4 times 0.1 every 10 epochs,
+    batch 20, 40 epochs of stage 1 and 20 of stage 2. Ordinary arguments rule both stages; a `stage2_` argument that is
+    set rules stage 2 instead.
+
+    Args:
+        stage: 1 (contrastive and regression), 2 (experts and aggregator), or `both`, which `fit` runs one after the
+            other and a single trainer cannot.
+        contrastive_weight: Factor lambda on the contrastive loss of stage 1.
+        contrastive_temperature: Temperature tau of the contrastive loss.
+        positive_bin_width: Width in EF points of the label bins that make samples positives of each other; 0 leaves
+            only the other views of the same sample.
+        label_distance: Label distance d_ij of equation 2: `l1`, `l2`, `cdf`, or `none` for plain SupCon (ablation a).
+        label_distance_scale: Factor on the label distance.
+        num_views: Random crops of each training clip in stage 1.
+        expert_bin_width: Width in EF points of the label bins that weigh the samples of stage 2 (equation 4).
+        expert_min_count: Smallest count used for a bin; unset means 1 % of the training set, 1 the paper to the
+            letter.
+        aggregator_gradients: `detached` keeps the aggregator's loss from changing the experts, `joint` lets it.
+        lr_decay_epochs: Epochs between two decays of a constant learning rate; 0 never decays it.
+        lr_decay_factor: What the learning rate is multiplied by then.
+        channels_last: Lay activations out channels last, which convolutions on CPUs (and tensor cores) prefer. Sums
+            are then taken in another order, so results differ in the last digits.
+        early_stopping_patience: Epochs without improvement on VAL after which a stage ends; unset runs to the end.
+        stage2_num_train_epochs: Epochs of stage 2.
+        stage2_learning_rate: Learning rate of stage 2.
+        stage2_optim: Optimiser of stage 2.
+        stage2_optim_args: Optimiser options of stage 2.
+        stage2_weight_decay: Weight decay of stage 2.
+        stage2_per_device_train_batch_size: Batch size per process of stage 2.
+        stage2_lr_scheduler_type: Learning rate schedule of stage 2.
+        stage2_lr_decay_epochs: Epochs between two decays in stage 2.
+    """
+
+    # Defaults of transformers that differ here.
+    num_train_epochs: float = field(default=40, metadata={"help": "Epochs of stage 1."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Initial learning rate."})
+    optim: str = field(default="sgd", metadata={"help": "Optimiser, by its name in transformers."})
+    optim_args: str | None = field(default=None, metadata={"help": "Optimiser options; SGD's is momentum=0.9."})
+    weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay, not on biases and normalisation."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule besides the decay per epochs."})
+    per_device_train_batch_size: int = field(default=20, metadata={"help": "Videos per process and step."})
+    per_device_eval_batch_size: int = field(default=20, metadata={"help": "Clips per process and step on VAL."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Gradient clipping; 0 is off, as in the paper."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on VAL."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept besides the best one."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best epoch on VAL."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Every trained parameter is used in every step, so the search is not needed."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Data sets here make their own columns."})
+    seed: int = field(default=42, metadata={"help": "Seed of initial weights, order of videos, clips and crops."})
+
+    stage: str = field(default="1", metadata={"help": "Training stage: 1, 2 or both.", "choices": ["1", "2", "both"]})
+    contrastive_weight: float = field(default=0.5, metadata={"help": "Lambda, factor on the contrastive loss."})
+    contrastive_temperature: float = field(default=0.1, metadata={"help": "Temperature of the contrastive loss."})
+    positive_bin_width: float = field(
+        default=1.0, metadata={"help": "EF points within which samples are positives; 0: only views of one clip."}
+    )
+    label_distance: str = field(
+        default="l1",
+        metadata={"help": "Label distance of the contrastive loss.", "choices": ["l1", "l2", "cdf", "none"]},
+    )
+    label_distance_scale: float = field(default=1.0, metadata={"help": "Factor on the label distance."})
+    num_views: int = field(default=2, metadata={"help": "Random crops of each training clip in stage 1."})
+    expert_bin_width: float = field(default=1.0, metadata={"help": "EF points per bin of the sample weights."})
+    expert_min_count: float | None = field(
+        default=None, metadata={"help": "Smallest bin count; unset: 1 %% of the training set."}
+    )
+    aggregator_gradients: str = field(
+        default="detached",
+        metadata={"help": "Whether the aggregator's loss changes the experts.", "choices": ["detached", "joint"]},
+    )
+    lr_decay_epochs: float = field(default=10, metadata={"help": "Epochs between two decays; 0: none."})
+    lr_decay_factor: float = field(default=0.1, metadata={"help": "Factor of a decay."})
+    channels_last: bool = field(
+        default=False, metadata={"help": "Lay activations out channels last, which convolutions on CPUs prefer."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Epochs without improvement on VAL before a stage ends."}
+    )
+
+    stage2_num_train_epochs: float | None = field(default=20, metadata={"help": "Epochs of stage 2."})
+    stage2_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of stage 2."})
+    stage2_optim: str | None = field(default=None, metadata={"help": "Optimiser of stage 2."})
+    stage2_optim_args: str | None = field(default=None, metadata={"help": "Optimiser options of stage 2."})
+    stage2_weight_decay: float | None = field(default=None, metadata={"help": "Weight decay of stage 2."})
+    stage2_per_device_train_batch_size: int | None = field(default=None, metadata={"help": "Batch size of stage 2."})
+    stage2_lr_scheduler_type: str | None = field(default=None, metadata={"help": "Schedule of stage 2."})
+    stage2_lr_decay_epochs: float | None = field(default=None, metadata={"help": "Epochs between decays in stage 2."})
+
+    def __post_init__(self) -> None:
+        """Fill in what depends on the stage and check the values that transformers does not know."""
+        self.stage = str(self.stage)
+        if self.stage not in ("1", "2", "both"):
+            raise ValueError(f"`stage` must be 1, 2 or both, got {self.stage!r}.")
+        if self.optim_args is None and self.optim == "sgd":
+            self.optim_args = "momentum=0.9"
+        if self.metric_for_best_model is None and self.load_best_model_at_end:
+            # The paper's selection: regression error of stage 1, absolute error of the ensemble in stage 2.
+            self.metric_for_best_model = "mae" if self.stage == "2" else "mse"
+            self.greater_is_better = False
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False
+        super().__post_init__()
+        positive = ("contrastive_temperature", "num_views", "expert_bin_width", "lr_decay_factor")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        for name in ("contrastive_weight", "positive_bin_width", "label_distance_scale", "lr_decay_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if self.label_distance not in ("l1", "l2", "cdf", "none"):
+            raise ValueError(f"`label_distance` must be l1, l2, cdf or none, got {self.label_distance!r}.")
+        if self.aggregator_gradients not in ("detached", "joint"):
+            raise ValueError(f"`aggregator_gradients` must be detached or joint, got {self.aggregator_gradients!r}.")
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Numbers of the stages to run, in order."""
+        return (1, 2) if self.stage == "both" else (int(self.stage),)
+
+    def for_stage(self, stage: int, output_dir: str) -> EchoMENTrainingArguments:
+        """Make the arguments of one stage.
+
+        Args:
+            stage: 1 or 2.
+            output_dir: Folder for the checkpoints of that stage.
+
+        Returns:
+            A copy with that stage's values under the ordinary names.
+        """
+        changes: dict[str, Any] = {"stage": str(stage), "output_dir": output_dir}
+        if stage == 2:
+            given = {name: getattr(self, own) for name, own in STAGE_2_FIELDS.items()}
+            changes.update({name: value for name, value in given.items() if value is not None})
+            if "optim" in changes and "optim_args" not in changes:
+                changes["optim_args"] = None
+        return self._replace(**changes)
+
+    def _replace(self, **changes: Any) -> EchoMENTrainingArguments:
+        # dataclasses.replace cannot be used: fields that are derived from others would come back as if given.
+        clone = copy.copy(self)
+        for name, value in changes.items():
+            setattr(clone, name, value)
+        if clone.load_best_model_at_end and self.metric_for_best_model in ("mse", "mae"):
+            clone.metric_for_best_model = None
+        clone.__post_init__()
+        return clone

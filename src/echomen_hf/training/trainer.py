@@ -1,0 +1,335 @@
+"""Trainer of both EchoMEN stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from ..data.clip_dataset import EvaluationClips
+from ..data.collation import collate_clips
+from ..label_distribution import ExpertWeightTable
+from ..losses import LDWSupConLoss, ReweightedRegressionLoss
+from ..metrics import ef_regression_metrics
+from ..modeling_echomen import EchoMENModel, EchoMENOutput
+from .arguments import EchoMENTrainingArguments
+
+
+__all__ = ["EchoMENTrainer"]
+
+
+class EchoMENTrainer(Trainer):
+    """Trains one stage of EchoMEN; `args.stage` says which.
+
+    Stage 1 trains encoder, projector and regression head by the regression loss plus lambda times the contrastive
+    loss (section 2.1 of the paper). Stage 2 fixes the encoder and trains every expert by its own re-weighted loss and
+    the aggregator by the regression loss of the ensemble (section 2.2). Everything else is the Trainer of
+    transformers: pass a video processor as `processing_class` and it is saved beside the weights.
+
+    Args:
+        model: Model to train.
+        args: Arguments; the paper's defaults without.
+        train_dataset: `TrainingClips`, with `args.num_views` views in stage 1 and one in stage 2.
+        eval_dataset: `EvaluationClips`; clips of one video are averaged before metrics are taken.
+        train_labels: EF in percent of the training set, shape (N,), from which sample weights and label statistics
+            come; those of `train_dataset` without.
+        kwargs: Anything else that a Trainer takes.
+    """
+
+    def __init__(
+        self,
+        model: EchoMENModel,
+        args: EchoMENTrainingArguments | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        train_labels: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args if args is not None else EchoMENTrainingArguments()
+        if args.stage == "both":
+            raise ValueError("A trainer runs one stage: set `stage` to 1 or 2, or call `echomen_hf.training.fit`.")
+        kwargs.setdefault("data_collator", collate_clips)
+        if isinstance(eval_dataset, EvaluationClips):
+            kwargs.setdefault("compute_metrics", per_video_metrics(eval_dataset))
+        model.config.prediction_head = "regression" if args.stage == "1" else "experts"
+        model.freeze_encoder(args.stage == "2")
+        for part in (model.projector, model.regression_head):
+            part.requires_grad_(args.stage == "1")
+        model.experts.requires_grad_(args.stage == "2")
+        # Without its softmax in the ensemble the aggregator gets no gradient, which DistributedDataParallel refuses.
+        model.aggregator.requires_grad_(args.stage == "2" and model.config.expert_aggregation == "aggregator")
+        if args.channels_last:
+            model.to(memory_format=torch.channels_last_3d)
+        super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
+        # A loss per batch is a mean, so the Trainer has to divide it by the accumulation steps.
+        self.loss_is_scaled_for_ga = False
+        self.add_callback(EpochOfDataset())
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        if train_labels is None and train_dataset is not None:
+            train_labels = train_dataset.videos["ejection_fraction"]
+        self._make_losses(train_labels)
+        self._parts: dict[str, torch.Tensor] = {}
+        self._num_parts = 0
+
+    def _make_losses(self, train_labels: Any) -> None:
+        args, labels = self.args, None
+        if train_labels is not None:
+            labels = torch.as_tensor(np.asarray(train_labels, dtype=np.float64))
+        self.contrastive_loss = LDWSupConLoss(
+            temperature=args.contrastive_temperature,
+            label_bin_width=args.positive_bin_width or None,
+            distance=args.label_distance,
+            distance_scale=args.label_distance_scale,
+            train_labels=labels,
+        ).to(args.device)
+        self.expert_loss = None
+        if labels is not None:
+            num_experts = self.model.config.num_experts
+            self.expert_loss = ReweightedRegressionLoss(
+                ExpertWeightTable(labels.numpy(), num_experts, args.expert_bin_width, args.expert_min_count)
+            )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, EchoMENOutput]:
+        """Compute the loss of the stage that is being trained; in evaluation, the squared error of the prediction.
+
+        Args:
+            model: Model, perhaps wrapped for several processes.
+            inputs: `pixel_values`, (B, T, C, H, W) or (B, views, T, C, H, W), or `embedding`, (B, D); `labels`, EF in
+                percent, (B,).
+            return_outputs: Whether to return the output too.
+            num_items_in_batch: Not used: losses are means over a batch.
+
+        Returns:
+            The loss, or loss and output.
+
+        Raises:
+            FloatingPointError: If the loss is not finite.
+        """
+        labels = inputs["labels"]
+        features = {name: value for name, value in inputs.items() if name != "labels"}
+        num_views = 1
+        if "pixel_values" in features and features["pixel_values"].ndim == 6:
+            num_views = features["pixel_values"].shape[1]
+            features["pixel_values"] = features["pixel_values"].flatten(0, 1)  # (B, V, T, ...) -> (B * V, T, ...)
+        outputs = model(**features)
+        label_of_view = labels.repeat_interleave(num_views)
+
+        if not model.training:
+            loss = squared_error(outputs.ejection_fraction, label_of_view)
+        else:
+            parts = self._stage_1_loss if self.args.stage == "1" else self._stage_2_loss
+            loss, terms = parts(outputs, labels, label_of_view, num_views)
+            self._require_finite(loss, terms)
+            self._record(terms)
+        outputs.loss = loss
+        return (loss, outputs) if return_outputs else loss
+
+    def _stage_1_loss(
+        self, outputs: EchoMENOutput, labels: torch.Tensor, label_of_view: torch.Tensor, num_views: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        regression = squared_error(outputs.regression, label_of_view)
+        projections = outputs.projection.unflatten(0, (-1, num_views))  # (B * V, P) -> (B, V, P)
+        contrastive = self.contrastive_loss(gather_with_gradient(projections), gather_with_gradient(labels))
+        # Gradients are averaged over processes, but each holds only its own share of the contrastive batch's.
+        scale = self.args.contrastive_weight * self.accelerator.num_processes
+        loss = regression + scale * contrastive
+        return loss, {"loss_regression": regression, "loss_contrastive": contrastive}
+
+    def _stage_2_loss(
+        self, outputs: EchoMENOutput, labels: torch.Tensor, label_of_view: torch.Tensor, num_views: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        if self.expert_loss is None:
+            raise ValueError("Stage 2 weighs samples by the training labels: pass `train_labels` or `train_dataset`.")
+        experts = self.expert_loss(outputs.expert_predictions, label_of_view)
+        predictions = outputs.expert_predictions
+        if self.args.aggregator_gradients == "detached":
+            predictions = predictions.detach()
+        ensemble = (outputs.expert_weights * predictions).sum(dim=-1)
+        aggregator = squared_error(ensemble, label_of_view)
+        return experts + aggregator, {"loss_experts": experts, "loss_aggregator": aggregator}
+
+    def _require_finite(self, loss: torch.Tensor, terms: dict[str, torch.Tensor]) -> None:
+        if not torch.isfinite(loss):
+            values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
+            raise FloatingPointError(
+                f"The loss of stage {self.args.stage} is not finite at step {self.state.global_step} ({values}). "
+                "Lower `learning_rate`, set `max_grad_norm`, or train without mixed precision; "
+                "checkpoints written so far are intact."
+            )
+
+    def _record(self, terms: dict[str, torch.Tensor]) -> None:
+        for name, value in terms.items():
+            self._parts[name] = self._parts.get(name, 0.0) + value.detach()
+        self._num_parts += 1
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log values, adding the parts of the loss since the last training log.
+
+        Args:
+            logs: Values by name.
+            start_time: Start of training, for speeds.
+        """
+        if "loss" in logs and self._num_parts:
+            for name, total in self._parts.items():
+                mean = self.accelerator.reduce(total / self._num_parts, reduction="mean")
+                logs[name] = round(mean.item(), 6)
+            if self.args.stage == "1":
+                # With several processes the loss that is trained on scales the contrastive part for the averaging.
+                weight = self.args.contrastive_weight
+                logs["loss"] = logs["loss_regression"] + weight * logs["loss_contrastive"]
+            self._parts, self._num_parts = {}, 0
+        super().log(logs, start_time)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Make the learning rate schedule: decays per epoch if it is constant otherwise, as in the paper.
+
+        Args:
+            num_training_steps: Steps of the whole training.
+            optimizer: Optimiser; the trainer's own without.
+
+        Returns:
+            The schedule.
+        """
+        decay_epochs = self.args.lr_decay_epochs
+        if self.lr_scheduler is None and decay_epochs and self.args.lr_scheduler_type == "constant":
+            batches = len(self.get_train_dataloader())
+            steps = decay_epochs * math.ceil(batches / self.args.gradient_accumulation_steps)
+            factor = self.args.lr_decay_factor
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: factor ** math.floor(step / steps))
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Name the parameters that weight decay shrinks: weights of convolutions and linear layers only.
+
+        Args:
+            model: Model being trained.
+
+        Returns:
+            Names of parameters.
+        """
+        return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Predict one batch of evaluation clips.
+
+        Args:
+            model: Model.
+            inputs: `pixel_values` and `labels`.
+            prediction_loss_only: Whether to return the loss alone.
+            ignore_keys: Not used: only the ejection fraction is returned.
+
+        Returns:
+            Loss, EF predicted in percent (B,), and EF in percent (B,).
+        """
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only:
+            return loss.detach(), None, None
+        return loss.detach(), outputs.ejection_fraction.float().detach(), inputs["labels"].detach()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir if output_dir is not None else self.args.output_dir)
+        # The pickled arguments would be code to whoever loads them; the same as JSON is only data.
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
+
+
+class EpochOfDataset(TrainerCallback):
+    """Tells the training set which epoch begins, also after a resume and with several processes."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        """Pass the number of the epoch on.
+
+        Args:
+            args: Training arguments.
+            state: State of the training.
+            control: Not used.
+            train_dataloader: Loader whose data set is told.
+            kwargs: Not used.
+        """
+        dataset = getattr(train_dataloader, "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(state.epoch or 0))
+
+
+def per_video_metrics(dataset: EvaluationClips) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Make a function that averages the clips of each video and measures the errors of the videos.
+
+    Args:
+        dataset: Evaluation clips, in the order in which predictions will come.
+
+    Returns:
+        Function for `compute_metrics`, whose values include `mse`, `mae` and `balanced_mae`.
+    """
+    video_index, labels = dataset.video_index, dataset.labels
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        clips = np.asarray(prediction.predictions, dtype=np.float64).reshape(-1)
+        videos = np.bincount(video_index, weights=clips) / np.bincount(video_index)
+        metrics = ef_regression_metrics(videos, labels)
+        kept = {name: value for name, value in metrics.items() if name.startswith(("mae", "balanced_mae"))}
+        return {"mse": metrics["rmse"] ** 2, **{name: v for name, v in kept.items() if not math.isnan(v)}}
+
+    return compute_metrics
+
+
+def squared_error(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Average the squared errors in single precision at least.
+
+    Args:
+        predictions: EF in percent, shape (B,).
+        labels: EF in percent, shape (B,).
+
+    Returns:
+        Scalar in squared percent.
+    """
+    dtype = torch.promote_types(predictions.dtype, torch.float32)
+    return (predictions.to(dtype) - labels.to(dtype)).square().mean()
+
+
+def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
+    """Concatenate the tensors of all processes; the local one keeps its gradient.
+
+    Args:
+        tensor: Local tensor, with the same shape in every process but perhaps for the first dimension.
+
+    Returns:
+        Tensors of all processes in the order of their ranks; the same tensor with a single process.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return tensor
+    sizes: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(sizes, len(tensor))
+    padded = torch.cat([tensor.detach(), tensor.new_zeros(max(sizes) - len(tensor), *tensor.shape[1:])])
+    gathered = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(gathered, padded.contiguous())
+    parts = [part[:size] for part, size in zip(gathered, sizes)]
+    parts[dist.get_rank()] = tensor
+    return torch.cat(parts)

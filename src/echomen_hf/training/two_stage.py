@@ -1,0 +1,213 @@
+"""The decoupled training of EchoMEN: stage 1, then stage 2 on its best encoder, resumable at any point."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedConfig, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
+
+from ..configuration_echomen import EchoMENConfig
+from ..data.clip_dataset import EvaluationClips, TrainingClips
+from ..modeling_echomen import EchoMENModel
+from ..video_processing_echomen import EchoMENVideoProcessor
+from .arguments import EchoMENTrainingArguments
+from .trainer import EchoMENTrainer
+
+
+__all__ = ["RUN_FILE", "STAGE_FINISHED_FILE", "fit", "fit_stage"]
+
+logger = logging.get_logger(__name__)
+
+RUN_FILE = "run.json"
+"""What a run was started with, beside its results; a resumed run must match it."""
+
+STAGE_FINISHED_FILE = "trainer_state.json"
+"""Written to a stage's folder as the last thing that the stage does."""
+
+# Arguments that say where, how fast or how loudly a run runs, and not what it computes.
+UNCOMPARED_ARGUMENTS = frozenset(
+    {
+        "accelerator_config",
+        "dataloader_num_workers",
+        "dataloader_persistent_workers",
+        "dataloader_pin_memory",
+        "dataloader_prefetch_factor",
+        "disable_tqdm",
+        "do_eval",
+        "do_predict",
+        "do_train",
+        "gradient_checkpointing",
+        "gradient_checkpointing_kwargs",
+        "greater_is_better",
+        "local_rank",
+        "log_level",
+        "log_level_replica",
+        "logging_first_step",
+        "logging_steps",
+        "logging_strategy",
+        "metric_for_best_model",
+        "output_dir",
+        "per_device_eval_batch_size",
+        "project",
+        "report_to",
+        "resume_from_checkpoint",
+        "run_name",
+        "save_total_limit",
+        "stage",
+        "use_cpu",
+    }
+)
+
+
+def fit(
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    train_videos: Sequence[dict[str, Any]],
+    val_videos: Sequence[dict[str, Any]],
+    args: EchoMENTrainingArguments,
+    *,
+    crop_padding: int = 12,
+    eval_protocol: str = "center",
+    run_description: dict[str, Any] | None = None,
+) -> EchoMENModel:
+    """Train the stages one after the other, continuing where an earlier call with the same settings stopped.
+
+    `args.output_dir` receives `stage1/` and `stage2/`, each with its checkpoints, its best model and a log, and at its
+    top the final model, ready for `from_pretrained`.
+
+    Args:
+        model: Model with the initial weights; stage 2 alone takes its encoder from here.
+        processor: Video processor, saved beside every checkpoint.
+        train_videos: Rows of the training split as `load_echonet_dynamic` gives them.
+        val_videos: Rows of the validation split, on which the best epoch is chosen.
+        args: Arguments; `args.stage` says which stages run.
+        crop_padding: Largest random shift of a training clip in pixels.
+        eval_protocol: Clips per video on the validation split, see `protocol_starts`.
+        run_description: What else makes this run itself (data folder, initial weights); a resumed run must match it.
+
+    Returns:
+        The best model of the last stage, in evaluation mode.
+
+    Raises:
+        ValueError: If the output folder holds a run with other settings.
+    """
+    output_dir = Path(args.output_dir)
+    claim_output_dir(output_dir, model, processor, args, {**(run_description or {}), "crop_padding": crop_padding})
+    labels = np.asarray([row["ejection_fraction"] for row in val_videos], dtype=np.float64)
+    warn_about_labels(np.asarray([row["ejection_fraction"] for row in train_videos], dtype=np.float64), labels)
+    for stage in args.stages:
+        stage_args = args.for_stage(stage, str(output_dir / f"stage{stage}"))
+        num_views = args.num_views if stage == 1 else 1
+        train = TrainingClips(train_videos, processor, num_views, crop_padding, seed=args.seed + stage)
+        evaluation = EvaluationClips(val_videos, processor, eval_protocol)
+        model = fit_stage(model, processor, train, evaluation, stage_args)
+    if int(os.environ.get("RANK", "0")) == 0:
+        model.save_pretrained(output_dir)
+        processor.save_pretrained(output_dir)
+    return model.eval()
+
+
+def fit_stage(
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    train_dataset: TrainingClips,
+    eval_dataset: EvaluationClips,
+    args: EchoMENTrainingArguments,
+) -> EchoMENModel:
+    """Train one stage, or load its result if it is finished, or continue from its last checkpoint.
+
+    Args:
+        model: Model with the weights that the stage starts from.
+        processor: Video processor.
+        train_dataset: Training clips.
+        eval_dataset: Validation clips.
+        args: Arguments of this stage, see `EchoMENTrainingArguments.for_stage`.
+
+    Returns:
+        The best model of the stage, loaded from its folder.
+    """
+    folder = Path(args.output_dir)
+    if (folder / STAGE_FINISHED_FILE).is_file() and (folder / SAFE_WEIGHTS_NAME).is_file():
+        logger.warning(f"Stage {args.stage} is finished already; taking its model from {folder}.")
+        return EchoMENModel.from_pretrained(folder)
+    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if checkpoint is not None:
+        logger.warning(f"Stage {args.stage} continues from {checkpoint}.")
+    # What a stage draws must not depend on whether the one before it ran in this process or in an earlier one.
+    set_seed(args.seed)
+    trainer = EchoMENTrainer(
+        model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, processing_class=processor
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.accelerator.wait_for_everyone()
+    return EchoMENModel.from_pretrained(folder)
+
+
+def claim_output_dir(
+    output_dir: Path,
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    args: EchoMENTrainingArguments,
+    description: dict[str, Any],
+) -> None:
+    """Write down what a run is, or compare it with the run that the folder already holds.
+
+    Args:
+        output_dir: Output folder of the run.
+        model: Model, whose configuration is part of the run.
+        processor: Video processor, likewise.
+        args: Training arguments, likewise.
+        description: Whatever else belongs to it.
+
+    Raises:
+        ValueError: If the folder holds a run with other settings; the message lists them.
+    """
+    inherited = {field.name for field in fields(PreTrainedConfig)}
+    own = {field.name for field in fields(EchoMENConfig)} - inherited - {"prediction_head"}
+    now = {
+        **{f"model.{name}": getattr(model.config, name) for name in own},
+        **{f"processor.{k}": v for k, v in processor.to_dict().items() if k != "auto_map"},
+        **{f"training.{k}": v for k, v in args.to_dict().items() if k not in UNCOMPARED_ARGUMENTS},
+        **{f"run.{k}": v for k, v in description.items()},
+    }
+    now = json.loads(json.dumps(now, sort_keys=True, default=str))
+    path = output_dir / RUN_FILE
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if changed:
+            listed = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed[:8])
+            raise ValueError(
+                f"{output_dir} holds a run with other settings ({listed}). Choose another `--output_dir`, or remove "
+                "that folder to start over."
+            )
+    elif int(os.environ.get("RANK", "0")) == 0:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(now, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+
+def warn_about_labels(train_labels: np.ndarray, val_labels: np.ndarray) -> None:
+    """Warn where the labels cannot teach or select what the method is for.
+
+    Args:
+        train_labels: EF of the training split in percent.
+        val_labels: EF of the validation split in percent.
+    """
+    for split, labels in (("training", train_labels), ("validation", val_labels)):
+        if len(labels) and np.ptp(labels) == 0:
+            logger.warning(
+                f"Every video of the {split} split has the same ejection fraction ({labels[0]:g} %): sample weights "
+                "are equal, label distances are zero, and nothing can be learnt beyond that constant."
+            )

@@ -1,0 +1,63 @@
+import pytest
+
+from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments
+
+
+def test_defaults_are_the_paper(make_arguments, tmp_path):
+    args = EchoMENTrainingArguments(output_dir=str(tmp_path), use_cpu=True, stage="both")
+    assert (args.optim, args.optim_args, args.learning_rate, args.weight_decay) == ("sgd", "momentum=0.9", 1e-4, 1e-4)
+    assert (args.lr_decay_epochs, args.lr_decay_factor, args.per_device_train_batch_size) == (10, 0.1, 20)
+    assert (args.contrastive_weight, args.contrastive_temperature, args.label_distance) == (0.5, 0.1, "l1")
+    first, second = args.for_stage(1, "one"), args.for_stage(2, "two")
+    assert (first.num_train_epochs, first.metric_for_best_model, first.greater_is_better) == (40, "mse", False)
+    assert (second.num_train_epochs, second.metric_for_best_model, second.greater_is_better) == (20, "mae", False)
+    assert (first.output_dir, second.output_dir) == ("one", "two")
+    assert args.stages == (1, 2)
+
+
+def test_stage_2_takes_its_own_values_where_given(make_arguments):
+    args = make_arguments(
+        optim="adamw_torch", learning_rate=3e-3, stage2_learning_rate=1e-2, stage2_per_device_train_batch_size=64
+    )
+    second = args.for_stage(2, "two")
+    assert (second.learning_rate, second.per_device_train_batch_size, second.optim) == (1e-2, 64, "adamw_torch")
+    first = args.for_stage(1, "one")
+    assert (first.learning_rate, first.per_device_train_batch_size, first.optim_args) == (3e-3, 6, None)
+
+
+def test_another_optimiser_of_stage_2_does_not_inherit_options(make_arguments):
+    second = make_arguments(stage2_optim="adamw_torch").for_stage(2, "two")
+    assert (second.optim, second.optim_args) == ("adamw_torch", None)
+
+
+def test_chosen_metric_is_kept_in_both_stages(make_arguments):
+    args = make_arguments(metric_for_best_model="balanced_mae", greater_is_better=False)
+    assert args.for_stage(2, "two").metric_for_best_model == "balanced_mae"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": 3}, "`stage` must be 1, 2 or both"),
+        ({"contrastive_temperature": 0.0}, "contrastive_temperature"),
+        ({"contrastive_weight": -1.0}, "contrastive_weight"),
+        ({"label_distance": "l3"}, "label_distance"),
+        ({"aggregator_gradients": "some"}, "aggregator_gradients"),
+        ({"num_views": 0}, "num_views"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(make_arguments, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_arguments(**changes)
+
+
+def test_model_arguments():
+    assert ModelArguments(model_config='{"num_experts": 5}').model_config == {"num_experts": 5}
+    with pytest.raises(ValueError, match="not valid JSON"):
+        ModelArguments(model_config="{num_experts: 5")
+    with pytest.raises(ValueError, match="leave out `model_config`"):
+        ModelArguments(model="runs/demo", model_config={"num_experts": 5})
+
+
+def test_data_arguments_scan_headers_by_default():
+    assert DataArguments(data_dir="EchoNet-Dynamic").validate_data == "headers"

@@ -1,0 +1,266 @@
+import copy
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import EvalPrediction, TrainerCallback
+
+from echomen_hf import EchoMENModel, EchoMENTrainer, EchoMENVideoProcessor
+from echomen_hf.data.collation import collate_clips
+from echomen_hf.label_distribution import expert_sample_weights
+from echomen_hf.losses import ldw_supcon_loss, reweighted_regression_loss
+from echomen_hf.training.trainer import per_video_metrics
+
+
+def snapshot(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def changed(module, before):
+    return {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+
+
+@pytest.fixture
+def make_trainer(make_arguments, make_data, tiny_model):
+    def make(stage, model=None, num_views=None, **changes):
+        num_views = num_views or (2 if stage == 1 else 1)
+        train, evaluation = make_data(num_views)
+        return EchoMENTrainer(
+            model=model or tiny_model,
+            args=make_arguments(stage=stage, **changes),
+            train_dataset=train,
+            eval_dataset=evaluation,
+            processing_class=train.processor,
+        )
+
+    return make
+
+
+def batch_of(trainer, size=4):
+    return collate_clips([trainer.train_dataset[index] for index in range(size)])
+
+
+class TestStages:
+    def test_stage_1_trains_encoder_projector_and_regression_head(self, make_trainer):
+        trainer = make_trainer(1)
+        model = trainer.model
+        before = snapshot(model)
+        trainer.train()
+        parts = {name.split(".")[0] for name in changed(model, before)}
+        assert parts == {"encoder", "projector", "regression_head"}
+        assert model.config.prediction_head == "regression"
+
+    def test_stage_2_trains_experts_and_aggregator_only(self, make_trainer):
+        trainer = make_trainer(2)
+        model = trainer.model
+        before = snapshot(model)
+        trainer.train()
+        # Buffers are part of the state: a moving batch statistic would show here.
+        assert {name.split(".")[0] for name in changed(model, before)} == {"experts", "aggregator"}
+        assert model.config.prediction_head == "experts"
+
+    def test_stage_1_loss_is_regression_plus_lambda_contrastive(self, make_trainer):
+        trainer = make_trainer(1, contrastive_weight=0.7, contrastive_temperature=0.2)
+        model = trainer.model.train()
+        batch = batch_of(trainer)
+        loss = trainer.compute_loss(model, batch)
+        state = copy.deepcopy(model)
+        output = state(pixel_values=batch["pixel_values"].flatten(0, 1))
+        labels = batch["labels"]
+        train_labels = np.asarray(trainer.train_dataset.videos["ejection_fraction"])
+        contrastive = ldw_supcon_loss(
+            output.projection.view(4, 2, -1), labels, temperature=0.2, label_std=float(train_labels.std())
+        )
+        regression = (output.regression - labels.repeat_interleave(2)).square().mean()
+        torch.testing.assert_close(loss, regression + 0.7 * contrastive)
+
+    def test_stage_2_loss_weighs_samples_and_detaches_experts(self, make_trainer):
+        trainer = make_trainer(2)
+        model = trainer.model.train()
+        batch = batch_of(trainer)
+        trainer.compute_loss(model, batch).backward()
+        expert_gradients = [expert.weight.grad.clone() for expert in model.experts]
+        aggregator_gradient = model.aggregator.fc2.weight.grad.clone()
+
+        model.zero_grad()
+        output = model(pixel_values=batch["pixel_values"])
+        train_labels = torch.tensor(trainer.train_dataset.videos["ejection_fraction"], dtype=torch.float64)
+        weights = expert_sample_weights(train_labels)[:4].float()
+        reweighted_regression_loss(output.expert_predictions, batch["labels"], weights).backward()
+        for found, expert in zip(expert_gradients, model.experts):
+            torch.testing.assert_close(found, expert.weight.grad)
+
+        model.zero_grad()
+        output = model(pixel_values=batch["pixel_values"])
+        (output.ejection_fraction - batch["labels"]).square().mean().backward()
+        torch.testing.assert_close(aggregator_gradient, model.aggregator.fc2.weight.grad)
+
+    def test_joint_gradients_reach_the_experts(self, make_trainer, tiny_model):
+        gradients = {}
+        for kind in ("detached", "joint"):
+            trainer = make_trainer(2, model=copy.deepcopy(tiny_model), aggregator_gradients=kind)
+            trainer.compute_loss(trainer.model.train(), batch_of(trainer)).backward()
+            gradients[kind] = trainer.model.experts[0].weight.grad
+        assert (gradients["joint"] - gradients["detached"]).abs().max() > 1e-3
+
+    def test_stage_2_learns_from_embeddings_as_from_videos(self, make_trainer):
+        trainer = make_trainer(2)
+        batch = batch_of(trainer)
+        model = trainer.model.train()
+        with torch.no_grad():
+            embedding = model(pixel_values=batch["pixel_values"]).embedding
+        from_videos = trainer.compute_loss(model, batch)
+        from_embeddings = trainer.compute_loss(model, {"embedding": embedding, "labels": batch["labels"]})
+        torch.testing.assert_close(from_videos, from_embeddings)
+
+    def test_both_stages_are_not_for_one_trainer(self, make_trainer):
+        with pytest.raises(ValueError, match="runs one stage.*fit"):
+            make_trainer("both")
+
+    def test_mean_aggregation_trains_experts_alone(self, make_trainer, tiny_config):
+        tiny_config.expert_aggregation = "mean"
+        trainer = make_trainer(2, model=EchoMENModel(tiny_config))
+        before = snapshot(trainer.model)
+        trainer.train()
+        assert {name.split(".")[0] for name in changed(trainer.model, before)} == {"experts"}
+
+
+class TestOptimisation:
+    def test_learning_rate_falls_tenfold_every_so_many_epochs(self, make_trainer):
+        rates = {}
+
+        class Watch(TrainerCallback):
+            def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+                rates[state.global_step] = optimizer.param_groups[0]["lr"]
+
+        trainer = make_trainer(2, num_train_epochs=5, lr_decay_epochs=2)
+        trainer.add_callback(Watch())
+        trainer.train()
+        steps = math.ceil(len(trainer.train_dataset) / 6)
+        expected = [1e-4 * 0.1 ** (step // (2 * steps)) for step in range(5 * steps)]
+        assert [rates[step] for step in range(5 * steps)] == pytest.approx(expected)
+
+    def test_paper_optimiser_is_plain_sgd_with_momentum(self, make_trainer):
+        trainer = make_trainer(1)
+        optimizer = trainer.create_optimizer()
+        assert isinstance(optimizer, torch.optim.SGD)
+        assert optimizer.defaults["momentum"] == 0.9
+        assert trainer.args.max_grad_norm == 0
+
+    def test_weight_decay_spares_biases_and_normalisation(self, make_trainer):
+        trainer = make_trainer(1)
+        decayed = set(trainer.get_decay_parameter_names(trainer.model))
+        assert "encoder.stem.0.weight" in decayed
+        assert "regression_head.weight" in decayed
+        assert not [name for name in decayed if name.endswith("bias")]
+        assert "encoder.stem.1.weight" not in decayed
+
+    def test_accumulated_batches_give_the_weights_of_one_large_batch(self, make_trainer, tiny_model):
+        weights = []
+        for size, accumulation in ((6, 1), (2, 3)):
+            trainer = make_trainer(
+                2,
+                model=copy.deepcopy(tiny_model),
+                per_device_train_batch_size=size,
+                gradient_accumulation_steps=accumulation,
+                max_steps=2,
+                eval_strategy="no",
+                save_strategy="no",
+                load_best_model_at_end=False,
+            )
+            trainer.train()
+            weights.append(trainer.model.experts[2].weight)
+        torch.testing.assert_close(weights[0], weights[1], atol=1e-6, rtol=1e-5)
+
+    def test_early_stopping(self, make_trainer):
+        trainer = make_trainer(2, num_train_epochs=30, learning_rate=0.0, early_stopping_patience=2)
+        trainer.train()
+        assert trainer.state.epoch == 3
+
+    def test_loss_that_is_not_finite_stops_with_its_parts(self, make_trainer):
+        trainer = make_trainer(1)
+        trainer.model.regression_head.bias.data.fill_(torch.nan)
+        with pytest.raises(
+            FloatingPointError, match="stage 1 is not finite at step 0 .*loss_regression nan.*learning_rate"
+        ):
+            trainer.train()
+
+    def test_batch_of_one(self, make_trainer):
+        trainer = make_trainer(1, per_device_train_batch_size=1, max_steps=2)
+        assert math.isfinite(trainer.train().training_loss)
+
+    def test_identical_labels(self, make_trainer):
+        trainer = make_trainer(1, max_steps=2)
+        batch = batch_of(trainer)
+        batch["labels"][:] = 55.0
+        assert torch.isfinite(trainer.compute_loss(trainer.model.train(), batch))
+
+
+class TestRecords:
+    def test_parts_of_the_loss_are_logged_apart(self, make_trainer):
+        for stage, names in ((1, {"loss_regression", "loss_contrastive"}), (2, {"loss_experts", "loss_aggregator"})):
+            trainer = make_trainer(stage)
+            trainer.train()
+            training = [entry for entry in trainer.state.log_history if "loss" in entry]
+            assert all(names <= entry.keys() for entry in training)
+        entry = training[0]
+        assert entry["loss"] == pytest.approx(entry["loss_experts"] + entry["loss_aggregator"], rel=1e-3)
+
+    def test_validation_errors_per_category(self, make_trainer):
+        trainer = make_trainer(2)
+        metrics = trainer.evaluate()
+        assert {"eval_mae", "eval_mse", "eval_mae_hfpef"} <= metrics.keys()
+
+    def test_clips_of_a_video_are_averaged_before_errors_are_taken(self, make_data):
+        _, evaluation = make_data()
+        video_index, labels = evaluation.video_index, evaluation.labels
+        assert len(video_index) > len(labels)
+        clips = labels[video_index] + 1.0
+        # Deviations that cancel within each video: errors of clips are large, those of videos all 1.
+        for video in np.unique(video_index):
+            mine = np.flatnonzero(video_index == video)
+            if len(mine) > 1:
+                clips[mine[0]] += 8
+                clips[mine[1]] -= 8
+        metrics = per_video_metrics(evaluation)(EvalPrediction(clips, labels[video_index]))
+        assert metrics["mae"] == pytest.approx(1.0)
+        assert metrics["mse"] == pytest.approx(1.0)
+
+    def test_folder_loads_and_holds_no_pickled_arguments(self, make_trainer, tmp_path):
+        trainer = make_trainer(1)
+        trainer.train()
+        trainer.save_model()
+        folder = tmp_path / "run"
+        assert not list(folder.rglob("training_args.bin"))
+        assert json.loads((folder / "training_args.json").read_text())["contrastive_weight"] == 0.5
+        loaded = EchoMENModel.from_pretrained(folder)
+        assert torch.equal(loaded.regression_head.weight, trainer.model.regression_head.weight)
+        assert EchoMENVideoProcessor.from_pretrained(folder).num_frames == 8
+
+    def test_best_epoch_is_kept(self, make_trainer):
+        trainer = make_trainer(2, num_train_epochs=3, learning_rate=1e-3)
+        trainer.train()
+        history = [entry["eval_mae"] for entry in trainer.state.log_history if "eval_mae" in entry]
+        assert trainer.evaluate()["eval_mae"] == pytest.approx(min(history))
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_two_processes_give_the_gradients_of_one(stage, tiny_model, echonet_dir, tmp_path):
+    """Each of two processes sees half the batch; contrastive pairs reach across, gradients are those of the whole."""
+    tiny_model.save_pretrained(tmp_path / "model")
+    script = Path(__file__).with_name("gradients_of_a_batch.py")
+    common = [str(script), str(echonet_dir), str(tmp_path), str(stage)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([sys.executable, *common], check=True, capture_output=True, timeout=240)
+    subprocess.run([*launch, *common], check=True, capture_output=True, timeout=240)
+    one = torch.load(tmp_path / "gradients-1.pt", weights_only=True)
+    two = torch.load(tmp_path / "gradients-2.pt", weights_only=True)
+    assert one.keys() == two.keys()
+    assert one["encoder.stem.0.weight" if stage == 1 else "experts.2.weight"].abs().max() > 1e-3
+    for name, gradient in one.items():
+        torch.testing.assert_close(two[name], gradient, atol=1e-10, rtol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
