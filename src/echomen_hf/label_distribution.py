@@ -31,10 +31,18 @@ HEART_FAILURE_CATEGORIES: dict[str, tuple[float, float]] = {
     "hfmref": (40.0, 50.0),
     "hfpef": (50.0, 100.0),
 }
-"""Heart-failure category to its half-open EF interval [low, high) in percent; the last one includes 100 (ESC 2021)."""
+"""Heart-failure category to its half-open EF interval [low, high) in percent; the last one includes 100.
+
+The paper's intervals. The guideline that it cites (ESC 2021) counts an EF of exactly 40 % as reduced.
+"""
 
 CATEGORY_TITLES = {"all": "All", "hfref": "HFrEF", "hfmref": "HFmrEF", "hfpef": "HFpEF"}
 """Category keys, in reporting order, to the way clinicians write them."""
+
+NAN_LABELS = "Labels contain NaN; every sample needs an ejection fraction in percent to be binned."
+
+ROUNDING = 1e-9
+"""Lifts a label that division by the bin width has put a rounding error below the edge it lies on."""
 
 Labels = TypeVar("Labels", NDArray[np.float64], torch.Tensor)
 
@@ -47,7 +55,12 @@ def heart_failure_category(ejection_fraction: float) -> str:
 
     Returns:
         `"hfref"`, `"hfmref"` or `"hfpef"`.
+
+    Raises:
+        ValueError: If the value is not a number.
     """
+    if math.isnan(ejection_fraction):
+        raise ValueError("NaN is no ejection fraction and belongs to no heart-failure category.")
     for name, (_, high) in HEART_FAILURE_CATEGORIES.items():
         if ejection_fraction < high:
             return name
@@ -62,8 +75,13 @@ def category_masks(ejection_fractions: ArrayLike) -> dict[str, NDArray[np.bool_]
 
     Returns:
         Boolean masks of shape (N,) under `"all"`, `"hfref"`, `"hfmref"` and `"hfpef"`.
+
+    Raises:
+        ValueError: If a value is not a number.
     """
     values = np.asarray(ejection_fractions, dtype=np.float64)
+    if np.isnan(values).any():
+        raise ValueError("NaN is no ejection fraction and belongs to no heart-failure category.")
     upper_bounds = [high for _, high in HEART_FAILURE_CATEGORIES.values()][:-1]
     membership = np.digitize(values, upper_bounds)
     masks = {"all": np.ones(values.shape, dtype=bool)}
@@ -93,16 +111,17 @@ def label_bins(labels: ArrayLike | torch.Tensor, bin_width: float = 1.0) -> NDAr
     Raises:
         ValueError: If the bin width is not positive or a label is not a number.
     """
-    if not bin_width > 0:
-        raise ValueError(f"`bin_width` must be a positive number of EF points, got {bin_width}.")
     low, _ = EF_RANGE
     last = num_label_bins(bin_width) - 1
     if isinstance(labels, torch.Tensor):
-        return ((labels.double() - low) / bin_width).floor().clamp(0, last).long()
+        position = (labels.detach().double() - low) / bin_width
+        if position.isnan().any():
+            raise ValueError(NAN_LABELS)
+        return (position + ROUNDING).floor().clamp(0, last).long()
     values = np.asarray(labels, dtype=np.float64)
     if np.isnan(values).any():
-        raise ValueError("Labels contain NaN; every sample needs an ejection fraction in percent to be binned.")
-    return np.clip(np.floor((values - low) / bin_width), 0, last).astype(np.int64)
+        raise ValueError(NAN_LABELS)
+    return np.clip(np.floor((values - low) / bin_width + ROUNDING), 0, last).astype(np.int64)
 
 
 def num_label_bins(bin_width: float = 1.0) -> int:
@@ -113,7 +132,12 @@ def num_label_bins(bin_width: float = 1.0) -> int:
 
     Returns:
         Number of bins; the last one is narrower if the width does not divide 100.
+
+    Raises:
+        ValueError: If the bin width is not positive.
     """
+    if not bin_width > 0:
+        raise ValueError(f"`bin_width` must be a positive number of EF points, got {bin_width}.")
     low, high = EF_RANGE
     return math.ceil((high - low) / bin_width)
 
@@ -128,7 +152,21 @@ def bin_counts(labels: ArrayLike | torch.Tensor, bin_width: float = 1.0) -> NDAr
     Returns:
         Counts, int64, shape (B,) with B = 100 / bin_width.
     """
-    return np.bincount(np.asarray(label_bins(labels, bin_width)), minlength=num_label_bins(bin_width))
+    return np.bincount(label_bins(as_array(labels), bin_width), minlength=num_label_bins(bin_width))
+
+
+def as_array(labels: ArrayLike | torch.Tensor) -> NDArray[np.float64]:
+    """Bring labels to the host in double precision.
+
+    Args:
+        labels: EF in percent, an array or a tensor of any kind and on any device.
+
+    Returns:
+        The same as a float64 array.
+    """
+    if isinstance(labels, torch.Tensor):
+        labels = labels.detach().double().cpu().numpy()
+    return np.asarray(labels, dtype=np.float64)
 
 
 class ExpertWeightTable:
@@ -142,21 +180,26 @@ class ExpertWeightTable:
         labels: EF in percent of the training set, shape (N,).
         num_experts: Number of experts M; a single expert gets p = 0, that is equal weights.
         bin_width: Width of a bin in EF points.
-        min_count: Smallest count used for a bin; `None` means 1 % of N, 1 is the paper to the letter.
+        min_count: Smallest count used for a bin; `None` means 1 % of N and at least 1, and 1 is the paper to the
+            letter.
 
     Raises:
         ValueError: If there are no labels, no experts, or the floor is not positive.
     """
 
     def __init__(
-        self, labels: ArrayLike, num_experts: int = 3, bin_width: float = 1.0, min_count: float | None = None
+        self,
+        labels: ArrayLike | torch.Tensor,
+        num_experts: int = 3,
+        bin_width: float = 1.0,
+        min_count: float | None = None,
     ) -> None:
-        values = np.asarray(labels, dtype=np.float64)
+        values = as_array(labels)
         if values.size == 0:
             raise ValueError("Sample weights need at least one training label, got none.")
         if num_experts < 1:
             raise ValueError(f"`num_experts` must be at least 1, got {num_experts}.")
-        floor = 0.01 * values.size if min_count is None else float(min_count)
+        floor = max(1.0, 0.01 * values.size) if min_count is None else float(min_count)
         if not floor > 0:
             raise ValueError(f"`min_count` must be positive, got {min_count}.")
         self.bin_width = bin_width
@@ -177,7 +220,7 @@ class ExpertWeightTable:
         if isinstance(labels, torch.Tensor):
             dtype = labels.dtype if labels.is_floating_point() else torch.get_default_dtype()
             table = torch.as_tensor(self.weights, dtype=dtype, device=labels.device)
-            return table[label_bins(labels.detach(), self.bin_width)]
+            return table[label_bins(labels, self.bin_width)]
         return self.weights[label_bins(labels, self.bin_width)]
 
 
@@ -196,5 +239,4 @@ def expert_sample_weights(
         Weights, shape (N, M); every column has mean 1.
     """
     values = labels if isinstance(labels, torch.Tensor) else np.asarray(labels, dtype=np.float64)
-    reference = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
-    return ExpertWeightTable(reference, num_experts, bin_width, min_count)(values)
+    return ExpertWeightTable(labels, num_experts, bin_width, min_count)(values)

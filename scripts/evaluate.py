@@ -1,0 +1,69 @@
+"""Evaluate a trained model on a split: metrics.json, predictions.csv and the paper's figures.
+
+    python scripts/evaluate.py --data_dir EchoNet-Dynamic --model runs/paper --output runs/paper/test
+
+metrics.json holds every metric with its interval for the ensemble, and without intervals for a constant guess, the
+stage-1 head, each expert, their mean and the oracle.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from transformers import set_seed
+from transformers.utils import logging
+
+from echomen_hf import EchoMENModel, EchoMENVideoProcessor, load_echonet_dynamic
+from echomen_hf.data import is_synthetic
+from echomen_hf.evaluation import comparison_table, evaluate_split, save_report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Predict a split and write the report.
+
+    Args:
+        arguments: Command line without the name of the program.
+
+    Returns:
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True, help="Folder in EchoNet-Dynamic's layout.")
+    parser.add_argument("--model", required=True, help="Folder or Hub id of a trained model.")
+    parser.add_argument("--output", required=True, type=Path, help="Folder for the report.")
+    parser.add_argument("--split", default="test", help="Split to evaluate: train, validation or test.")
+    parser.add_argument("--protocol", default="windows", help="Clips per video: all, windows, center or a number.")
+    parser.add_argument("--batch_size", type=int, default=8, help="Clips per forward pass.")
+    parser.add_argument("--num_workers", type=int, default=1, help="Processes that read videos.")
+    parser.add_argument("--bootstrap_samples", type=int, default=1000, help="Resamples of the intervals; 0: none.")
+    parser.add_argument("--confidence_level", type=float, default=0.95, help="Coverage of the intervals.")
+    parser.add_argument("--device", help="Where to run, such as cpu or cuda:0; an accelerator if there is one.")
+    parser.add_argument("--seed", type=int, default=42, help="Seed of the bootstrap.")
+    args = parser.parse_args(arguments)
+
+    logging.disable_progress_bar()
+    set_seed(args.seed)
+    device = args.device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    evaluation = evaluate_split(
+        EchoMENModel.from_pretrained(args.model).to(device),
+        EchoMENVideoProcessor.from_pretrained(args.model),
+        load_echonet_dynamic(args.data_dir),
+        split=args.split,
+        protocol=args.protocol,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        bootstrap_samples=args.bootstrap_samples,
+        confidence_level=args.confidence_level,
+        seed=args.seed,
+    )
+    save_report(
+        evaluation, args.output, model=args.model, data_dir=args.data_dir, synthetic=is_synthetic(args.data_dir)
+    )
+    print(comparison_table(evaluation.comparison))
+    print(f"metrics.json, predictions.csv and figures are in {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

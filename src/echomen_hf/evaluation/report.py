@@ -1,0 +1,363 @@
+"""What an evaluation leaves behind: the metrics file, the table of predictions, and tables that compare methods."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from ..label_distribution import CATEGORY_TITLES, heart_failure_category
+from ..metrics import ef_regression_metrics, oracle_predictions
+
+
+if TYPE_CHECKING:
+    from .protocol import VideoPrediction
+
+__all__ = [
+    "markdown_table",
+    "predictor_comparison",
+    "read_metrics_json",
+    "read_predictions_csv",
+    "results_table",
+    "write_metrics_json",
+    "write_predictions_csv",
+]
+
+REPORTED_PACKAGES = ("datasets", "echomen_hf", "numpy", "torch", "transformers")
+TEXT_COLUMNS = ("FileName", "EF_category", "category")
+METRIC_TITLES = {"balanced_mae": "Balanced MAE", "mae": "MAE", "gm": "GM", "rmse": "RMSE", "bias": "Bias"}
+MISSING_VALUE = "–"
+
+
+def write_metrics_json(
+    path: str | Path,
+    metrics: Mapping[str, float],
+    *,
+    protocol: str,
+    split: str,
+    seed: int,
+    model: str | Path,
+    data_dir: str | Path,
+    confidence_level: float | None = None,
+    bootstrap_samples: int = 0,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write metrics with all it takes to compute them again; the same input gives the same bytes.
+
+    Args:
+        path: JSON file; its folder is made if missing.
+        metrics: Metrics of `ef_regression_metrics`; NaN is written as null.
+        protocol: Test protocol, such as `"windows"`.
+        split: Split that was evaluated.
+        seed: Seed of the evaluation.
+        model: Folder or Hub id of the model.
+        data_dir: Folder of the data set.
+        confidence_level: Coverage of the intervals among the metrics, written as `ci_level`.
+        bootstrap_samples: Number of resamples behind the intervals.
+        extra: Further entries, for instance the metrics of other predictors; nested values are allowed.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ValueError: If the metrics lack `n`, have intervals without a confidence level, or an extra entry has the name
+            of another.
+    """
+    if "n" not in metrics:
+        raise ValueError("`metrics` lack `n`, the number of videos; pass what `ef_regression_metrics` returns.")
+    if confidence_level is None and any(name.endswith("_ci_low") for name in metrics):
+        raise ValueError("`metrics` have confidence intervals; pass the `confidence_level` they were computed with.")
+    document: dict[str, Any] = {
+        "bootstrap_samples": bootstrap_samples,
+        "ci_level": confidence_level,
+        "data_dir": data_dir,
+        "metrics": metrics,
+        "model": model,
+        "n": metrics["n"],
+        "protocol": protocol,
+        "seed": seed,
+        "split": split,
+        "versions": _versions(),
+    }
+    if clashes := sorted(document.keys() & (extra or {}).keys()):
+        raise ValueError(f"`extra` must not replace what the file holds anyway: {', '.join(clashes)}.")
+    document.update(extra or {})
+    text = json.dumps(_to_json(document), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return _write_atomically(path, text + "\n")
+
+
+def read_metrics_json(path: str | Path) -> dict[str, Any]:
+    """Read a file of `write_metrics_json`.
+
+    Args:
+        path: JSON file.
+
+    Returns:
+        Its content; null among the metrics is NaN again.
+
+    Raises:
+        ValueError: If the file is not one of `write_metrics_json`.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        metrics = document["metrics"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a metrics file: it is not a JSON object with an entry `metrics`.") from error
+    return {**document, "metrics": {name: np.nan if value is None else value for name, value in metrics}}
+
+
+def write_predictions_csv(
+    path: str | Path, predictions: Sequence[VideoPrediction], references: ArrayLike | None = None
+) -> Path:
+    """Write one row per video: what was predicted, from how many clips, and what each expert said.
+
+    Args:
+        path: CSV file; its folder is made if missing.
+        predictions: Predictions of the videos.
+        references: Reference EF in percent in the same order, shape (N,); `None` if unknown.
+
+    Returns:
+        Path of the file. Its columns are `FileName`; `EF` and `EF_category` (reference, empty if unknown); `EF_pred`
+        and `category` (prediction); `EF_stage1`; `EF_expert_0`, ...; `weight_0`, ...; `clips`; `clip_sd`. Numbers are
+        written in full, so that metrics computed from the file are those of the evaluation.
+
+    Raises:
+        ValueError: If there are no predictions, the references do not pair up with them, or the videos differ in
+            their number of experts.
+    """
+    if not predictions:
+        raise ValueError(f"There are no predictions to write to {path}.")
+    reference = np.full(len(predictions), np.nan) if references is None else np.asarray(references, dtype=np.float64)
+    if reference.shape != (len(predictions),):
+        raise ValueError(
+            f"`references` must have one EF per prediction, shape ({len(predictions)},), got {reference.shape}."
+        )
+    expert_counts = {len(prediction.expert_predictions) for prediction in predictions}
+    if len(expert_counts) > 1:
+        raise ValueError(f"All predictions must come from the same number of experts, got {sorted(expert_counts)}.")
+    rows = [_prediction_row(prediction, ef) for prediction, ef in zip(predictions, reference.tolist(), strict=True)]
+    return _write_atomically(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+
+
+def read_predictions_csv(path: str | Path) -> pd.DataFrame:
+    """Read a file of `write_predictions_csv`, with every number exactly as it was.
+
+    Args:
+        path: CSV file.
+
+    Returns:
+        One row per video; see `write_predictions_csv` for the columns. An unknown number is NaN, an unknown category
+        is empty.
+
+    Raises:
+        ValueError: If a column is missing or holds something that is not a number.
+    """
+    # As text, names of videos stay what they are, and `float` is exact with every version of pandas.
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if missing := [name for name in ("FileName", "EF", "EF_pred") if name not in frame]:
+        raise ValueError(f"{path} is not a table of predictions: column {', '.join(missing)} is missing.")
+    for name in frame.columns.difference(TEXT_COLUMNS, sort=False):
+        try:
+            frame[name] = np.array([float(cell or "nan") for cell in frame[name]])
+        except ValueError as error:
+            raise ValueError(f"{path}: column {name} must hold numbers, but {error}.") from error
+    return frame.astype({"clips": np.int64} if "clips" in frame else {})
+
+
+def predictor_comparison(
+    references: ArrayLike,
+    stage1_predictions: ArrayLike | None,
+    expert_predictions: ArrayLike | None,
+    echomen_predictions: ArrayLike,
+    train_labels: ArrayLike,
+    **metric_options: Any,
+) -> dict[str, dict[str, float]]:
+    """Compare EchoMEN with its own parts, with the least any model must beat and with the best its experts allow.
+
+    Args:
+        references: Reference EF in percent, shape (N,).
+        stage1_predictions: EF in percent of the stage-1 regression head, shape (N,); `None` leaves it out.
+        expert_predictions: EF in percent of every expert, shape (N, M); `None` leaves them, their mean and the oracle
+            out, as for a model that did not consult every expert.
+        echomen_predictions: EF in percent of the weighted experts, shape (N,).
+        train_labels: EF in percent of the training split, whose mean is the constant guess.
+        **metric_options: Options of `ef_regression_metrics`, such as `bootstrap_samples`.
+
+    Returns:
+        Metrics by predictor: `constant_mean`, `stage1`, `expert_0`, ..., `mean` (plain mean of the experts), `echomen`
+        and `oracle` (the best expert of every sample, figure 3b; it looks at the reference and is no method).
+
+    Raises:
+        ValueError: If the values are not valid (see `ef_regression_metrics`), shapes do not fit, or there are no
+            training labels.
+    """
+    train = np.asarray(train_labels, dtype=np.float64)
+    if train.size == 0 or not np.isfinite(train).all():
+        raise ValueError("`train_labels` must be the finite ejection fractions of the training split.")
+    predictors: dict[str, ArrayLike] = {"constant_mean": np.full(len(np.asarray(references)), train.mean())}
+    if stage1_predictions is not None:
+        predictors["stage1"] = stage1_predictions
+    if expert_predictions is None:
+        predictors["echomen"] = echomen_predictions
+    else:
+        experts = np.asarray(expert_predictions, dtype=np.float64)
+        oracle = oracle_predictions(experts, references)
+        predictors.update({f"expert_{m}": predicted for m, predicted in enumerate(experts.T)})
+        predictors.update({"mean": experts.mean(axis=1), "echomen": echomen_predictions, "oracle": oracle})
+    return {name: ef_regression_metrics(values, references, **metric_options) for name, values in predictors.items()}
+
+
+def results_table(
+    results: Mapping[str, Mapping[str, float]],
+    *,
+    metrics: Sequence[str] = ("mae", "gm"),
+    unranked: Collection[str] = (),
+    intervals: bool = False,
+) -> str:
+    """Lay out errors of several methods as table 1 of the paper does, overall and per heart-failure category.
+
+    Args:
+        results: Row label to metrics of `ef_regression_metrics`, or to as many of them as were published.
+        metrics: Metrics to show, without the suffix of a category: `mae`, `gm`, `rmse`, `bias` with a column for each
+            category, `balanced_mae` with one. All are errors, of which the smallest magnitude is the best.
+        unranked: Rows that are never the best, such as the oracle, or numbers measured on other data.
+        intervals: Whether to add the confidence interval where there is one.
+
+    Returns:
+        Markdown with the best value of every column in bold, and the numbers of videos in the header once;
+        an en dash stands where a value is not known.
+
+    Raises:
+        ValueError: If there are no results, or rows were computed on different numbers of videos.
+    """
+    if not results:
+        raise ValueError("A table of results needs at least one method.")
+    header = ["Method"]
+    columns: list[list[str]] = []
+    counts = {category: _count(results, category) for category in CATEGORY_TITLES}
+    for metric in metrics:
+        title = METRIC_TITLES.get(metric, metric)
+        if metric == "balanced_mae":
+            header.append(title)
+            columns.append(_result_column(results, metric, unranked, intervals))
+            continue
+        for category, category_title in CATEGORY_TITLES.items():
+            header.append(f"{title} {category_title}{counts.pop(category, '')}")
+            columns.append(_result_column(results, _key(metric, category), unranked, intervals))
+    return markdown_table(header, [[label, *cells] for label, *cells in zip(results, *columns, strict=True)])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out text as a Markdown table whose columns also line up as plain text.
+
+    Args:
+        header: Titles of the columns; the first column is aligned left, the others right.
+        rows: Cells of every row.
+
+    Returns:
+        The table, without a final line break.
+
+    Raises:
+        ValueError: If a row has not as many cells as the header.
+    """
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"Row {list(row)} has {len(row)} cells, the header has {len(header)}.")
+    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (header, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = [
+        [cell.rjust(width) if position else cell.ljust(width) for position, (cell, width) in enumerate(pairs)]
+        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
+    ]
+    rule = ["-" * (width - 1) + ":" if position else ":" + "-" * (width - 1) for position, width in enumerate(widths)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (aligned[0], rule, *aligned[1:]))
+
+
+def _prediction_row(prediction: VideoPrediction, reference: float) -> dict[str, Any]:
+    known = not np.isnan(reference)
+    return {
+        "FileName": prediction.file_name,
+        "EF": reference,
+        "EF_category": CATEGORY_TITLES[heart_failure_category(reference)] if known else "",
+        "EF_pred": prediction.ejection_fraction,
+        "category": CATEGORY_TITLES[prediction.category],
+        "EF_stage1": prediction.regression,
+        **{f"EF_expert_{m}": float(value) for m, value in enumerate(prediction.expert_predictions)},
+        **{f"weight_{m}": float(value) for m, value in enumerate(prediction.expert_weights)},
+        "clips": prediction.num_clips,
+        "clip_sd": prediction.clip_sd,
+    }
+
+
+def _key(metric: str, category: str) -> str:
+    return metric if category == "all" else f"{metric}_{category}"
+
+
+def _count(results: Mapping[str, Mapping[str, float]], category: str) -> str:
+    key = _key("n", category)
+    counts = {label: int(values[key]) for label, values in results.items() if key in values}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"The rows of one table must be measured on the same videos, but {key} is {counts}.")
+    return f" (n={next(iter(counts.values()))})" if counts else ""
+
+
+def _result_column(
+    results: Mapping[str, Mapping[str, float]], key: str, unranked: Collection[str], intervals: bool
+) -> list[str]:
+    # What is printed alike is ranked alike.
+    shown = {label: f"{values.get(key, np.nan):.2f}" for label, values in results.items()}
+    ranked = {label: abs(float(text)) for label, text in shown.items() if label not in unranked and text != "nan"}
+    cells = []
+    for label, text in shown.items():
+        cell = MISSING_VALUE if text == "nan" else text
+        if len(ranked) > 1 and ranked.get(label) == min(ranked.values()):
+            cell = f"**{cell}**"
+        low, high = (results[label].get(f"{key}_ci_{side}", np.nan) for side in ("low", "high"))
+        if intervals and not np.isnan([low, high]).any():
+            cell += f" ({low:.2f} to {high:.2f})"
+        cells.append(cell)
+    return cells
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in REPORTED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def _to_json(value: Any) -> Any:
+    """Convert to what JSON can express: NaN to null, paths to text, numpy scalars and arrays to numbers and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _to_json(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_to_json(entry) for entry in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _write_atomically(path: str | Path, text: str) -> Path:
+    """Write a file completely or not at all, so that an interruption never leaves half of one."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target

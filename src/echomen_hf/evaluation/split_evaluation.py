@@ -1,0 +1,226 @@
+"""Evaluation of a model on one split: predictions, metrics of the model and of its parts, and the report on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ..data.echonet_layout import SPLIT_NAMES
+from ..label_distribution import ExpertWeightTable
+from ..metrics import ef_regression_metrics, oracle_predictions
+from ..modeling_echomen import EchoMENModel
+from ..video_processing_echomen import EchoMENVideoProcessor
+from .figures import (
+    bland_altman_figure,
+    error_by_band_figure,
+    expert_mae_figure,
+    label_distribution_figure,
+    sample_weight_figure,
+    save_figures,
+    scatter_figure,
+)
+from .protocol import VideoPrediction, predict_split
+from .report import predictor_comparison, results_table, write_metrics_json, write_predictions_csv
+
+
+__all__ = ["SplitEvaluation", "comparison_table", "evaluate_split", "report_figures", "save_report"]
+
+ROW_TITLES = {
+    "constant_mean": "constant mean",
+    "stage1": "stage-1 head",
+    "mean": "mean of experts",
+    "echomen": "EchoMEN",
+    "oracle": "oracle",
+}
+
+
+@dataclass(frozen=True)
+class SplitEvaluation:
+    """Everything that one evaluation found.
+
+    Args:
+        predictions: Prediction of every video.
+        references: EF of every video in percent, shape (N,).
+        labels_by_split: EF in percent of every split of the data set.
+        metrics: Metrics of the model, with intervals.
+        comparison: Metrics of the model and its parts by name, see `predictor_comparison`.
+        settings: Split, protocol, seed and intervals.
+    """
+
+    predictions: Sequence[VideoPrediction]
+    references: NDArray[np.float64]
+    labels_by_split: Mapping[str, NDArray[np.float64]]
+    metrics: Mapping[str, float]
+    comparison: Mapping[str, Mapping[str, float]]
+    settings: Mapping[str, Any]
+
+    def predicted(self) -> dict[str, NDArray[np.float64]]:
+        """Collect the predictions of the model and its parts.
+
+        Returns:
+            EF in percent, shape (N,), under the names of `comparison`, without the constant guess.
+        """
+        experts = np.stack([prediction.expert_predictions for prediction in self.predictions])  # (N, M)
+        values = {"stage1": np.array([prediction.regression for prediction in self.predictions])}
+        values |= {f"expert_{m}": column for m, column in enumerate(experts.T)}
+        values["mean"] = experts.mean(axis=1)
+        values["echomen"] = np.array([prediction.ejection_fraction for prediction in self.predictions])
+        if "oracle" in self.comparison:
+            values["oracle"] = oracle_predictions(experts, self.references)
+        return {name: value for name, value in values.items() if name in self.comparison}
+
+
+def comparison_table(comparison: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Lay the errors of a model and of its parts out, as the paper's tables do.
+
+    Args:
+        comparison: Metrics by predictor, see `predictor_comparison`; `None` or NaN where undefined.
+
+    Returns:
+        Markdown table of balanced MAE, and of MAE and GM per heart-failure category.
+    """
+    rows = {
+        ROW_TITLES.get(name, name.replace("_", " ")): {k: np.nan if v is None else v for k, v in metrics.items()}
+        for name, metrics in comparison.items()
+    }
+    return results_table(rows, metrics=("balanced_mae", "mae", "gm"), unranked=[ROW_TITLES["oracle"]])
+
+
+def evaluate_split(
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    videos: Mapping[str, Any],
+    *,
+    split: str = "test",
+    protocol: str = "windows",
+    batch_size: int = 8,
+    num_workers: int = 0,
+    bootstrap_samples: int = 1000,
+    confidence_level: float = 0.95,
+    seed: int = 0,
+    progress: bool = True,
+) -> SplitEvaluation:
+    """Predict every video of a split and measure the errors.
+
+    Args:
+        model: Trained model.
+        processor: Its video processor.
+        videos: Data set of `load_echonet_dynamic`, with all its splits: the training split is the constant guess's.
+        split: Split to evaluate.
+        protocol: Clips per video, see `protocol_starts`.
+        batch_size: Clips per forward pass.
+        num_workers: Processes that read videos.
+        bootstrap_samples: Resamples of the intervals; 0 leaves them out.
+        confidence_level: Coverage of the intervals.
+        seed: Seed of the bootstrap.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The evaluation. For a model of stage 1 it compares the stage-1 head with the constant guess only.
+
+    Raises:
+        ValueError: If there is no such split, or it is empty.
+    """
+    name = SPLIT_NAMES.get(split.strip().lower())
+    if name is None or name not in videos:
+        raise ValueError(f"No split {split!r}; the data set has {', '.join(videos)}.")
+    predictions = predict_split(model, processor, videos[name], protocol, batch_size, num_workers, progress)
+    references = np.asarray(videos[name]["ejection_fraction"], dtype=np.float64)
+    labels = {key: np.asarray(rows["ejection_fraction"], dtype=np.float64) for key, rows in videos.items()}
+    experts = np.stack([prediction.expert_predictions for prediction in predictions])  # (N, M)
+    comparison = predictor_comparison(
+        references,
+        np.array([prediction.regression for prediction in predictions]),
+        None if np.isnan(experts).any() else experts,
+        np.array([prediction.ejection_fraction for prediction in predictions]),
+        labels["train"],
+    )
+    if model.config.prediction_head == "regression":
+        # Experts that were never trained would be rows of noise.
+        comparison = {key: comparison[key] for key in ("constant_mean", "stage1")}
+    metrics = ef_regression_metrics(
+        [prediction.ejection_fraction for prediction in predictions],
+        references,
+        bootstrap_samples=bootstrap_samples,
+        confidence_level=confidence_level,
+        seed=seed,
+    )
+    settings = {
+        "split": name,
+        "protocol": protocol,
+        "seed": seed,
+        "bootstrap_samples": bootstrap_samples,
+        "confidence_level": confidence_level if bootstrap_samples else None,
+    }
+    return SplitEvaluation(predictions, references, labels, metrics, comparison, settings)
+
+
+def report_figures(evaluation: SplitEvaluation, subtitle: str | None = None) -> dict[str, Figure]:
+    """Draw the paper's figures for one evaluation.
+
+    Args:
+        evaluation: The evaluation.
+        subtitle: Line below every title, such as what the data are.
+
+    Returns:
+        Figures by file name.
+    """
+    labels, references = evaluation.labels_by_split, evaluation.references
+    values = {ROW_TITLES.get(key, key.replace("_", " ")): v for key, v in evaluation.predicted().items()}
+    methods = {name: v for name, v in values.items() if name in (ROW_TITLES["stage1"], ROW_TITLES["echomen"])}
+    final = list(methods.values())[-1]
+    figures = {
+        "label_distribution": label_distribution_figure(labels, subtitle=subtitle),
+        "error_by_band": error_by_band_figure(methods, references, subtitle=subtitle),
+        "mae_by_category": expert_mae_figure(values, references, subtitle=subtitle),
+        "bland_altman": bland_altman_figure(final, references, subtitle=subtitle),
+    }
+    if np.ptp(references) > 0:
+        figures["scatter"] = scatter_figure(methods, references, subtitle=subtitle)
+    num_experts = len(evaluation.predictions[0].expert_predictions)
+    table = ExpertWeightTable(labels["train"], num_experts)
+    figures["sample_weights"] = sample_weight_figure(table, train_labels=labels["train"], subtitle=subtitle)
+    return figures
+
+
+def save_report(
+    evaluation: SplitEvaluation,
+    output_dir: str | Path,
+    *,
+    model: str | Path,
+    data_dir: str | Path,
+    synthetic: bool = False,
+) -> Path:
+    """Write metrics.json, predictions.csv and the figures.
+
+    Args:
+        evaluation: The evaluation.
+        output_dir: Folder to write to; it is made if missing.
+        model: Folder or Hub id of the model, for the record.
+        data_dir: Folder of the data set, for the record.
+        synthetic: Whether the data are simulated; file and figures then say so.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(output_dir)
+    settings = evaluation.settings
+    write_metrics_json(
+        folder / "metrics.json",
+        evaluation.metrics,
+        model=model,
+        data_dir=data_dir,
+        extra={"comparison": evaluation.comparison, "synthetic_data": synthetic},
+        **settings,
+    )
+    write_predictions_csv(folder / "predictions.csv", evaluation.predictions, evaluation.references)
+    kind = "synthetic data, " if synthetic else ""
+    subtitle = f"{kind}{settings['split']} split, {len(evaluation.references)} videos, protocol {settings['protocol']}"
+    save_figures(report_figures(evaluation, subtitle), folder / "figures")
+    return folder
