@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -46,17 +46,18 @@ class EchoMENOutput(ModelOutput):
             Output of the stem and of every stage, each of shape `(B, channels, frames, height, width)`.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    expert_predictions: torch.FloatTensor | None = None
-    expert_weights: torch.FloatTensor | None = None
-    embedding: torch.FloatTensor | None = None
-    projection: torch.FloatTensor | None = None
-    regression: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    # Always set; ModelOutput wants a default for all fields but one.
+    logits: torch.Tensor = None  # type: ignore[assignment]
+    expert_predictions: torch.Tensor = None  # type: ignore[assignment]
+    expert_weights: torch.Tensor = None  # type: ignore[assignment]
+    embedding: torch.Tensor = None  # type: ignore[assignment]
+    projection: torch.Tensor = None  # type: ignore[assignment]
+    regression: torch.Tensor = None  # type: ignore[assignment]
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
     @property
-    def ejection_fraction(self) -> torch.FloatTensor:
+    def ejection_fraction(self) -> torch.Tensor:
         """Ejection fraction in percent, shape (B,)."""
         return self.logits.squeeze(-1)
 
@@ -65,7 +66,7 @@ class R2Plus1DStem(nn.Sequential):
     """First layer of R(2+1)D: a 7 x 7 spatial convolution, then a temporal one over 3 frames (Tran et al. 2018)."""
 
     def __init__(self, config: EchoMENConfig) -> None:
-        mid, out = config.stem_mid_channels, config.hidden_sizes[0]
+        mid, out = cast(int, config.stem_mid_channels), config.hidden_sizes[0]
         super().__init__(
             nn.Conv3d(config.num_channels, mid, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
             batch_norm(mid, config),
@@ -151,8 +152,9 @@ class EchoMENProjector(nn.Module):
 
     def __init__(self, config: EchoMENConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.embedding_size, config.projection_hidden_size)
-        self.fc2 = nn.Linear(config.projection_hidden_size, config.projection_size)
+        hidden_size = cast(int, config.projection_hidden_size)
+        self.fc1 = nn.Linear(config.embedding_size, hidden_size)
+        self.fc2 = nn.Linear(hidden_size, config.projection_size)
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
         return F.normalize(self.fc2(F.relu(self.fc1(embedding))), dim=-1)
@@ -237,7 +239,7 @@ class EchoMENModel(EchoMENPreTrainedModel):
         self.encoder_frozen = False
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Conv3d:
+    def get_input_embeddings(self) -> nn.Module:
         """Return the layer that takes in the pixels."""
         return self.encoder.stem[0]
 
@@ -261,9 +263,9 @@ class EchoMENModel(EchoMENPreTrainedModel):
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
-        pixel_values: torch.FloatTensor | None = None,
-        embedding: torch.FloatTensor | None = None,
-        labels: torch.FloatTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        embedding: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> EchoMENOutput:
@@ -290,17 +292,18 @@ class EchoMENModel(EchoMENPreTrainedModel):
         """
         if (pixel_values is None) == (embedding is None):
             raise ValueError("Give exactly one of `pixel_values` and `embedding`.")
-        if embedding is None:
+        if pixel_values is not None:
             self._check_pixel_values(pixel_values)
             embedding = self.encoder(pixel_values)
-        elif embedding.ndim != 2 or embedding.shape[1] != self.config.embedding_size:
+        elif embedding is not None and (embedding.ndim != 2 or embedding.shape[1] != self.config.embedding_size):
             raise ValueError(
                 f"`embedding` must have shape (batch, {self.config.embedding_size}), got {tuple(embedding.shape)}."
             )
 
         # Numbers near 55.6 in half precision are multiples of 0.03 or 0.25 %: the heads stay in full precision.
-        with maybe_autocast(embedding.device.type, enabled=False):
-            outputs = self._apply_heads(embedding.to(self.regression_head.weight.dtype))
+        features = cast(torch.Tensor, embedding)
+        with maybe_autocast(features.device.type, enabled=False):
+            outputs = self._apply_heads(features.to(self.regression_head.weight.dtype))
         if labels is not None:
             outputs.loss = F.mse_loss(outputs.ejection_fraction.float(), labels.float().view(-1))
         return outputs
@@ -345,8 +348,9 @@ class EchoMENModel(EchoMENPreTrainedModel):
         top_k = self.config.expert_top_k
         if top_k is None or top_k == self.config.num_experts or self.training:
             return torch.cat([expert(embedding) for expert in self.experts], dim=-1), expert_weights
-        weight = torch.cat([expert.weight for expert in self.experts])  # (M, D)
-        bias = torch.cat([expert.bias for expert in self.experts])  # (M,)
+        experts = cast(list[EchoMENRegressionHead], list(self.experts))
+        weight = torch.cat([expert.weight for expert in experts])  # (M, D)
+        bias = torch.cat([expert.bias for expert in experts])  # (M,)
         kept, index = expert_weights.topk(top_k, dim=-1)  # (B, k)
         consulted = torch.einsum("bd,bkd->bk", embedding, weight[index]) + bias[index]
         predictions = torch.full_like(expert_weights, torch.nan).scatter(-1, index, consulted)
@@ -421,7 +425,7 @@ def batch_norm(channels: int, config: EchoMENConfig) -> nn.BatchNorm3d:
 def frozen_batch_statistics(module: nn.Module) -> Iterator[None]:
     """Leave running statistics as they are while a checkpointed block is computed again for the backward pass."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm3d) and layer.training]
-    recorded = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
+    recorded = [(layer.momentum, cast(torch.Tensor, layer.num_batches_tracked).clone()) for layer in layers]
     try:
         for layer in layers:
             layer.momentum = 0.0
@@ -429,7 +433,7 @@ def frozen_batch_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for layer, (momentum, num_batches_tracked) in zip(layers, recorded):
             layer.momentum = momentum
-            layer.num_batches_tracked.copy_(num_batches_tracked)
+            cast(torch.Tensor, layer.num_batches_tracked).copy_(num_batches_tracked)
 
 
 def read_backbone_state(path: Path) -> dict[str, torch.Tensor]:
@@ -453,7 +457,7 @@ def read_backbone_state(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

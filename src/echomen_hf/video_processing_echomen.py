@@ -17,7 +17,7 @@ from .clip_sampling_echomen import ClipSpec, clip_indices, protocol_starts
 from .video_reading_echomen import EchoVideo, read_video
 
 
-class EchoMENVideosKwargs(VideosKwargs, total=False):
+class EchoMENVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     """Options of `EchoMENVideoProcessor` besides those of every video processor.
 
     Args:
@@ -257,7 +257,8 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         """
         clip = frames.unsqueeze(1).to(torch.float32)  # (T, H, W) -> (T, 1, H, W)
         if options.get("do_rescale", self.do_rescale):
-            clip = clip * options.get("rescale_factor", self.rescale_factor)
+            factor: Any = options.get("rescale_factor", self.rescale_factor)
+            clip = clip * factor
         if options.get("do_normalize", self.do_normalize):
             mean, std = (
                 torch.tensor(options.get(name, getattr(self, name)), device=clip.device).view(1, -1, 1, 1)

@@ -33,6 +33,8 @@ def test_another_optimiser_of_stage_2_does_not_inherit_options(make_arguments):
 def test_chosen_metric_is_kept_in_both_stages(make_arguments):
     args = make_arguments(metric_for_best_model="balanced_mae", greater_is_better=False)
     assert args.for_stage(2, "two").metric_for_best_model == "balanced_mae"
+    both = make_arguments(stage="both", metric_for_best_model="mae", greater_is_better=False)
+    assert [both.for_stage(stage, "out").metric_for_best_model for stage in (1, 2)] == ["mae", "mae"]
 
 
 @pytest.mark.parametrize(

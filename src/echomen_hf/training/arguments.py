@@ -181,7 +181,9 @@ class EchoMENTrainingArguments(TrainingArguments):
             raise ValueError(f"`stage` must be 1, 2 or both, got {self.stage!r}.")
         if self.optim_args is None and self.optim == "sgd":
             self.optim_args = "momentum=0.9"
-        if self.metric_for_best_model is None and self.load_best_model_at_end:
+        self.metric_for_best_model: str | None
+        self._chooses_metric = self.metric_for_best_model is None and self.load_best_model_at_end
+        if self._chooses_metric:
             # The paper's selection: regression error of stage 1, absolute error of the ensemble in stage 2.
             self.metric_for_best_model = "mae" if self.stage == "2" else "mse"
             self.greater_is_better = False
@@ -228,7 +230,7 @@ class EchoMENTrainingArguments(TrainingArguments):
         clone = copy.copy(self)
         for name, value in changes.items():
             setattr(clone, name, value)
-        if clone.load_best_model_at_end and self.metric_for_best_model in ("mse", "mae"):
+        if self._chooses_metric:
             clone.metric_for_best_model = None
         clone.__post_init__()
         return clone

@@ -207,6 +207,7 @@ class EchoMENTrainer(Trainer):
             The schedule.
         """
         decay_epochs = self.args.lr_decay_epochs
+        self.lr_scheduler: Any
         if self.lr_scheduler is None and decay_epochs and self.args.lr_scheduler_type == "constant":
             batches = len(self.get_train_dataloader())
             steps = decay_epochs * math.ceil(batches / self.args.gradient_accumulation_steps)
@@ -274,7 +275,7 @@ class EpochOfDataset(TrainerCallback):
             train_dataloader: Loader whose data set is told.
             kwargs: Not used.
         """
-        dataset = getattr(train_dataloader, "dataset", None)
+        dataset: Any = getattr(train_dataloader, "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
 

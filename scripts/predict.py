@@ -1,0 +1,123 @@
+"""Estimate the ejection fraction of video or DICOM files, or of all such files in folders.
+
+    python scripts/predict.py clip.avi study_folder --model runs/demo/model --output predictions.csv
+
+A file that cannot be read is reported and skipped; the others are still written, and the exit status is then 1.
+Not a medical device: the numbers are for research.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Column, Table
+
+from echomen_hf import Predictor
+from echomen_hf.evaluation.protocol import VideoPrediction
+from echomen_hf.inference import find_videos
+from echomen_hf.label_distribution import CATEGORY_TITLES
+
+
+COLUMNS = ["file", "EF_pred", "category", "expert_spread", "clip_sd", "clips", "error"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Predict every file and write one row for each.
+
+    Args:
+        arguments: Command line without the name of the program.
+
+    Returns:
+        Exit status: 1 if any file failed.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER", help="Videos, or folders searched for them.")
+    parser.add_argument("--model", required=True, help="Folder or Hub id of a trained model.")
+    parser.add_argument("--output", type=Path, help="CSV file to write; the results are printed in any case.")
+    parser.add_argument("--protocol", default="windows", help="Clips per video: all, windows, center or a number.")
+    parser.add_argument("--device", help="Where to run, such as cpu or cuda:0; an accelerator if there is one.")
+    args = parser.parse_args(arguments)
+
+    try:
+        files = find_videos(args.paths)
+        predictor = Predictor(args.model, protocol=args.protocol, device=args.device)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    rows = []
+    with open_csv(args.output) as writer:
+        results = track(predictor.predict_files(files), "Predicting", len(files), console=Console(stderr=True))
+        for path, result in results:
+            rows.append(to_row(path, result))
+            writer(rows[-1])
+    print_table(rows)
+    failed = [row for row in rows if row["error"]]
+    for row in failed:
+        print(f"error: {row['error']}", file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(rows)} files could not be read", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def to_row(path: Path, result: VideoPrediction | Exception) -> dict[str, str]:
+    """Make a row of the output out of one result.
+
+    Args:
+        path: File.
+        result: Its prediction, or the error.
+
+    Returns:
+        Text by column name.
+    """
+    row = dict.fromkeys(COLUMNS, "") | {"file": str(path)}
+    if isinstance(result, Exception):
+        return row | {"error": " ".join(str(result).split())}
+    return row | {
+        "EF_pred": f"{result.ejection_fraction:.2f}",
+        "category": CATEGORY_TITLES[result.category],
+        "expert_spread": f"{result.expert_spread:.2f}",
+        "clip_sd": f"{result.clip_sd:.2f}",
+        "clips": str(result.num_clips),
+    }
+
+
+@contextmanager
+def open_csv(path: Path | None) -> Iterator[Callable[[dict[str, str]], None]]:
+    """Open the output, if there is to be one.
+
+    Args:
+        path: CSV file, whose folder is made if missing; `None` writes nothing.
+
+    Yields:
+        Function that writes one row at once, so that an interruption loses none of those before it.
+    """
+    if path is None:
+        yield lambda row: None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8", buffering=1) as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        yield writer.writerow
+
+
+def print_table(rows: list[dict[str, str]]) -> None:
+    """Print the predictions.
+
+    Args:
+        rows: Rows.
+    """
+    table = Table(Column("file", overflow="fold"), "EF (%)", "category", "expert spread", "clip sd", "clips")
+    for row in rows:
+        shown = [row[name] for name in COLUMNS[1:-1]]
+        table.add_row(Path(row["file"]).name, *(shown if not row["error"] else ["not readable", "", "", "", ""]))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+"""Ejection fractions from files."""
+
+from .predictor import Predictor, find_videos
+
+
+__all__ = ["Predictor", "find_videos"]

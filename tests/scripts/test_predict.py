@@ -1,0 +1,66 @@
+import csv
+import shutil
+
+import pytest
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def study(echonet_dir, tmp_path):
+    """A folder with two videos and between them a text file that calls itself a video."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    videos = sorted((echonet_dir / "Videos").glob("*.avi"))[:2]
+    shutil.copy(videos[0], folder / "a.avi")
+    (folder / "b.avi").write_text("no video")
+    shutil.copy(videos[1], folder / "c.avi")
+    return folder
+
+
+def test_one_file(load_script, trained, study, tmp_path, capsys):
+    output = tmp_path / "o.csv"
+    status = load_script("predict").main([str(study / "a.avi"), "--model", str(trained), "--output", str(output)])
+    assert status == 0
+    (row,) = read(output)
+    assert 0 < float(row["EF_pred"]) < 100
+    assert row["category"] in ("HFrEF", "HFmrEF", "HFpEF")
+    assert float(row["expert_spread"]) >= 0
+    assert row["EF_pred"] in capsys.readouterr().out
+
+
+def test_bad_file_is_reported_and_the_rest_written(load_script, trained, study, tmp_path, capsys):
+    output = tmp_path / "new" / "o.csv"
+    status = load_script("predict").main([str(study), "--model", str(trained), "--output", str(output)])
+    assert status == 1
+    rows = read(output)
+    assert [row["file"].rsplit("/", 1)[-1] for row in rows] == ["a.avi", "b.avi", "c.avi"]
+    assert [bool(row["error"]) for row in rows] == [False, True, False]
+    assert rows[0]["EF_pred"] and rows[2]["EF_pred"] and not rows[1]["EF_pred"]
+    errors = capsys.readouterr().err
+    assert "b.avi" in errors
+    assert "1 of 3 files could not be read" in errors
+
+
+def test_dicom(load_script, trained, tmp_path):
+    examples = pytest.importorskip("pydicom.examples")
+    status = load_script("predict").main(
+        [str(examples.get_path("ybr_color")), "--model", str(trained), "--output", str(tmp_path / "o.csv")]
+    )
+    assert status == 0
+    assert 0 < float(read(tmp_path / "o.csv")[0]["EF_pred"]) < 100
+
+
+@pytest.mark.parametrize("paths", [["missing.avi"], ["."]])
+def test_nothing_to_predict(load_script, trained, tmp_path, monkeypatch, capsys, paths):
+    monkeypatch.chdir(tmp_path)
+    assert load_script("predict").main([*paths, "--model", str(trained)]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_missing_model(load_script, study, tmp_path, capsys):
+    assert load_script("predict").main([str(study), "--model", str(tmp_path / "none")]) == 2
+    assert "none" in capsys.readouterr().err

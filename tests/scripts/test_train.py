@@ -1,0 +1,139 @@
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from echomen_hf import EchoMENModel, EchoMENVideoProcessor
+from echomen_hf.data import EchoNetFormatError, VideoValidationError
+
+
+@pytest.fixture
+def copy_of_data(echonet_dir, tmp_path):
+    return shutil.copytree(echonet_dir, tmp_path / "data")
+
+
+def rewrite(folder, change):
+    """Change the rows of FileList.csv by a function of the row."""
+    path = folder / "FileList.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(change(dict(row)) for row in rows)
+
+
+def test_trained_folder_is_complete(trained, echonet_dir):
+    model = EchoMENModel.from_pretrained(trained)
+    assert model.config.hidden_sizes == [4, 8]
+    processor = EchoMENVideoProcessor.from_pretrained(trained)
+    # Statistics were measured on the training split, and are not those of the real data set.
+    assert processor.image_mean != [32.6]
+    assert 5 < processor.image_mean[0] < 150
+    assert list((trained / "stage1").rglob("events.out.tfevents*"))
+    history = json.loads((trained / "stage2" / "trainer_state.json").read_text())["log_history"]
+    assert any("eval_balanced_mae" in entry or "eval_mae" in entry for entry in history)
+
+
+def test_second_run_says_that_it_is_done(trained, load_script, recipe, echonet_dir):
+    before = {path: path.stat().st_mtime_ns for path in (trained / "stage2").glob("*.safetensors")}
+    load_script("train").main([str(recipe), "--data_dir", str(echonet_dir), "--output_dir", str(trained)])
+    assert before == {path: path.stat().st_mtime_ns for path in (trained / "stage2").glob("*.safetensors")}
+
+
+def test_continue_from_a_model(trained, load_script, recipe, echonet_dir, tmp_path):
+    lines = recipe.read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("crop_padding"))
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("\n".join(lines[first:]))
+    load_script("train").main(
+        [str(settings), "--data_dir", str(echonet_dir), "--output_dir", str(tmp_path / "more")]
+        + ["--model", str(trained), "--stage", "2"]
+    )
+    given, found = EchoMENModel.from_pretrained(trained), EchoMENModel.from_pretrained(tmp_path / "more")
+    assert torch.equal(given.encoder.stem[0].weight, found.encoder.stem[0].weight)
+    stored = [EchoMENVideoProcessor.from_pretrained(folder).image_mean for folder in (trained, tmp_path / "more")]
+    assert stored[0] == stored[1]
+
+
+def test_under_accelerate_launch(recipe, echonet_dir, tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "scripts/accelerate_configs/one_cpu.yaml"]
+    child = subprocess.run(
+        [sys.executable, *launch, "scripts/train.py", str(recipe), "--stage", "1"]
+        + ["--data_dir", str(echonet_dir), "--output_dir", str(tmp_path / "model")],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert child.returncode == 0, child.stderr[-2000:]
+    assert "30" not in child.stdout or "training" in child.stdout
+    assert EchoMENModel.from_pretrained(tmp_path / "model").config.prediction_head == "regression"
+
+
+def test_two_processes_train_to_the_end(recipe, echonet_dir, tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    child = subprocess.run(
+        [sys.executable, *launch, "scripts/train.py", str(recipe), "--per_device_train_batch_size", "4"]
+        + ["--data_dir", str(echonet_dir), "--output_dir", str(tmp_path / "model")],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert child.returncode == 0, child.stderr[-2000:]
+    state = json.loads((tmp_path / "model" / "stage1" / "trainer_state.json").read_text())
+    assert state["global_step"] == -(-count_train(echonet_dir) // 8)
+    assert EchoMENModel.from_pretrained(tmp_path / "model").config.prediction_head == "experts"
+
+
+def count_train(folder):
+    with (folder / "FileList.csv").open(newline="") as file:
+        return sum(row["Split"] == "TRAIN" for row in csv.DictReader(file))
+
+
+class TestBadDataIsFoundBeforeTraining:
+    def train(self, load_script, recipe, folder, tmp_path, *flags):
+        load_script("train").main(
+            [str(recipe), "--data_dir", str(folder), "--output_dir", str(tmp_path / "out"), *flags]
+        )
+
+    def test_unreadable_video(self, load_script, recipe, copy_of_data, tmp_path):
+        victims = sorted((copy_of_data / "Videos").glob("*.avi"))
+        with (copy_of_data / "FileList.csv").open(newline="") as file:
+            train = [row["FileName"] for row in csv.DictReader(file) if row["Split"] == "TRAIN"]
+        named = [path for path in victims if path.stem in train][:2]
+        named[0].write_text("this is no video")
+        named[1].write_bytes(b"")
+        with pytest.raises(VideoValidationError) as caught:
+            self.train(load_script, recipe, copy_of_data, tmp_path)
+        for path in named:
+            assert path.stem in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+    def test_missing_video(self, load_script, recipe, copy_of_data, tmp_path):
+        victim = sorted((copy_of_data / "Videos").glob("*.avi"))[0]
+        victim.unlink()
+        with pytest.raises(EchoNetFormatError, match=victim.stem):
+            self.train(load_script, recipe, copy_of_data, tmp_path)
+
+    def test_ejection_fraction_out_of_range(self, load_script, recipe, copy_of_data, tmp_path):
+        rewrite(copy_of_data, lambda row: row | {"EF": "155"} if row["Split"] == "VAL" else row)
+        with pytest.raises(EchoNetFormatError, match=r"FileList.csv, line \d+.*155"):
+            self.train(load_script, recipe, copy_of_data, tmp_path)
+
+    def test_no_validation_videos(self, load_script, recipe, copy_of_data, tmp_path):
+        rewrite(copy_of_data, lambda row: row | {"Split": "TRAIN"})
+        with pytest.raises(ValueError, match="validation"):
+            self.train(load_script, recipe, copy_of_data, tmp_path)
+
+    def test_missing_folder(self, load_script, recipe, tmp_path):
+        with pytest.raises((FileNotFoundError, EchoNetFormatError), match="make_synthetic_echonet"):
+            self.train(load_script, recipe, tmp_path / "nowhere", tmp_path)
