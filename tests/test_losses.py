@@ -106,7 +106,9 @@ class TestNegativeLogWeights:
         assert log_beta.isfinite().all()
 
     def test_anchor_without_negatives(self):
-        assert torch.equal(negative_log_weights(torch.ones(2, 2), torch.zeros(2, 2, dtype=torch.bool)), torch.zeros(2, 2))
+        assert torch.equal(
+            negative_log_weights(torch.ones(2, 2), torch.zeros(2, 2, dtype=torch.bool)), torch.zeros(2, 2)
+        )
 
 
 class TestContrastiveLoss:
@@ -135,8 +137,10 @@ class TestContrastiveLoss:
         anchor, away = [1.0, 0.0], [0.0, 1.0]
         near_is_similar = torch.tensor([anchor, anchor, anchor, away], dtype=torch.float64)
         far_is_similar = torch.tensor([anchor, anchor, away, anchor], dtype=torch.float64)
-        loss = {name: ldw_supcon_loss(z, labels, label_std=12.0) for name, z in
-                (("near", near_is_similar), ("far", far_is_similar))}
+        loss = {
+            name: ldw_supcon_loss(z, labels, label_std=12.0)
+            for name, z in (("near", near_is_similar), ("far", far_is_similar))
+        }
         assert loss["far"] > loss["near"] + 1
         plain = [ldw_supcon_loss(z, labels, distance="none") for z in (near_is_similar, far_is_similar)]
         torch.testing.assert_close(plain[0], plain[1])

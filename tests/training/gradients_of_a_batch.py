@@ -1,8 +1,8 @@
 """Save the gradients of one batch of 8 videos, shared among however many processes run this script.
 
 In double precision, so that the order of sums does not matter; in single precision a unit at the kink of its ReLU
-could fall on either side. Normalisation layers use their stored statistics here: those of half a batch differ from those
-of the whole by design.
+could fall on either side. Normalisation layers use their stored statistics here: those of half a batch differ
+from those of the whole by design.
 """
 
 import os
