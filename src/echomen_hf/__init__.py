@@ -16,6 +16,7 @@ _PUBLIC = {
     "EchoMENTrainer": "training",
     "EchoMENTrainingArguments": "training",
     "EchoMENVideoProcessor": "video_processing_echomen",
+    "EjectionFractionPipeline": "pipeline_echomen",
     "Predictor": "inference",
     "load_echonet_dynamic": "data",
     "read_video": "video_reading_echomen",
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .inference import Predictor as Predictor
     from .modeling_echomen import EchoMENModel as EchoMENModel
     from .modeling_echomen import EchoMENOutput as EchoMENOutput
+    from .pipeline_echomen import EjectionFractionPipeline as EjectionFractionPipeline
     from .training import EchoMENTrainer as EchoMENTrainer
     from .training import EchoMENTrainingArguments as EchoMENTrainingArguments
     from .video_processing_echomen import EchoMENVideoProcessor as EchoMENVideoProcessor
@@ -48,16 +50,22 @@ def __dir__() -> list[str]:
 
 
 def _register_auto_classes() -> None:
-    """Teach AutoConfig, AutoModel and AutoVideoProcessor the model type `echomen`."""
-    from transformers import AutoConfig, AutoModel, AutoVideoProcessor
+    """Teach transformers the model type `echomen` and the task `ejection-fraction`."""
+    from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor
+    from transformers.pipelines import PIPELINE_REGISTRY
 
     from .configuration_echomen import EchoMENConfig
     from .modeling_echomen import EchoMENModel
+    from .pipeline_echomen import EjectionFractionPipeline
     from .video_processing_echomen import EchoMENVideoProcessor
 
     AutoConfig.register("echomen", EchoMENConfig, exist_ok=True)
     AutoModel.register(EchoMENConfig, EchoMENModel, exist_ok=True)
+    AutoModelForVideoClassification.register(EchoMENConfig, EchoMENModel, exist_ok=True)
     AutoVideoProcessor.register(EchoMENConfig, EchoMENVideoProcessor, exist_ok=True)
+    PIPELINE_REGISTRY.register_pipeline(
+        "ejection-fraction", pipeline_class=EjectionFractionPipeline, pt_model=AutoModel, type="video"
+    )
     EchoMENConfig.register_for_auto_class()
     EchoMENModel.register_for_auto_class("AutoModel")
     EchoMENVideoProcessor.register_for_auto_class("AutoVideoProcessor")

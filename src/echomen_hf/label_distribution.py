@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from .heart_failure_category_echomen import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES, heart_failure_category
+
 
 __all__ = [
     "CATEGORY_TITLES",
@@ -26,45 +28,12 @@ __all__ = [
 EF_RANGE = (0.0, 100.0)
 """Lowest and highest ejection fraction that bins cover, in percent."""
 
-HEART_FAILURE_CATEGORIES: dict[str, tuple[float, float]] = {
-    "hfref": (0.0, 40.0),
-    "hfmref": (40.0, 50.0),
-    "hfpef": (50.0, 100.0),
-}
-"""Heart-failure category to its half-open EF interval [low, high) in percent; the last one includes 100.
-
-The paper's intervals. The guideline that it cites (ESC 2021) counts an EF of exactly 40 % as reduced.
-"""
-
-CATEGORY_TITLES = {"all": "All", "hfref": "HFrEF", "hfmref": "HFmrEF", "hfpef": "HFpEF"}
-"""Category keys, in reporting order, to the way clinicians write them."""
-
 NAN_LABELS = "Labels contain NaN; every sample needs an ejection fraction in percent to be binned."
 
 ROUNDING = 1e-9
 """Lifts a label that division by the bin width has put a rounding error below the edge it lies on."""
 
 Labels = TypeVar("Labels", NDArray[np.float64], torch.Tensor)
-
-
-def heart_failure_category(ejection_fraction: float) -> str:
-    """Name the heart-failure category of one ejection fraction.
-
-    Args:
-        ejection_fraction: EF in percent; values outside [0, 100] belong to the nearest category.
-
-    Returns:
-        `"hfref"`, `"hfmref"` or `"hfpef"`.
-
-    Raises:
-        ValueError: If the value is not a number.
-    """
-    if math.isnan(ejection_fraction):
-        raise ValueError("NaN is no ejection fraction and belongs to no heart-failure category.")
-    for name, (_, high) in HEART_FAILURE_CATEGORIES.items():
-        if ejection_fraction < high:
-            return name
-    return name
 
 
 def category_masks(ejection_fractions: ArrayLike) -> dict[str, NDArray[np.bool_]]:

@@ -239,6 +239,19 @@ class EchoMENModel(EchoMENPreTrainedModel):
         self.encoder_frozen = False
         self.post_init()
 
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save weights, configuration and, for a registered class, the code that loads them.
+
+        Args:
+            save_directory: Folder.
+            kwargs: Options of `PreTrainedModel.save_pretrained`.
+        """
+        if self._auto_class is not None:
+            # A class registers for one Auto class only; generic video pipelines look for this one.
+            known = getattr(self.config, "auto_map", None) or {}
+            self.config.auto_map = {**known, "AutoModelForVideoClassification": "modeling_echomen.EchoMENModel"}
+        super().save_pretrained(save_directory, **kwargs)
+
     def get_input_embeddings(self) -> nn.Module:
         """Return the layer that takes in the pixels."""
         return self.encoder.stem[0]
