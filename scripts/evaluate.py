@@ -7,16 +7,17 @@ stage-1 head, each expert, their mean and the oracle.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 from transformers import set_seed
 from transformers.utils import logging
 
-from echomen_hf import EchoMENModel, EchoMENVideoProcessor, load_echonet_dynamic
+from echomen_hf import load_echonet_dynamic
+from echomen_hf.command_line import run_script
 from echomen_hf.data import is_synthetic
 from echomen_hf.evaluation import comparison_table, evaluate_split, save_report
+from echomen_hf.inference import load_checkpoint
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,10 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     logging.disable_progress_bar()
     set_seed(args.seed)
+    # Before hours of predicting, and not after them.
+    args.output.mkdir(parents=True, exist_ok=True)
+    model, processor = load_checkpoint(args.model)
     device = args.device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
     evaluation = evaluate_split(
-        EchoMENModel.from_pretrained(args.model).to(device),
-        EchoMENVideoProcessor.from_pretrained(args.model),
+        model.to(device),
+        processor,
         load_echonet_dynamic(args.data_dir),
         split=args.split,
         protocol=args.protocol,
@@ -66,4 +70,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -18,6 +18,7 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from echomen_hf import Predictor
+from echomen_hf.command_line import run_script
 from echomen_hf.evaluation.protocol import VideoPrediction
 from echomen_hf.inference import find_videos
 from echomen_hf.label_distribution import CATEGORY_TITLES
@@ -43,12 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", help="Where to run, such as cpu or cuda:0; an accelerator if there is one.")
     args = parser.parse_args(arguments)
 
-    try:
-        files = find_videos(args.paths)
-        predictor = Predictor(args.model, protocol=args.protocol, device=args.device)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    files = find_videos(args.paths)
+    predictor = Predictor(args.model, protocol=args.protocol, device=args.device)
     rows = []
     with open_csv(args.output) as writer:
         results = track(predictor.predict_files(files), "Predicting", len(files), console=Console(stderr=True))
@@ -120,4 +117,4 @@ def print_table(rows: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

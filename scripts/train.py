@@ -8,17 +8,19 @@ The same command continues a run that was interrupted, in whichever stage it sto
 """
 
 import hashlib
-import sys
 from pathlib import Path
 
 from transformers import set_seed
 from transformers.utils import logging
 
 from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor, load_echonet_dynamic
+from echomen_hf.command_line import run_script
 from echomen_hf.data import pixel_statistics, raise_for_problems, validate_videos
 from echomen_hf.data.echonet_layout import FILE_LIST_NAME
+from echomen_hf.inference import load_checkpoint
 from echomen_hf.recipes import parse_recipe
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments, fit
+from echomen_hf.training.two_stage import is_finished
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,10 +51,14 @@ def main(arguments: list[str] | None = None) -> None:
         for split in (train, val):
             raise_for_problems(validate_videos(split, level=data_args.validate_data))
 
+    if args.stage == "2" and model_args.model is None and not is_finished(Path(args.output_dir) / "stage1"):
+        raise ValueError(
+            "Stage 2 trains experts on an encoder that stage 1 has trained: give the output folder of stage 1 as "
+            "`--output_dir`, or a trained model as `--model`."
+        )
     set_seed(args.seed)
     if model_args.model is not None:
-        model = EchoMENModel.from_pretrained(model_args.model)
-        processor = EchoMENVideoProcessor.from_pretrained(model_args.model)
+        model, processor = load_checkpoint(model_args.model)
     else:
         config = EchoMENConfig(**(model_args.model_config or {}))
         if model_args.backbone_checkpoint is not None:
@@ -84,4 +90,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_script(main)

@@ -180,6 +180,10 @@ class TestInputChecks:
         with pytest.raises(ValueError, match=r"\(batch, 8\).*\(2, 9\)"):
             tiny_model(embedding=torch.zeros(2, 9))
 
+    def test_one_label_for_two_clips(self, tiny_model):
+        with pytest.raises(ValueError, match="1 labels for 2 clips"):
+            tiny_model(pixel_values=clips(tiny_model.config), labels=torch.tensor([50.0]))
+
     def test_raw_pixels(self, tiny_model):
         with pytest.raises(ValueError, match="video processor"):
             tiny_model(pixel_values=clips(tiny_model.config).to(torch.uint8))
@@ -205,7 +209,8 @@ class TestSavingAndLoading:
         assert model.encoder.stem[0].weight.dtype == torch.bfloat16
         assert model.experts[0].weight.dtype == torch.float32
         pixel_values = clips(tiny_model.config)
-        output = model(pixel_values=pixel_values.bfloat16())
+        output = model(pixel_values=pixel_values)
+        assert torch.equal(output.logits, model(pixel_values=pixel_values.bfloat16()).logits)
         assert output.logits.dtype == torch.float32
         torch.testing.assert_close(
             output.ejection_fraction, tiny_model(pixel_values=pixel_values).ejection_fraction, atol=0.05, rtol=0

@@ -144,12 +144,17 @@ class TestInputs:
             (np.linspace(0, 1, 64 * 4).reshape(64, 2, 2), "0-255 scale"),
             (np.full((64, 2, 2), 300, np.int32), "0-255 scale"),
             ([], "empty list"),
+            ([np.zeros((4, 64, 64), np.uint8)] * 5, "may be videos or frames"),
             ("missing.avi", "missing.avi: does not exist"),
         ],
     )
     def test_what_is_no_video_is_named(self, processor, bad, message):
         with pytest.raises(ValueError, match=message):
             processor(bad, return_tensors="pt")
+
+    def test_frame_rate_to_sample_at_is_refused(self, processor, video):
+        with pytest.raises(ValueError, match="video_metadata"):
+            processor(video, fps=25)
 
     @pytest.mark.parametrize(
         ("options", "message"),

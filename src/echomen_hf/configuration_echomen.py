@@ -83,6 +83,10 @@ class EchoMENConfig(PreTrainedConfig):
             Momentum of the running statistics of the batch normalisation layers.
         prediction_head (`str`, *optional*, defaults to `"experts"`):
             Where `ejection_fraction` comes from: `"regression"` (the head of stage 1) or `"experts"` (stage 2).
+        expert_bin_width (`float`, *optional*, defaults to 1.0):
+            Width in EF points of the label bins that weighed the experts' training samples; a record for figures.
+        expert_min_count (`float`, *optional*):
+            Smallest bin count used then, `None` for 1 % of the training set; a record for figures.
 
     Example:
     ```python
@@ -116,6 +120,8 @@ class EchoMENConfig(PreTrainedConfig):
     batch_norm_eps: float = 1e-5
     batch_norm_momentum: float = 0.1
     prediction_head: Literal["regression", "experts"] = "experts"
+    expert_bin_width: float | int = 1.0
+    expert_min_count: float | int | None = None
 
     def __post_init__(self, **kwargs):
         """Fill in derived values and reject arguments that no field knows."""

@@ -83,10 +83,11 @@ def label_bins(labels: ArrayLike | torch.Tensor, bin_width: float = 1.0) -> NDAr
     low, _ = EF_RANGE
     last = num_label_bins(bin_width) - 1
     if isinstance(labels, torch.Tensor):
-        position = (labels.detach().double() - low) / bin_width
+        # Not every accelerator has the double precision that the edges of narrow bins need.
+        position = (labels.detach().cpu().double() - low) / bin_width
         if position.isnan().any():
             raise ValueError(NAN_LABELS)
-        return (position + ROUNDING).floor().clamp(0, last).long()
+        return (position + ROUNDING).floor().clamp(0, last).long().to(labels.device)
     values = np.asarray(labels, dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError(NAN_LABELS)
@@ -134,7 +135,7 @@ def as_array(labels: ArrayLike | torch.Tensor) -> NDArray[np.float64]:
         The same as a float64 array.
     """
     if isinstance(labels, torch.Tensor):
-        labels = labels.detach().double().cpu().numpy()
+        labels = labels.detach().cpu().double().numpy()
     return np.asarray(labels, dtype=np.float64)
 
 

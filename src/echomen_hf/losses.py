@@ -205,7 +205,9 @@ class LDWSupConLoss(nn.Module):
         self.distance_scale = distance_scale
         self.label_std = None if train_labels is None else float(train_labels.double().std(correction=0))
         self.reference_labels: torch.Tensor | None
-        self.register_buffer("reference_labels", train_labels, persistent=False)
+        # In single precision, which every accelerator has.
+        reference_labels = None if train_labels is None else train_labels.float()
+        self.register_buffer("reference_labels", reference_labels, persistent=False)
 
     def forward(self, projections: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Compute the loss of a batch.

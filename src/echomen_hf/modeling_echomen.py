@@ -139,6 +139,8 @@ class R2Plus1DEncoder(nn.Module):
             in_channels = channels
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        # Processors make single precision, whatever precision the weights were loaded in.
+        pixel_values = pixel_values.to(cast(torch.Tensor, self.stem[0].weight).dtype)
         hidden_state = self.stem(pixel_values.transpose(1, 2))  # (B, T, C, H, W) -> (B, C, T, H, W)
         for name in self.stage_names:
             hidden_state = self.get_submodule(name)(hidden_state)
@@ -318,6 +320,8 @@ class EchoMENModel(EchoMENPreTrainedModel):
         with maybe_autocast(features.device.type, enabled=False):
             outputs = self._apply_heads(features.to(self.regression_head.weight.dtype))
         if labels is not None:
+            if labels.numel() != len(features):
+                raise ValueError(f"Got {labels.numel()} labels for {len(features)} clips; each needs one.")
             outputs.loss = F.mse_loss(outputs.ejection_fraction.float(), labels.float().view(-1))
         return outputs
 

@@ -113,9 +113,9 @@ class EjectionFractionPipeline(Pipeline):
         Returns:
             The dictionary that the class describes.
         """
-        clips = model_outputs["ejection_fraction"].double().cpu().numpy()
-        experts = model_outputs["expert_predictions"].double().cpu().numpy()
-        weights = model_outputs["expert_weights"].double().cpu().numpy()
+        clips = model_outputs["ejection_fraction"].cpu().double().numpy()
+        experts = model_outputs["expert_predictions"].cpu().double().numpy()
+        weights = model_outputs["expert_weights"].cpu().double().numpy()
         mean = float(clips.mean())
         variance = float(clips.var())
         if self.model.config.prediction_head == "experts":

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def parse_recipe(
         One object per dataclass.
 
     Raises:
-        ValueError: If the recipe is no mapping, or has a field that nothing reads.
+        ValueError: If the recipe is no mapping, or has a field that nothing reads, or a flag is unknown.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = HfArgumentParser(
@@ -48,7 +49,14 @@ def parse_recipe(
     parser.set_defaults(**settings)
     for action in parser._actions:
         action.required = action.required and action.dest not in settings
-    return parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+    *settings_objects, unknown = parser.parse_args_into_dataclasses(
+        arguments, look_for_args_file=False, return_remaining_strings=True
+    )
+    if unknown:
+        flags = [option for action in parser._actions for option in action.option_strings]
+        close = get_close_matches(unknown[0], flags, n=1)
+        raise ValueError(f"Unknown argument {unknown[0]}." + (f" Did you mean {close[0]}?" if close else ""))
+    return tuple(settings_objects)
 
 
 def read_recipe(path: str | Path, known: set[str]) -> dict[str, Any]:

@@ -135,8 +135,13 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
             `BatchFeature` with `pixel_values`, each clip of shape (frames, channels, height, width), float32.
 
         Raises:
-            ValueError: If a video cannot be read or has a shape that no video has; the message names it.
+            ValueError: If a video cannot be read or has a shape that no video has, or `fps` is given.
         """
+        if kwargs.get("fps") is not None:
+            raise ValueError(
+                "Clips keep their duration at any frame rate, so there is no `fps` to sample at. To tell the frame "
+                'rate of an array, pass `video_metadata={"fps": ...}`.'
+            )
         features = super().preprocess(videos, **kwargs)
         if kwargs.get("do_sample_frames", self.do_sample_frames):
             num_frames = kwargs.get("num_frames") or self.num_frames
@@ -334,7 +339,12 @@ def list_videos(videos: Any) -> list[Any]:
     if isinstance(first, (list, tuple)):
         return [np.stack([np.asarray(frame) for frame in frames]) for frames in videos]
     shape = np.shape(first)
-    is_frame = len(shape) == 2 or (len(shape) == 3 and (shape[-1] in (1, 3, 4) or shape[0] in (1, 3, 4)))
+    if len(shape) == 3 and shape[0] in (1, 3, 4) and shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"A list of arrays of shape {shape} may be videos or frames; stack the frames of a video to one array of "
+            "shape (frames, height, width) or (frames, channels, height, width)."
+        )
+    is_frame = len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3, 4))
     return [np.stack([np.asarray(frame) for frame in videos])] if is_frame else videos
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector
+from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector, clearly_fewer
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, resolve_source
 
 
@@ -202,7 +202,9 @@ def _stream_fps(stream: VideoStream) -> float | None:
     return float(rate) if rate else None
 
 
-def probe_video(source: VideoSource, default_fps: float | None = DEFAULT_FPS) -> VideoInfo:
+def probe_video(
+    source: VideoSource, default_fps: float | None = DEFAULT_FPS, *, count_packets: bool = False
+) -> VideoInfo:
     """Read the header of a clip, without decoding.
 
     Where the container does not state the number of frames (MKV), its packets are counted.
@@ -211,6 +213,8 @@ def probe_video(source: VideoSource, default_fps: float | None = DEFAULT_FPS) ->
         source: See `VideoSource`.
         default_fps: Frames per second to assume, with a warning, if the header states none or an absurd one; `None` to
             raise instead.
+        count_packets: Read the file through and count its frames whatever its header says, still without decoding:
+            a file that was cut off has fewer than its header promises.
 
     Returns:
         Number of frames, size and frame rate; for DICOM the size after the crop that `read_dicom` makes.
@@ -227,7 +231,15 @@ def probe_video(source: VideoSource, default_fps: float | None = DEFAULT_FPS) ->
         if not (stream.width and stream.height):
             raise VideoReadError.about(resolved.name, "states no frame size", "copy or export it again")
         fps = usable_fps(_stream_fps(stream), resolved.name, default_fps)
-        num_frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+        num_frames = stream.frames
+        if count_packets or not num_frames:
+            num_frames = sum(1 for packet in container.demux(stream) if packet.size)
+        if clearly_fewer(num_frames, stream.frames):
+            raise VideoReadError.about(
+                resolved.name,
+                f"ends after {num_frames} frames of the {stream.frames} that its header promises",
+                "copy it again from its origin",
+            )
         return VideoInfo(num_frames, stream.height, stream.width, fps)
 
 

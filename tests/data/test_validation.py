@@ -67,14 +67,15 @@ def test_absurd_frame_rate_is_a_problem_not_a_warning(
     assert not recwarn.list
 
 
-def test_only_decoding_finds_damage_inside(echonet: Any, row: Any) -> None:
+def test_file_that_was_cut_off_is_found_without_decoding(echonet: Any, row: Any) -> None:
     path = echonet.add_video("0XA", num_frames=60)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     echonet.write_list([row("0XA", "TRAIN", NumberOfFrames=60)])
-    assert check(echonet, "headers") == []
-    (problem,) = check(echonet, "frames")
-    assert "damaged or cut off" in problem.problem
+    for level in ("headers", "frames"):
+        (problem,) = check(echonet, level)
+        assert problem.file == str(path)
+        assert "of the 60 that its header promises" in problem.problem
 
 
 def test_only_decoding_finds_a_frozen_picture(echonet: Any, write_video: Any) -> None:

@@ -86,8 +86,32 @@ def test_unknown_split(load_script, trained, echonet_dir, tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--confidence_level", "95"], "confidence_level"), (["--bootstrap_samples", "-1"], "bootstrap_samples")],
+)
+def test_options_are_checked_before_anything_is_predicted(
+    load_script, trained, echonet_dir, tmp_path, monkeypatch, flags, message
+):
+    from echomen_hf.evaluation import split_evaluation
+
+    monkeypatch.setattr(split_evaluation, "predict_split", lambda *args: pytest.fail("predicted"))
+    with pytest.raises(ValueError, match=message):
+        load_script("evaluate").main(
+            ["--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path), *flags]
+        )
+
+
+def test_output_that_is_a_file(load_script, trained, echonet_dir, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(FileExistsError, match="out"):
+        load_script("evaluate").main(
+            ["--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path / "out")]
+        )
+
+
 def test_folder_without_a_model(load_script, echonet_dir, tmp_path):
-    with pytest.raises(OSError, match="no file named model.safetensors"):
+    with pytest.raises(ValueError, match="holds no model: config.json is missing"):
         load_script("evaluate").main(
             ["--data_dir", str(echonet_dir), "--model", str(tmp_path), "--output", str(tmp_path / "out")]
         )

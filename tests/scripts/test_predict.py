@@ -55,12 +55,12 @@ def test_dicom(load_script, trained, tmp_path):
 
 
 @pytest.mark.parametrize("paths", [["missing.avi"], ["."]])
-def test_nothing_to_predict(load_script, trained, tmp_path, monkeypatch, capsys, paths):
+def test_nothing_to_predict(load_script, trained, tmp_path, monkeypatch, paths):
     monkeypatch.chdir(tmp_path)
-    assert load_script("predict").main([*paths, "--model", str(trained)]) == 2
-    assert "error: " in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="does not exist|holds no video"):
+        load_script("predict").main([*paths, "--model", str(trained)])
 
 
-def test_missing_model(load_script, study, tmp_path, capsys):
-    assert load_script("predict").main([str(study), "--model", str(tmp_path / "none")]) == 2
-    assert "none" in capsys.readouterr().err
+def test_missing_model(load_script, study, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no model folder .*none"):
+        load_script("predict").main([str(study), "--model", str(tmp_path / "none")])

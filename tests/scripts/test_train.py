@@ -73,7 +73,7 @@ def test_under_accelerate_launch(recipe, echonet_dir, tmp_path):
         timeout=240,
     )
     assert child.returncode == 0, child.stderr[-2000:]
-    assert "30" not in child.stdout or "training" in child.stdout
+    assert f"{count_train(echonet_dir)} training" in child.stdout
     assert EchoMENModel.from_pretrained(tmp_path / "model").config.prediction_head == "regression"
 
 
@@ -99,6 +99,13 @@ def count_train(folder):
         return sum(row["Split"] == "TRAIN" for row in csv.DictReader(file))
 
 
+def test_stage_2_needs_an_encoder(load_script, recipe, echonet_dir, tmp_path):
+    with pytest.raises(ValueError, match="an encoder that stage 1 has trained"):
+        load_script("train").main(
+            [str(recipe), "--data_dir", str(echonet_dir), "--output_dir", str(tmp_path / "out"), "--stage", "2"]
+        )
+
+
 class TestBadDataIsFoundBeforeTraining:
     def train(self, load_script, recipe, folder, tmp_path, *flags):
         load_script("train").main(
@@ -116,6 +123,15 @@ class TestBadDataIsFoundBeforeTraining:
             self.train(load_script, recipe, copy_of_data, tmp_path)
         for path in named:
             assert path.stem in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+    def test_truncated_video(self, load_script, recipe, copy_of_data, tmp_path):
+        with (copy_of_data / "FileList.csv").open(newline="") as file:
+            name = next(row["FileName"] for row in csv.DictReader(file) if row["Split"] == "TRAIN")
+        victim = copy_of_data / "Videos" / f"{name}.avi"
+        victim.write_bytes(victim.read_bytes()[: victim.stat().st_size * 6 // 10])
+        with pytest.raises(VideoValidationError, match=f"{name}.avi: ends after .* that its header promises"):
+            self.train(load_script, recipe, copy_of_data, tmp_path)
         assert not (tmp_path / "out").exists()
 
     def test_missing_video(self, load_script, recipe, copy_of_data, tmp_path):

@@ -63,8 +63,8 @@ def test_the_table_describes_the_videos(folder):
 
 
 def test_volumes_and_ejection_fraction_follow_from_the_tracings(folder):
-    files = pd.read_csv(folder / "FileList.csv", float_precision="round_trip").set_index("FileName")
-    tracings = pd.read_csv(folder / "VolumeTracings.csv", float_precision="round_trip")
+    files = pd.read_csv(folder / "FileList.csv").set_index("FileName")
+    tracings = pd.read_csv(folder / "VolumeTracings.csv")
     for name, rows in tracings.groupby("FileName", sort=False):
         row = files.loc[name.removesuffix(".avi")]
         phases = [group[["X1", "Y1", "X2", "Y2"]].to_numpy() for _, group in rows.groupby("Frame", sort=False)]

@@ -35,6 +35,7 @@ def main(data_dir: str, folder: Path, stage: int) -> None:
         use_cpu=True,
     )
     trainer = EchoMENTrainer(model=model, args=args, train_dataset=clips)
+    trainer.prepare_stage()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     share = 8 // world_size
     batch = collate_clips([clips[index] for index in range(rank * share, (rank + 1) * share)])

@@ -46,6 +46,7 @@ def test_chosen_metric_is_kept_in_both_stages(make_arguments):
         ({"label_distance": "l3"}, "label_distance"),
         ({"aggregator_gradients": "some"}, "aggregator_gradients"),
         ({"num_views": 0}, "num_views"),
+        ({"early_stopping_patience": 2, "load_best_model_at_end": False}, "early_stopping_patience"),
     ],
 )
 def test_values_that_cannot_work_are_refused(make_arguments, changes, message):

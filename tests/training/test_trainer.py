@@ -11,7 +11,9 @@ import torch
 from transformers import EvalPrediction, TrainerCallback
 
 from echomen_hf import EchoMENModel, EchoMENTrainer, EchoMENVideoProcessor
+from echomen_hf.data import EvaluationClips
 from echomen_hf.data.collation import collate_clips
+from echomen_hf.evaluation import predict_split
 from echomen_hf.label_distribution import expert_sample_weights
 from echomen_hf.losses import ldw_supcon_loss, reweighted_regression_loss
 from echomen_hf.training.trainer import per_video_metrics
@@ -81,6 +83,7 @@ class TestStages:
 
     def test_stage_2_loss_weighs_samples_and_detaches_experts(self, make_trainer):
         trainer = make_trainer(2)
+        trainer.prepare_stage()
         model = trainer.model.train()
         batch = batch_of(trainer)
         trainer.compute_loss(model, batch).backward()
@@ -104,12 +107,14 @@ class TestStages:
         gradients = {}
         for kind in ("detached", "joint"):
             trainer = make_trainer(2, model=copy.deepcopy(tiny_model), aggregator_gradients=kind)
+            trainer.prepare_stage()
             trainer.compute_loss(trainer.model.train(), batch_of(trainer)).backward()
             gradients[kind] = trainer.model.experts[0].weight.grad
         assert (gradients["joint"] - gradients["detached"]).abs().max() > 1e-3
 
     def test_stage_2_learns_from_embeddings_as_from_videos(self, make_trainer):
         trainer = make_trainer(2)
+        trainer.prepare_stage()
         batch = batch_of(trainer)
         model = trainer.model.train()
         with torch.no_grad():
@@ -147,6 +152,7 @@ class TestOptimisation:
 
     def test_paper_optimiser_is_plain_sgd_with_momentum(self, make_trainer):
         trainer = make_trainer(1)
+        trainer.prepare_stage()
         optimizer = trainer.create_optimizer()
         assert isinstance(optimizer, torch.optim.SGD)
         assert optimizer.defaults["momentum"] == 0.9
@@ -190,15 +196,72 @@ class TestOptimisation:
         ):
             trainer.train()
 
-    def test_batch_of_one(self, make_trainer):
-        trainer = make_trainer(1, per_device_train_batch_size=1, max_steps=2)
-        assert math.isfinite(trainer.train().training_loss)
-
     def test_identical_labels(self, make_trainer):
         trainer = make_trainer(1, max_steps=2)
         batch = batch_of(trainer)
         batch["labels"][:] = 55.0
         assert torch.isfinite(trainer.compute_loss(trainer.model.train(), batch))
+
+
+class TestUseAsATrainer:
+    def test_another_data_set_is_scored_against_its_own_labels(self, make_trainer, videos):
+        trainer = make_trainer(2)
+        test = EvaluationClips(videos["test"], trainer.train_dataset.processor, "windows")
+        found = trainer.evaluate(test)["eval_mae"]
+        predicted = predict_split(trainer.model, test.processor, videos["test"], "windows", progress=False)
+        errors = [abs(p.ejection_fraction - ef) for p, ef in zip(predicted, test.labels)]
+        assert found == pytest.approx(np.mean(errors), rel=1e-5)
+        assert trainer.predict(test).metrics["test_mae"] == pytest.approx(np.mean(errors), rel=1e-5)
+
+    def test_evaluation_alone_changes_nothing(self, make_arguments, make_data, tiny_model):
+        _, evaluation = make_data()
+        trainer = EchoMENTrainer(tiny_model, make_arguments(), eval_dataset=evaluation)
+        assert "eval_mae" in trainer.evaluate()
+        assert tiny_model.config.prediction_head == "experts"
+        assert all(parameter.requires_grad for parameter in tiny_model.parameters())
+
+    @pytest.mark.parametrize("stage", [1, 2])
+    def test_every_parameter_can_be_trained_again_afterwards(self, make_trainer, stage):
+        trainer = make_trainer(stage, max_steps=1)
+        trainer.train()
+        assert all(parameter.requires_grad for parameter in trainer.model.parameters())
+        assert not trainer.model.encoder_frozen
+
+    @pytest.mark.parametrize("stage", [1, 2])
+    def test_list_of_items(self, make_arguments, make_data, tiny_model, stage):
+        train, _ = make_data(num_views=2 if stage == 1 else 1)
+        items = [train[index] for index in range(4)]
+        settings = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+        trainer = EchoMENTrainer(tiny_model, make_arguments(stage=stage, **settings), train_dataset=items)
+        assert math.isfinite(trainer.train().training_loss)
+
+    def test_arguments_stand_in_the_order_of_the_trainer(self, make_arguments, make_data, tiny_config):
+        train, evaluation = make_data(num_views=2)
+        trainer = EchoMENTrainer(
+            None,
+            make_arguments(max_steps=1),
+            None,
+            train,
+            evaluation,
+            train.processor,
+            lambda: EchoMENModel(tiny_config),
+        )
+        assert math.isfinite(trainer.train().training_loss)
+
+    def test_metrics_that_nothing_computes_are_refused_at_once(self, make_arguments, make_data, tiny_model):
+        train, evaluation = make_data(num_views=2)
+        with pytest.raises(ValueError, match="'mse', which only `EvaluationClips` give"):
+            EchoMENTrainer(tiny_model, make_arguments(), None, train, {"val": evaluation})
+
+    def test_bf16_and_checkpointing_through_the_arguments(self, make_trainer):
+        trainer = make_trainer(1, bf16=True, activation_checkpointing=True, max_steps=2)
+        assert math.isfinite(trainer.train().training_loss)
+        assert trainer.model.is_activation_checkpointing
+
+    @pytest.mark.parametrize("stage", [1, 2])
+    def test_batch_of_one_in_both_stages(self, make_trainer, stage):
+        trainer = make_trainer(stage, per_device_train_batch_size=1, max_steps=2)
+        assert math.isfinite(trainer.train().training_loss)
 
 
 class TestRecords:

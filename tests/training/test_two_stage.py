@@ -1,10 +1,11 @@
 import json
+import logging
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
-from echomen_hf import EchoMENModel, EchoMENTrainer
+from echomen_hf import EchoMENModel, EchoMENTrainer, load_echonet_dynamic
 from echomen_hf.training import fit
 
 
@@ -31,7 +32,7 @@ def cut_power(monkeypatch, stage, step):
 
 @pytest.fixture
 def run(videos, tiny_config, tiny_processor, make_arguments, tmp_path):
-    def run(name="run", **changes):
+    def run(name="run", train_videos=None, val_videos=None, crop_padding=3, eval_protocol="center", **changes):
         torch.manual_seed(0)
         args = make_arguments(
             **{
@@ -43,7 +44,13 @@ def run(videos, tiny_config, tiny_processor, make_arguments, tmp_path):
             }
         )
         return fit(
-            EchoMENModel(tiny_config), tiny_processor, videos["train"], videos["validation"], args, crop_padding=3
+            EchoMENModel(tiny_config),
+            tiny_processor,
+            videos["train"] if train_videos is None else train_videos,
+            videos["validation"] if val_videos is None else val_videos,
+            args,
+            crop_padding=crop_padding,
+            eval_protocol=eval_protocol,
         )
 
     return run
@@ -72,21 +79,69 @@ def test_same_seed_same_weights_and_other_seed_others(run):
     assert not torch.equal(first.encoder.stem[0].weight, other.encoder.stem[0].weight)
 
 
-@pytest.mark.parametrize(("stage", "step"), [(1, 5), (1, 8), (2, 5)])
-def test_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(run, monkeypatch, stage, step):
-    # 21 or so training videos in batches of 6 make 4 steps an epoch: checkpoints lie before each of these steps.
-    expected = run("uninterrupted")
+@pytest.mark.parametrize(
+    ("stage", "step", "settings"),
+    [
+        (1, 5, {}),
+        (1, 8, {"dataloader_num_workers": 1}),
+        (2, 5, {}),
+        # Nothing improves, so the run ends after two epochs without improvement, interrupted or not.
+        (1, 9, {"learning_rate": 0.0, "num_train_epochs": 9, "early_stopping_patience": 2}),
+    ],
+)
+def test_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
+    run, monkeypatch, tmp_path, stage, step, settings
+):
+    # 22 training videos in batches of 6 make 4 steps an epoch: a checkpoint lies before each of these steps.
+    expected = run("uninterrupted", **settings)
     with monkeypatch.context() as patch:
         cut_power(patch, stage, step)
         with pytest.raises(PowerCut):
-            run("interrupted")
-    assert_equal_weights(run("interrupted"), expected)
+            run("interrupted", **settings)
+    assert_equal_weights(run("interrupted", **settings), expected)
+    states = [
+        json.loads((tmp_path / name / "stage1" / "trainer_state.json").read_text())
+        for name in ("uninterrupted", "interrupted")
+    ]
+    assert states[0]["global_step"] == states[1]["global_step"]
 
 
-def test_finished_run_says_so_and_computes_nothing(run, monkeypatch, tmp_path, caplog):
+def test_checkpoint_that_was_cut_off_is_passed_over(run, monkeypatch, tmp_path):
+    expected = run("uninterrupted", save_total_limit=3)
+    with monkeypatch.context() as patch:
+        cut_power(patch, 1, 10)
+        with pytest.raises(PowerCut):
+            run("interrupted", save_total_limit=3)
+    last = tmp_path / "interrupted" / "stage1" / "checkpoint-8"
+    (last / "trainer_state.json").write_text('{"best_metric": 1')
+    (last / "optimizer.pt").unlink()
+    assert_equal_weights(run("interrupted", save_total_limit=3), expected)
+
+
+def test_finished_run_computes_nothing(run, monkeypatch, capsys):
     expected = run()
     monkeypatch.setattr(EchoMENTrainer, "train", lambda *args, **kwargs: pytest.fail("trained again"))
     assert_equal_weights(run(), expected)
+
+
+def test_finished_run_says_so(run, caplog):
+    run(stage=1)
+    library = logging.getLogger("echomen_hf.training.two_stage")
+    library.addHandler(caplog.handler)
+    try:
+        run(stage=1)
+    finally:
+        library.removeHandler(caplog.handler)
+    assert "Stage 1 is finished already" in caplog.text
+
+
+def test_stages_one_after_the_other_are_both_stages_together(run, tmp_path):
+    expected = run("together")
+    run("apart", stage=1)
+    assert_equal_weights(run("apart", stage=2), expected)
+    # Asking for stage 1 once more leaves the final model in its place.
+    assert_equal_weights(run("apart", stage=1), expected)
+    assert EchoMENModel.from_pretrained(tmp_path / "apart").config.prediction_head == "experts"
 
 
 def test_stage_2_alone_keeps_the_encoder_it_was_given(run, tiny_config):
@@ -107,9 +162,46 @@ def test_folder_of_a_run_with_other_settings_is_refused(run, tmp_path):
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
 
+def test_other_validation_clips_are_another_run(run):
+    run(stage=1)
+    with pytest.raises(ValueError, match=r"run.eval_protocol was 'center' and is 'windows'"):
+        run(stage=1, eval_protocol="windows")
+
+
+def test_folder_is_not_claimed_by_a_run_that_cannot_start(run, tmp_path):
+    with pytest.raises(ValueError, match="negative padding"):
+        run(stage=1, crop_padding=-1)
+    with pytest.raises(ValueError, match="Unknown protocol"):
+        run(stage=1, eval_protocol="some")
+    assert not (tmp_path / "run").exists()
+    run(stage=1)
+
+
+def test_rows_in_a_list(run, videos):
+    model = run(stage=1, train_videos=list(videos["train"]), val_videos=list(videos["validation"]))
+    assert_equal_weights(model, run("other", stage=1))
+
+
+def test_stream_is_refused(run, echonet_dir):
+    stream = load_echonet_dynamic(echonet_dir, split="train", streaming=True)
+    with pytest.raises(TypeError, match="streaming=False"):
+        run(stage=1, train_videos=stream)
+
+
+def test_identical_labels_train_through_both_stages(run, videos):
+    rows = [{**row, "ejection_fraction": 55.0} for row in videos["train"]]
+    model = run(train_videos=rows, num_train_epochs=1, stage2_num_train_epochs=1)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_single_training_video(run, videos):
+    model = run(train_videos=[videos["train"][0]], num_train_epochs=1, stage2_num_train_epochs=1)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
 def test_settings_that_change_no_result_do_not_matter(run):
     expected = run(stage=1)
-    assert_equal_weights(run(stage=1, logging_steps=5, save_total_limit=3), expected)
+    assert_equal_weights(run(stage=1, logging_steps=5, save_total_limit=3, activation_checkpointing=True), expected)
 
 
 def test_run_file_tells_what_was_run(run, tmp_path):

@@ -42,6 +42,11 @@ class TrainingClips(Dataset):
         crop_padding: int = 12,
         seed: int = 0,
     ) -> None:
+        if not hasattr(videos, "__len__"):
+            raise TypeError(
+                f"Training draws videos in random order, which a stream ({type(videos).__name__}) cannot give: load "
+                "the data set with `streaming=False`."
+            )
         if len(videos) == 0:
             raise ValueError("The training split holds no video; check the Split column of FileList.csv.")
         if num_views < 1 or crop_padding < 0:
@@ -53,6 +58,11 @@ class TrainingClips(Dataset):
         self.seed = seed
         # Shared memory, so that loader processes which outlive an epoch see the next one.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @property
+    def ejection_fractions(self) -> list[float]:
+        """EF of every video in percent."""
+        return ejection_fractions(self.videos)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose clips are drawn from now on.
@@ -120,7 +130,7 @@ class EvaluationClips(Dataset):
     @property
     def labels(self) -> NDArray[np.float64]:
         """EF of every video in percent, shape (videos,)."""
-        return np.array([row["ejection_fraction"] for row in self.videos], dtype=np.float64)
+        return np.array(ejection_fractions(self.videos), dtype=np.float64)
 
     def __len__(self) -> int:
         """Count the clips of all videos."""
@@ -144,6 +154,19 @@ class EvaluationClips(Dataset):
             "pixel_values": self.processor.make_clips(self._last_read[1], [start])[0],
             "labels": float(row["ejection_fraction"]),
         }
+
+
+def ejection_fractions(videos: Any) -> list[float]:
+    """Collect the EF of every video.
+
+    Args:
+        videos: Data set of `load_echonet_dynamic`, or a list of its rows.
+
+    Returns:
+        EF in percent.
+    """
+    column = videos["ejection_fraction"] if hasattr(videos, "column_names") else None
+    return [float(ef) for ef in (column or [row["ejection_fraction"] for row in videos])]
 
 
 def video_length_and_rate(row: dict[str, Any]) -> tuple[int, float]:

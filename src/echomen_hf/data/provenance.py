@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 
-__all__ = ["SYNTHETIC_NOTICE", "is_synthetic"]
+__all__ = ["README_NAME", "SYNTHETIC_NOTICE", "is_synthetic"]
+
+README_NAME = "README.txt"
+"""File in which a data set that this package simulates says so."""
 
 SYNTHETIC_NOTICE = "This data set is SYNTHETIC. No patient is in it."
-"""First line of the README.txt of every data set that this package simulates."""
+"""First line of that file."""
 
 
 def is_synthetic(data_dir: str | Path) -> bool:
@@ -20,5 +23,5 @@ def is_synthetic(data_dir: str | Path) -> bool:
     Returns:
         True if its README.txt says so.
     """
-    readme = Path(data_dir) / "README.txt"
+    readme = Path(data_dir) / README_NAME
     return readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(SYNTHETIC_NOTICE)

@@ -59,8 +59,8 @@ def validate_videos(
             `num_frames`: a data set of `load_echonet_dynamic`, its dictionary of splits, or the rows of
             `read_file_list`.
         level: "headers" opens each file and checks that it has a video stream of believable size and frame rate, and
-            at least two frames, as many as its row states; "frames" also decodes everything and checks that the
-            picture moves.
+            at least two frames, as many as its header promises and its row states; "frames" also decodes everything
+            and checks that the picture moves.
         num_workers: Number of threads; twice the number of processors by default, since much of the time is waiting
             for the disk.
         progress: Show a progress bar.
@@ -123,7 +123,7 @@ def _find_problem(row: dict[str, Any], level: str) -> VideoProblem | None:
 
 
 def _check_header(video: Any, file: str, stated_frames: int | None) -> None:
-    header = require_moving(probe_video(video, default_fps=None), file)
+    header = require_moving(probe_video(video, default_fps=None, count_packets=True), file)
     low, high = _SIZE_RANGE
     if not (low <= header.height <= high and low <= header.width <= high):
         raise VideoReadError.about(

@@ -138,7 +138,7 @@ def _run(model: EchoMENModel, batches: Iterable[torch.Tensor]) -> dict[str, NDAr
             "expert_weights": output.expert_weights,
         }
         for name, value in parts.items():
-            collected.setdefault(name, []).append(value.double().cpu().numpy())
+            collected.setdefault(name, []).append(value.cpu().double().numpy())
     return {name: np.concatenate(values) for name, values in collected.items()}
 
 

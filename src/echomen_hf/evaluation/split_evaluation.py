@@ -51,6 +51,7 @@ class SplitEvaluation:
         metrics: Metrics of the model, with intervals.
         comparison: Metrics of the model and its parts by name, see `predictor_comparison`.
         settings: Split, protocol, seed and intervals.
+        weight_table: Weights that the training samples had for the experts.
     """
 
     predictions: Sequence[VideoPrediction]
@@ -59,6 +60,7 @@ class SplitEvaluation:
     metrics: Mapping[str, float]
     comparison: Mapping[str, Mapping[str, float]]
     settings: Mapping[str, Any]
+    weight_table: ExpertWeightTable
 
     def predicted(self) -> dict[str, NDArray[np.float64]]:
         """Collect the predictions of the model and its parts.
@@ -130,6 +132,13 @@ def evaluate_split(
     name = SPLIT_NAMES.get(split.strip().lower())
     if name is None or name not in videos:
         raise ValueError(f"No split {split!r}; the data set has {', '.join(videos)}.")
+    if "train" not in videos:
+        raise ValueError("The data set has no training split, whose mean is the constant guess to compare with.")
+    if not 0 < confidence_level < 1 or bootstrap_samples < 0:
+        raise ValueError(
+            "`confidence_level` lies between 0 and 1, such as 0.95, and `bootstrap_samples` is not negative; got "
+            f"{confidence_level} and {bootstrap_samples}."
+        )
     predictions = predict_split(model, processor, videos[name], protocol, batch_size, num_workers, progress)
     references = np.asarray(videos[name]["ejection_fraction"], dtype=np.float64)
     labels = {key: np.asarray(rows["ejection_fraction"], dtype=np.float64) for key, rows in videos.items()}
@@ -158,7 +167,9 @@ def evaluate_split(
         "bootstrap_samples": bootstrap_samples,
         "confidence_level": confidence_level if bootstrap_samples else None,
     }
-    return SplitEvaluation(predictions, references, labels, metrics, comparison, settings)
+    config = model.config
+    table = ExpertWeightTable(labels["train"], config.num_experts, config.expert_bin_width, config.expert_min_count)
+    return SplitEvaluation(predictions, references, labels, metrics, comparison, settings, table)
 
 
 def report_figures(evaluation: SplitEvaluation, subtitle: str | None = None) -> dict[str, Figure]:
@@ -183,9 +194,9 @@ def report_figures(evaluation: SplitEvaluation, subtitle: str | None = None) -> 
     }
     if np.ptp(references) > 0:
         figures["scatter"] = scatter_figure(methods, references, subtitle=subtitle)
-    num_experts = len(evaluation.predictions[0].expert_predictions)
-    table = ExpertWeightTable(labels["train"], num_experts)
-    figures["sample_weights"] = sample_weight_figure(table, train_labels=labels["train"], subtitle=subtitle)
+    figures["sample_weights"] = sample_weight_figure(
+        evaluation.weight_table, train_labels=labels["train"], subtitle=subtitle
+    )
     return figures
 
 
@@ -211,6 +222,7 @@ def save_report(
     """
     folder = Path(output_dir)
     settings = evaluation.settings
+    write_predictions_csv(folder / "predictions.csv", evaluation.predictions, evaluation.references)
     write_metrics_json(
         folder / "metrics.json",
         evaluation.metrics,
@@ -219,7 +231,6 @@ def save_report(
         extra={"comparison": evaluation.comparison, "synthetic_data": synthetic},
         **settings,
     )
-    write_predictions_csv(folder / "predictions.csv", evaluation.predictions, evaluation.references)
     kind = "synthetic data, " if synthetic else ""
     subtitle = f"{kind}{settings['split']} split, {len(evaluation.references)} videos, protocol {settings['protocol']}"
     save_figures(report_figures(evaluation, subtitle), folder / "figures")

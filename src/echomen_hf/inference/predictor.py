@@ -13,6 +13,7 @@ from ..modeling_echomen import EchoMENModel
 from ..video_processing_echomen import EchoMENVideoProcessor
 from ..video_reading_echomen import read_video, require_moving
 from ..video_source_echomen import VIDEO_SUFFIXES, VideoReadError
+from .checkpoint import load_checkpoint
 
 
 __all__ = ["Predictor", "find_videos"]
@@ -47,8 +48,8 @@ class Predictor:
         batch_size: int = 4,
     ) -> None:
         if isinstance(model, (str, Path)):
-            processor = processor if processor is not None else EchoMENVideoProcessor.from_pretrained(model)
-            loaded: EchoMENModel = EchoMENModel.from_pretrained(model)
+            loaded, stored = load_checkpoint(model)
+            processor = processor if processor is not None else stored
         else:
             loaded = model
         if processor is None:

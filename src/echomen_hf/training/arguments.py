@@ -134,6 +134,9 @@ class EchoMENTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Every trained parameter is used in every step, so the search is not needed."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Data sets here make their own columns."})
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "Let a resumed run count its epochs without improvement on."}
+    )
     seed: int = field(default=42, metadata={"help": "Seed of initial weights, order of videos, clips and crops."})
 
     stage: str = field(default="1", metadata={"help": "Training stage: 1, 2 or both.", "choices": ["1", "2", "both"]})
@@ -197,6 +200,8 @@ class EchoMENTrainingArguments(TrainingArguments):
         for name in ("contrastive_weight", "positive_bin_width", "label_distance_scale", "lr_decay_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise ValueError("`early_stopping_patience` compares epochs on VAL: set `load_best_model_at_end`.")
         if self.label_distance not in ("l1", "l2", "cdf", "none"):
             raise ValueError(f"`label_distance` must be l1, l2, cdf or none, got {self.label_distance!r}.")
         if self.aggregator_gradients not in ("detached", "joint"):

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from ..data.clip_dataset import EvaluationClips
+from ..data.clip_dataset import EvaluationClips, TrainingClips
 from ..data.collation import collate_clips
 from ..label_distribution import ExpertWeightTable
 from ..losses import LDWSupConLoss, ReweightedRegressionLoss
@@ -38,8 +38,12 @@ class EchoMENTrainer(Trainer):
     Args:
         model: Model to train.
         args: Arguments; the paper's defaults without.
-        train_dataset: `TrainingClips`, with `args.num_views` views in stage 1 and one in stage 2.
-        eval_dataset: `EvaluationClips`; clips of one video are averaged before metrics are taken.
+        data_collator: Function that makes batches; `collate_clips` without.
+        train_dataset: `TrainingClips`, with `args.num_views` views in stage 1 and one in stage 2, or any data set of
+            items with `pixel_values` or `embedding` and `labels`.
+        eval_dataset: `EvaluationClips`, whose clips of one video are averaged before metrics are taken, or any data
+            set of such items with `compute_metrics`.
+        positional: Further arguments in the order of the Trainer.
         train_labels: EF in percent of the training set, shape (N,), from which sample weights and label statistics
             come; those of `train_dataset` without.
         kwargs: Anything else that a Trainer takes.
@@ -47,39 +51,94 @@ class EchoMENTrainer(Trainer):
 
     def __init__(
         self,
-        model: EchoMENModel,
+        model: EchoMENModel | None = None,
         args: EchoMENTrainingArguments | None = None,
+        data_collator: Any = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
+        *positional: Any,
         train_labels: Any = None,
         **kwargs: Any,
     ) -> None:
         args = args if args is not None else EchoMENTrainingArguments()
         if args.stage == "both":
             raise ValueError("A trainer runs one stage: set `stage` to 1 or 2, or call `echomen_hf.training.fit`.")
-        kwargs.setdefault("data_collator", collate_clips)
-        if isinstance(eval_dataset, EvaluationClips):
-            kwargs.setdefault("compute_metrics", per_video_metrics(eval_dataset))
-        model.config.prediction_head = "regression" if args.stage == "1" else "experts"
-        model.freeze_encoder(args.stage == "2")
-        for part in (model.projector, model.regression_head):
-            part.requires_grad_(args.stage == "1")
-        model.experts.requires_grad_(args.stage == "2")
-        # Without its softmax in the ensemble the aggregator gets no gradient, which DistributedDataParallel refuses.
-        model.aggregator.requires_grad_(args.stage == "2" and model.config.expert_aggregation == "aggregator")
+        own_metrics = isinstance(eval_dataset, EvaluationClips) or eval_dataset is None
+        if args.metric_for_best_model in ("mse", "mae") and not own_metrics and kwargs.get("compute_metrics") is None:
+            raise ValueError(
+                f"The best epoch is chosen by {args.metric_for_best_model!r}, which only `EvaluationClips` give: pass "
+                "one of them as `eval_dataset`, or `compute_metrics`, or another `metric_for_best_model`."
+            )
+        super().__init__(
+            model, args, data_collator or collate_clips, train_dataset, eval_dataset, *positional, **kwargs
+        )
         if args.channels_last:
-            model.to(memory_format=torch.channels_last_3d)
-        super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
+            self.model.to(memory_format=torch.channels_last_3d)
         # A loss per batch is a mean, so the Trainer has to divide it by the accumulation steps.
         self.loss_is_scaled_for_ga = False
         self.add_callback(EpochOfDataset())
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-        if train_labels is None and train_dataset is not None:
-            train_labels = train_dataset.videos["ejection_fraction"]
-        self._make_losses(train_labels)
+        self._make_losses(train_labels if train_labels is not None else labels_of(train_dataset))
         self._parts: dict[str, torch.Tensor] = {}
         self._num_parts = 0
+
+    def prepare_stage(self) -> None:
+        """Set the model up for the stage: what is trained, what is fixed, and which head predicts.
+
+        Training begins with this, and undoes what concerns gradients when it ends.
+        """
+        model, first = self.model, self.args.stage == "1"
+        model.config.prediction_head = "regression" if first else "experts"
+        model.freeze_encoder(not first)
+        model.projector.requires_grad_(first)
+        model.regression_head.requires_grad_(first)
+        model.experts.requires_grad_(not first)
+        # Without its softmax in the ensemble the aggregator gets no gradient, which DistributedDataParallel refuses.
+        model.aggregator.requires_grad_(not first and model.config.expert_aggregation == "aggregator")
+        if not first:
+            model.config.expert_bin_width = self.args.expert_bin_width
+            model.config.expert_min_count = self.args.expert_min_count
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        # Here and not in `train`, which may make the model anew by `model_init`.
+        self.prepare_stage()
+        try:
+            return super()._inner_training_loop(*args, **kwargs)
+        finally:
+            self.model.freeze_encoder(False)
+            self.model.requires_grad_(True)
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """Predict a data set and measure its errors, per video if it is `EvaluationClips`.
+
+        Args:
+            dataloader: Loader of the data set.
+            description: What is being done, for the progress bar.
+            prediction_loss_only: Whether to return the loss alone.
+            ignore_keys: Not used.
+            metric_key_prefix: Put before the names of metrics.
+
+        Returns:
+            `EvalLoopOutput` of transformers.
+        """
+        self.compute_metrics: Any
+        given = self.compute_metrics
+        if given is None and isinstance(dataloader.dataset, EvaluationClips):
+            self.compute_metrics, prediction_loss_only = per_video_metrics(dataloader.dataset), False
+        try:
+            return super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        finally:
+            self.compute_metrics = given
 
     def _make_losses(self, train_labels: Any) -> None:
         args, labels = self.args, None
@@ -278,6 +337,22 @@ class EpochOfDataset(TrainerCallback):
         dataset: Any = getattr(train_dataloader, "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
+
+
+def labels_of(dataset: Any) -> list[float] | None:
+    """Find the labels of a training set without reading its videos.
+
+    Args:
+        dataset: `TrainingClips`, or a list of items.
+
+    Returns:
+        EF in percent of every item, or `None` if that would mean to read them.
+    """
+    if isinstance(dataset, TrainingClips):
+        return dataset.ejection_fractions
+    if isinstance(dataset, (list, tuple)):
+        return [float(item["labels"]) for item in dataset]
+    return None
 
 
 def per_video_metrics(dataset: EvaluationClips) -> Callable[[EvalPrediction], dict[str, float]]:

@@ -9,11 +9,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from transformers import PreTrainedConfig, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedConfig, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
+from ..clip_sampling_echomen import parse_protocol
 from ..configuration_echomen import EchoMENConfig
 from ..data.clip_dataset import EvaluationClips, TrainingClips
 from ..modeling_echomen import EchoMENModel
@@ -29,40 +29,35 @@ logger = logging.get_logger(__name__)
 RUN_FILE = "run.json"
 """What a run was started with, beside its results; a resumed run must match it."""
 
-STAGE_FINISHED_FILE = "trainer_state.json"
+STAGE_FINISHED_FILE = TRAINER_STATE_NAME
 """Written to a stage's folder as the last thing that the stage does."""
 
-# Arguments that say where, how fast or how loudly a run runs, and not what it computes.
-UNCOMPARED_ARGUMENTS = frozenset(
-    {
-        "accelerator_config",
-        "dataloader_num_workers",
-        "dataloader_persistent_workers",
-        "dataloader_pin_memory",
-        "dataloader_prefetch_factor",
-        "disable_tqdm",
-        "do_eval",
-        "do_predict",
-        "do_train",
-        "gradient_checkpointing",
-        "gradient_checkpointing_kwargs",
-        "greater_is_better",
-        "local_rank",
-        "log_level",
-        "log_level_replica",
-        "logging_first_step",
-        "logging_steps",
-        "logging_strategy",
-        "metric_for_best_model",
-        "output_dir",
-        "per_device_eval_batch_size",
-        "project",
-        "report_to",
-        "resume_from_checkpoint",
-        "run_name",
-        "save_total_limit",
-        "stage",
-        "use_cpu",
+# Arguments that decide what a run computes; all others say where, how fast or how loudly. A list of these, and not of
+# the others, since a later version of transformers may add to the others.
+COMPARED_ARGUMENTS = frozenset(
+    {field.name for field in fields(EchoMENTrainingArguments)}
+    - {field.name for field in fields(TrainingArguments)}
+    - {"stage"}
+    | {
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "bf16",
+        "data_seed",
+        "fp16",
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "lr_scheduler_kwargs",
+        "lr_scheduler_type",
+        "max_grad_norm",
+        "max_steps",
+        "num_train_epochs",
+        "optim",
+        "optim_args",
+        "per_device_train_batch_size",
+        "seed",
+        "warmup_steps",
+        "weight_decay",
     }
 )
 
@@ -84,7 +79,8 @@ def fit(
     top the final model, ready for `from_pretrained`.
 
     Args:
-        model: Model with the initial weights; stage 2 alone takes its encoder from here.
+        model: Model with the initial weights. Stage 2 alone takes its encoder from here, unless the output folder
+            holds a finished stage 1.
         processor: Video processor, saved beside every checkpoint.
         train_videos: Rows of the training split as `load_echonet_dynamic` gives them.
         val_videos: Rows of the validation split, on which the best epoch is chosen.
@@ -94,21 +90,31 @@ def fit(
         run_description: What else makes this run itself (data folder, initial weights); a resumed run must match it.
 
     Returns:
-        The best model of the last stage, in evaluation mode.
+        The best model of the last stage that is finished, in evaluation mode.
 
     Raises:
         ValueError: If the output folder holds a run with other settings.
     """
     output_dir = Path(args.output_dir)
-    claim_output_dir(output_dir, model, processor, args, {**(run_description or {}), "crop_padding": crop_padding})
-    labels = np.asarray([row["ejection_fraction"] for row in val_videos], dtype=np.float64)
-    warn_about_labels(np.asarray([row["ejection_fraction"] for row in train_videos], dtype=np.float64), labels)
-    for stage in args.stages:
+    evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol))
+    training = {
+        stage: TrainingClips(
+            train_videos, processor, args.num_views if stage == 1 else 1, crop_padding, seed=args.seed + stage
+        )
+        for stage in args.stages
+    }
+    description = {**(run_description or {}), "crop_padding": crop_padding, "eval_protocol": evaluation.protocol}
+    claim_output_dir(output_dir, model, processor, args, description)
+    warn_about_labels(training[args.stages[0]].ejection_fractions, evaluation.labels.tolist())
+    if args.stages == (2,) and is_finished(output_dir / "stage1"):
+        logger.warning(f"Stage 2 starts from the result of stage 1 in {output_dir / 'stage1'}.")
+        model = EchoMENModel.from_pretrained(output_dir / "stage1")
+    for stage, clips in training.items():
         stage_args = args.for_stage(stage, str(output_dir / f"stage{stage}"))
-        num_views = args.num_views if stage == 1 else 1
-        train = TrainingClips(train_videos, processor, num_views, crop_padding, seed=args.seed + stage)
-        evaluation = EvaluationClips(val_videos, processor, eval_protocol)
-        model = fit_stage(model, processor, train, evaluation, stage_args)
+        model = fit_stage(model, processor, clips, evaluation, stage_args)
+    if is_finished(output_dir / "stage2"):
+        # Running stage 1 again must not put its model in the place of the final one.
+        model = EchoMENModel.from_pretrained(output_dir / "stage2")
     if int(os.environ.get("RANK", "0")) == 0:
         model.save_pretrained(output_dir)
         processor.save_pretrained(output_dir)
@@ -135,10 +141,10 @@ def fit_stage(
         The best model of the stage, loaded from its folder.
     """
     folder = Path(args.output_dir)
-    if (folder / STAGE_FINISHED_FILE).is_file() and (folder / SAFE_WEIGHTS_NAME).is_file():
+    if is_finished(folder):
         logger.warning(f"Stage {args.stage} is finished already; taking its model from {folder}.")
         return EchoMENModel.from_pretrained(folder)
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    checkpoint = last_complete_checkpoint(folder)
     if checkpoint is not None:
         logger.warning(f"Stage {args.stage} continues from {checkpoint}.")
     # What a stage draws must not depend on whether the one before it ran in this process or in an earlier one.
@@ -151,6 +157,38 @@ def fit_stage(
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
     return EchoMENModel.from_pretrained(folder)
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a stage has left its result in a folder.
+
+    Args:
+        folder: Folder of the stage.
+
+    Returns:
+        True if the last file that a stage writes is there.
+    """
+    return (folder / STAGE_FINISHED_FILE).is_file() and (folder / SAFE_WEIGHTS_NAME).is_file()
+
+
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """Find the checkpoint to continue from, passing over one that was cut off while it was written.
+
+    Args:
+        folder: Folder of the stage.
+
+    Returns:
+        Path of the newest checkpoint whose trainer state, the last file of a checkpoint, is complete; or `None`.
+    """
+    numbered = {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob("checkpoint-*") if path.is_dir()}
+    for _, checkpoint in sorted(numbered.items(), reverse=True):
+        try:
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning(f"Passing over {checkpoint}, which was cut off while it was written.")
+            continue
+        return str(checkpoint)
+    return None
 
 
 def claim_output_dir(
@@ -173,11 +211,12 @@ def claim_output_dir(
         ValueError: If the folder holds a run with other settings; the message lists them.
     """
     inherited = {field.name for field in fields(PreTrainedConfig)}
-    own = {field.name for field in fields(EchoMENConfig)} - inherited - {"prediction_head"}
+    set_by_training = {"prediction_head", "expert_bin_width", "expert_min_count"}
+    own = {field.name for field in fields(EchoMENConfig)} - inherited - set_by_training
     now = {
         **{f"model.{name}": getattr(model.config, name) for name in own},
         **{f"processor.{k}": v for k, v in processor.to_dict().items() if k != "auto_map"},
-        **{f"training.{k}": v for k, v in args.to_dict().items() if k not in UNCOMPARED_ARGUMENTS},
+        **{f"training.{k}": v for k, v in args.to_dict().items() if k in COMPARED_ARGUMENTS},
         **{f"run.{k}": v for k, v in description.items()},
     }
     now = json.loads(json.dumps(now, sort_keys=True, default=str))
@@ -198,7 +237,7 @@ def claim_output_dir(
         partial.replace(path)
 
 
-def warn_about_labels(train_labels: np.ndarray, val_labels: np.ndarray) -> None:
+def warn_about_labels(train_labels: list[float], val_labels: list[float]) -> None:
     """Warn where the labels cannot teach or select what the method is for.
 
     Args:
@@ -206,7 +245,7 @@ def warn_about_labels(train_labels: np.ndarray, val_labels: np.ndarray) -> None:
         val_labels: EF of the validation split in percent.
     """
     for split, labels in (("training", train_labels), ("validation", val_labels)):
-        if len(labels) and np.ptp(labels) == 0:
+        if min(labels) == max(labels):
             logger.warning(
                 f"Every video of the {split} split has the same ejection fraction ({labels[0]:g} %): sample weights "
                 "are equal, label distances are zero, and nothing can be learnt beyond that constant."

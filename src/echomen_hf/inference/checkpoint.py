@@ -1,0 +1,66 @@
+"""Loading a model and its video processor, with errors that say what is wrong with the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from ..configuration_echomen import EchoMENConfig
+from ..modeling_echomen import EchoMENModel
+from ..video_processing_echomen import EchoMENVideoProcessor
+
+
+__all__ = ["load_checkpoint"]
+
+
+def load_checkpoint(model: str | Path) -> tuple[EchoMENModel, EchoMENVideoProcessor]:
+    """Load a model in evaluation mode, and the video processor stored beside it.
+
+    Args:
+        model: Folder, or id on the Hub.
+
+    Returns:
+        Model and video processor.
+
+    Raises:
+        FileNotFoundError: If a folder is named that does not exist.
+        ValueError: If a folder holds no model, another kind of model, or weights that do not fit its configuration.
+        OSError: If something is missing, or the Hub cannot be reached.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        check_folder(folder)
+    elif folder.is_absolute() or str(model).count("/") != 1 or str(model).startswith((".", "~", os.sep)):
+        raise FileNotFoundError(f"There is no model folder {model}, and that is no id on the Hub (owner/name) either.")
+    try:
+        loaded: EchoMENModel = EchoMENModel.from_pretrained(model)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"The weights in {model} do not fit its config.json, which must be the one that was saved with them: "
+            f"{reason[:300]}"
+        ) from error
+    return loaded.eval(), EchoMENVideoProcessor.from_pretrained(model)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is not a saved model.
+
+    Args:
+        folder: Folder.
+
+    Raises:
+        ValueError: If its config.json is missing, broken or of another kind of model.
+    """
+    path = folder / "config.json"
+    try:
+        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder} holds no model: config.json is missing. Give the folder that training wrote its result to."
+        ) from None
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not a JSON object: {error}") from error
+    if model_type != EchoMENConfig.model_type:
+        raise ValueError(f"{folder} holds a model of type {model_type!r} and not {EchoMENConfig.model_type!r}.")

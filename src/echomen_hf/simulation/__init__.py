@@ -1,0 +1,34 @@
+"""Simulated apical four-chamber echocardiograms with an exactly known ejection fraction."""
+
+from __future__ import annotations
+
+from .anatomy import AnatomyParameters, FourChamberHeart
+from .avi_writer import write_avi
+from .dataset_writer import SyntheticEchoNetSettings, write_synthetic_echonet
+from .echo import EchoParameters, SimulatedEcho, sample_echo_parameters, simulate_echo
+from .ejection_fraction_distribution import ejection_fraction_at
+from .image_formation import ImagingParameters
+from .method_of_disks import disk_volume, ejection_fraction
+from .motion import MotionParameters
+from .parameters import sample_parameters
+from .tissue import TissueParameters
+
+
+__all__ = [
+    "AnatomyParameters",
+    "EchoParameters",
+    "FourChamberHeart",
+    "ImagingParameters",
+    "MotionParameters",
+    "SimulatedEcho",
+    "SyntheticEchoNetSettings",
+    "TissueParameters",
+    "disk_volume",
+    "ejection_fraction",
+    "ejection_fraction_at",
+    "sample_echo_parameters",
+    "sample_parameters",
+    "simulate_echo",
+    "write_avi",
+    "write_synthetic_echonet",
+]

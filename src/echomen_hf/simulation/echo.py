@@ -1,0 +1,204 @@
+"""One simulated apical four-chamber clip."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from .anatomy import AnatomyParameters, FourChamberHeart, LeftVentricle
+from .ejection_fraction_distribution import ejection_fraction_at
+from .image_formation import ImagingParameters, SectorGeometry, SectorScanner
+from .method_of_disks import disk_volume
+from .method_of_disks import ejection_fraction as ejection_fraction_of_volumes
+from .motion import CardiacMotion, MotionParameters, simulate_cardiac_motion
+from .parameters import sample_parameters
+from .tissue import TissueParameters, build_scatterers
+
+
+__all__ = ["EchoParameters", "SimulatedEcho", "sample_echo_parameters", "simulate_echo"]
+
+_COORDINATE_DECIMALS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class EchoParameters:
+    """Everything that defines a clip except its random texture.
+
+    Args:
+        ejection_fraction: Target ejection fraction in percent.
+        num_frames: Length of the clip.
+        fps: Frames per second.
+        depth: Depth of the sector in mm.
+        anatomy: Size, shape, contraction pattern and position of the heart.
+        motion: Rhythm and timing.
+        tissue: Brightness of the tissues.
+        imaging: Transducer, machine and operator.
+    """
+
+    ejection_fraction: float
+    num_frames: int
+    fps: float
+    depth: float
+    anatomy: AnatomyParameters
+    motion: MotionParameters
+    tissue: TissueParameters
+    imaging: ImagingParameters
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatedEcho:
+    """A clip and its exact measurements.
+
+    Args:
+        frames: `(frames, height, width)` uint8 grayscale video; no frames (`(0, height, width)`) if not rendered.
+        fps: Frames per second.
+        ejection_fraction: Ejection fraction in percent by the method of disks on `tracings`.
+        edv: End-diastolic volume in mL.
+        esv: End-systolic volume in mL.
+        end_diastolic_frame: Frame of the end-diastolic tracing.
+        end_systolic_frame: Frame of the end-systolic tracing.
+        tracings: `(2, 21, 4)` X1, Y1, X2, Y2 in pixels, at end diastole and end systole: the long axis from apex to
+            annulus, then 20 chords from apex to base, each from the septal to the lateral side.
+        mm_per_pixel: Size of a pixel in mm.
+        contraction: `(frames,)`, 0 at end diastole and 1 at end systole of the traced beat.
+        parameters: What the clip was made from.
+    """
+
+    frames: np.ndarray
+    fps: float
+    ejection_fraction: float
+    edv: float
+    esv: float
+    end_diastolic_frame: int
+    end_systolic_frame: int
+    tracings: np.ndarray
+    mm_per_pixel: float
+    contraction: np.ndarray
+    parameters: EchoParameters
+
+
+def sample_echo_parameters(
+    rng: np.random.Generator, ejection_fraction: float, num_frames: int, fps: float
+) -> EchoParameters:
+    """Draw a patient, a rhythm and a machine, none of which depends on the ejection fraction.
+
+    Args:
+        rng: Source of randomness.
+        ejection_fraction: Target ejection fraction in percent.
+        num_frames: Length of the clip.
+        fps: Frames per second.
+
+    Returns:
+        The parameters of the clip.
+    """
+    weak_segment = rng.random() < 0.3
+    anatomy = sample_parameters(AnatomyParameters, rng)
+    if not weak_segment:
+        anatomy = dataclasses.replace(anatomy, hypokinesia=0.0)
+    rhythm = ("sinus", "atrial_fibrillation", "premature_beats")[rng.choice(3, p=[0.75, 0.13, 0.12])]
+    motion = sample_parameters(MotionParameters, rng, rhythm=rhythm)
+    # the operator sets the depth so that the atria are just inside; the same choice for every ejection fraction
+    length = LeftVentricle(anatomy, 50.0).length
+    depth = anatomy.apex_depth + length + rng.triangular(0.7, 0.85, 1.5) * max(anatomy.la_depth, anatomy.ra_depth)
+    return EchoParameters(
+        ejection_fraction=ejection_fraction,
+        num_frames=num_frames,
+        fps=fps,
+        depth=depth,
+        anatomy=anatomy,
+        motion=_fit_to_clip(motion, num_frames, fps),
+        tissue=sample_parameters(TissueParameters, rng),
+        imaging=sample_parameters(ImagingParameters, rng),
+    )
+
+
+def _fit_to_clip(motion: MotionParameters, num_frames: int, fps: float) -> MotionParameters:
+    """Raise the heart rate where a short clip would not hold end diastole and end systole of one beat."""
+    available = (num_frames - 3) / fps
+    rate = motion.heart_rate
+    while motion.systolic_interval * (60 / rate) ** 0.4 > available and rate < 200:
+        rate *= 1.05
+    return dataclasses.replace(motion, heart_rate=rate)
+
+
+def simulate_echo(
+    seed: int | np.random.Generator,
+    ejection_fraction: float | None = None,
+    *,
+    num_frames: int = 128,
+    fps: float = 50.0,
+    image_size: int = 112,
+    parameters: EchoParameters | None = None,
+    render: bool = True,
+) -> SimulatedEcho:
+    """Simulate an apical four-chamber clip with an exactly known ejection fraction.
+
+    Args:
+        seed: Seed or generator.
+        ejection_fraction: Target in percent, within [1, 99]; drawn from EchoNet-Dynamic's distribution if `None`.
+        num_frames: Length of the clip.
+        fps: Frames per second.
+        image_size: Height and width in pixels.
+        parameters: Parameters of the clip; drawn if `None`. They replace `ejection_fraction`, `num_frames` and `fps`.
+        render: Whether to make the frames; the measurements alone take a few milliseconds.
+
+    Returns:
+        The clip with its measurements.
+
+    Raises:
+        ValueError: If the ejection fraction is out of range or the clip is too short to hold one systole.
+    """
+    rng = np.random.default_rng(seed)
+    if parameters is None:
+        if ejection_fraction is None:
+            ejection_fraction = float(ejection_fraction_at(rng.random()))
+        parameters = sample_echo_parameters(rng, ejection_fraction, num_frames, fps)
+    heart = FourChamberHeart(parameters.anatomy, parameters.ejection_fraction)
+    motion = simulate_cardiac_motion(parameters.motion, parameters.num_frames, parameters.fps, rng)
+    geometry = SectorGeometry(parameters.imaging, image_size, parameters.depth)
+    tracings = _trace(heart, motion, geometry)
+    edv, esv = (disk_volume(tracing, geometry.mm_per_pixel) for tracing in tracings)
+    if render:
+        with threadpool_limits(1):
+            frames = _render(heart, motion, geometry, parameters, rng)
+    else:
+        frames = np.zeros((0, image_size, image_size), dtype=np.uint8)
+    return SimulatedEcho(
+        frames=frames,
+        fps=parameters.fps,
+        ejection_fraction=ejection_fraction_of_volumes(edv, esv),
+        edv=edv,
+        esv=esv,
+        end_diastolic_frame=motion.end_diastolic_frame,
+        end_systolic_frame=motion.end_systolic_frame,
+        tracings=tracings,
+        mm_per_pixel=geometry.mm_per_pixel,
+        contraction=motion.contraction,
+        parameters=parameters,
+    )
+
+
+def _trace(heart: FourChamberHeart, motion: CardiacMotion, geometry: SectorGeometry) -> np.ndarray:
+    tracings = []
+    for systolic, frame in ((False, motion.end_diastolic_frame), (True, motion.end_systolic_frame)):
+        points = heart.tracing(systolic=systolic).reshape(-1, 2) + motion.drift[frame]
+        tracings.append(geometry.to_pixels(points).reshape(-1, 4))
+    return np.round(np.stack(tracings), _COORDINATE_DECIMALS)
+
+
+def _render(
+    heart: FourChamberHeart,
+    motion: CardiacMotion,
+    geometry: SectorGeometry,
+    parameters: EchoParameters,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    scatterers = build_scatterers(heart, parameters.tissue, rng, depth=geometry.depth, half_angle=geometry.half_angle)
+    scanner = SectorScanner(parameters.imaging, geometry, rng)
+    return scanner.scan(
+        lambda frames: scatterers.echoes(motion, frames),
+        scatterers.amplitude,
+        parameters.num_frames,
+    )
