@@ -19,7 +19,6 @@ import pandas as pd
 import pydicom.examples
 
 
-ROOT = Path(__file__).resolve().parent.parent
 SUMMARY_FILE = "summary.json"
 # glibc gives every large activation back to the kernel and asks for it again; keeping them saves a third of a training
 # step and changes no bit of the result. Other C libraries ignore these variables.
@@ -46,57 +45,39 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="Folder for everything.")
     parser.add_argument("--num_videos", type=int, default=500, help="Videos to simulate.")
     parser.add_argument("--label_noise", type=float, default=3.0, help="Readers' error, sd in EF points.")
-    parser.add_argument("--recipe", type=Path, default=ROOT / "scripts/recipes/demo.yaml", help="Training recipe.")
+    parser.add_argument("--recipe", type=Path, default=script("recipes/demo.yaml"), help="Training recipe.")
     parser.add_argument("--seed", type=int, default=42, help="Seed of data, training and intervals.")
     args = parser.parse_args(arguments)
 
     started = time.monotonic()
     output: Path = args.output
     data, model, report = output / "data", output / "model", output / "test"
-    seed = ["--seed", str(args.seed)]
+    seed = ["--seed", args.seed]
     if (output / SUMMARY_FILE).is_file():
         print(f"The demo is done already; remove {output} to run it again.", flush=True)
     else:
+        size = ["--num_videos", args.num_videos, "--label_noise", args.label_noise]
         step(
             "Simulate a data set in EchoNet-Dynamic's layout",
-            [
-                *(script("make_synthetic_echonet.py"), "--output", data, *seed),
-                *("--num_videos", str(args.num_videos), "--label_noise", str(args.label_noise)),
-            ],
+            *(script("make_synthetic_echonet.py"), "--output", data, *size, *seed),
         )
         step(
             "Train stage 1 (encoder) and stage 2 (experts and aggregator)",
-            [
-                *("-m", "accelerate.commands.launch"),
-                *("--config_file", ROOT / "scripts/accelerate_configs/one_cpu.yaml"),
-                *(script("train.py"), args.recipe, "--data_dir", data, "--output_dir", model, *seed),
-            ],
+            *("-m", "accelerate.commands.launch", "--config_file", script("accelerate_configs/one_cpu.yaml")),
+            *(script("train.py"), args.recipe, "--data_dir", data, "--output_dir", model, *seed),
         )
         step(
             "Evaluate on the test split",
-            [
-                script("evaluate.py"),
-                "--data_dir",
-                data,
-                "--model",
-                model,
-                "--output",
-                report,
-                "--split",
-                "test",
-                *seed,
-            ],
+            *(script("evaluate.py"), "--data_dir", data, "--model", model, "--output", report, *seed),
         )
         video = data / "Videos" / f"{pd.read_csv(report / 'predictions.csv')['FileName'][0]}.avi"
         dicom = pydicom.examples.get_path("ybr_color")
         step(
             "Predict one simulated AVI, and a real apical four-chamber DICOM (which the model was not trained for)",
-            [script("predict.py"), video, dicom, "--model", model, "--output", output / "predictions.csv"],
+            *(script("predict.py"), video, dicom, "--model", model, "--output", output / "predictions.csv"),
         )
-        step(
-            "Load the checkpoint in a process that does not import this package",
-            ["-c", RELOAD.format(model=str(model.resolve()), video=str(video.resolve()), name=video.name)],
-        )
+        reload = RELOAD.format(model=str(model.resolve()), video=str(video.resolve()), name=video.name)
+        step("Load the checkpoint in a process that does not import this package", "-c", reload)
         comparison = json.loads((report / "metrics.json").read_text(encoding="utf-8"))["comparison"]
         write_summary(output / SUMMARY_FILE, {"test": comparison})
         print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes; everything is in {output}", flush=True)
@@ -105,11 +86,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def script(name: str) -> Path:
-    """Find one of the scripts beside this one."""
-    return ROOT / "scripts" / name
+    """Find a file beside this one."""
+    return Path(__file__).resolve().parent / name
 
 
-def step(title: str, command: list[str | Path]) -> None:
+def step(title: str, *command: object) -> None:
     """Print and run one command; a failing one ends the demo with its status.
 
     Args:
