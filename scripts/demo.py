@@ -86,8 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def script(name: str) -> Path:
-    """Find a file beside this one."""
-    return Path(__file__).resolve().parent / name
+    """Find a file beside this one, by the path that someone in the current folder would type."""
+    return Path(os.path.relpath(Path(__file__).resolve().parent / name))
 
 
 def step(title: str, *command: object) -> None:
