@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import maybe_autocast
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .backbone_weights_echomen import check_backbone_state, read_backbone_state
 from .configuration_echomen import EchoMENConfig
 
 
@@ -413,20 +414,7 @@ class EchoMENModel(EchoMENPreTrainedModel):
         state = read_backbone_state(path)
         model = cls(config if config is not None else EchoMENConfig())
         head = {name.removeprefix("fc."): state.pop(name) for name in ("fc.weight", "fc.bias") if name in state}
-        expected = model.encoder.state_dict()
-        problems = [f"{name} is missing" for name in expected if name not in state]
-        problems += [f"{name} is unknown" for name in state if name not in expected]
-        problems += [
-            f"{name} has shape {tuple(state[name].shape)} where the configuration asks for {tuple(value.shape)}"
-            for name, value in expected.items()
-            if name in state and state[name].shape != value.shape
-        ]
-        if problems:
-            shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-            raise ValueError(
-                f"{path} does not fit the encoder: {shown}. It must hold an R(2+1)D state dictionary in torchvision's "
-                "names with the depths, widths and channels of the configuration."
-            )
+        check_backbone_state(path, state, model.encoder.state_dict())
         model.encoder.load_state_dict(state)
         if head and head["weight"].shape == model.regression_head.weight.shape:
             model.regression_head.load_state_dict(head)
@@ -451,43 +439,6 @@ def frozen_batch_statistics(module: nn.Module) -> Iterator[None]:
         for layer, (momentum, num_batches_tracked) in zip(layers, recorded):
             layer.momentum = momentum
             cast(torch.Tensor, layer.num_batches_tracked).copy_(num_batches_tracked)
-
-
-def read_backbone_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read a backbone file into a flat state dictionary in torchvision's names.
-
-    Args:
-        path: A `.safetensors` file or a PyTorch file.
-
-    Returns:
-        Tensors by name, without a leading `module.`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no weights file, or holds no state dictionary.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"No backbone checkpoint at {path}; give the path of a .pt, .pth or .safetensors file."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} cannot be read as a weights file ({type(error).__name__}). Only tensors in plain containers are "
-            "accepted, since unpickling anything else could run code; save the bare `state_dict()` instead."
-        ) from error
-    for wrapper in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ValueError(f"{path} holds no state dictionary (a mapping of names to tensors).")
-    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 __all__ = ["EchoMENModel", "EchoMENOutput", "EchoMENPreTrainedModel"]

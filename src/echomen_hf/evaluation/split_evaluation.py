@@ -87,9 +87,15 @@ def comparison_table(comparison: Mapping[str, Mapping[str, float | None]]) -> st
     Returns:
         Markdown table of balanced MAE, and of MAE and GM per heart-failure category.
     """
+    # A file that was written with sorted keys has lost the order of the rows.
+    experts = sorted((name for name in comparison if name.startswith("expert_")), key=lambda name: int(name[7:]))
+    order = ["constant_mean", "stage1", *experts, "mean", "echomen", "oracle"]
     rows = {
-        ROW_TITLES.get(name, name.replace("_", " ")): {k: np.nan if v is None else v for k, v in metrics.items()}
-        for name, metrics in comparison.items()
+        ROW_TITLES.get(name, name.replace("_", " ")): {
+            key: np.nan if value is None else value for key, value in comparison[name].items()
+        }
+        for name in order
+        if name in comparison
     }
     return results_table(rows, metrics=("balanced_mae", "mae", "gm"), unranked=[ROW_TITLES["oracle"]])
 

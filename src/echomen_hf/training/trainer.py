@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
@@ -22,6 +21,7 @@ from ..losses import LDWSupConLoss, ReweightedRegressionLoss
 from ..metrics import ef_regression_metrics
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
 from .arguments import EchoMENTrainingArguments
+from .gather import gather_with_gradient
 
 
 __all__ = ["EchoMENTrainer"]
@@ -388,24 +388,3 @@ def squared_error(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tens
     """
     dtype = torch.promote_types(predictions.dtype, torch.float32)
     return (predictions.to(dtype) - labels.to(dtype)).square().mean()
-
-
-def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
-    """Concatenate the tensors of all processes; the local one keeps its gradient.
-
-    Args:
-        tensor: Local tensor, with the same shape in every process but perhaps for the first dimension.
-
-    Returns:
-        Tensors of all processes in the order of their ranks; the same tensor with a single process.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return tensor
-    sizes: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(sizes, len(tensor))
-    padded = torch.cat([tensor.detach(), tensor.new_zeros(max(sizes) - len(tensor), *tensor.shape[1:])])
-    gathered = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(gathered, padded.contiguous())
-    parts = [part[:size] for part, size in zip(gathered, sizes)]
-    parts[dist.get_rank()] = tensor
-    return torch.cat(parts)
