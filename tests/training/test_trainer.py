@@ -158,6 +158,21 @@ class TestOptimisation:
         assert optimizer.defaults["momentum"] == 0.9
         assert trainer.args.max_grad_norm == 0
 
+    def test_aggregator_learns_at_its_own_rate(self, make_trainer):
+        trainer = make_trainer(2, learning_rate=1e-2, aggregator_learning_rate_factor=0.1)
+        trainer.prepare_stage()
+        rates = {}
+        for group in trainer.create_optimizer().param_groups:
+            rates |= {id(parameter): (group["lr"], group["weight_decay"]) for parameter in group["params"]}
+        trained = {name: rates[id(p)] for name, p in trainer.model.named_parameters() if p.requires_grad}
+        assert trained["experts.0.weight"] == (1e-2, 1e-4)
+        assert trained["experts.0.bias"] == (1e-2, 0.0)
+        assert trained["aggregator.fc1.weight"] == (pytest.approx(1e-3), 1e-4)
+        assert trained["aggregator.fc2.bias"] == (pytest.approx(1e-3), 0.0)
+        before = snapshot(trainer.model)
+        trainer.train()
+        assert {name.split(".")[0] for name in changed(trainer.model, before)} == {"experts", "aggregator"}
+
     def test_weight_decay_spares_biases_and_normalisation(self, make_trainer):
         trainer = make_trainer(1)
         decayed = set(trainer.get_decay_parameter_names(trainer.model))

@@ -84,7 +84,7 @@ def test_same_seed_same_weights_and_other_seed_others(run):
     [
         (1, 5, {}),
         (1, 8, {"dataloader_num_workers": 1}),
-        (2, 5, {}),
+        (2, 5, {"aggregator_learning_rate_factor": 0.1}),
         # Nothing improves, so the run ends after two epochs without improvement, interrupted or not.
         (1, 9, {"learning_rate": 0.0, "num_train_epochs": 9, "early_stopping_patience": 2}),
     ],

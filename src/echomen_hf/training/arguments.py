@@ -100,6 +100,8 @@ class EchoMENTrainingArguments(TrainingArguments):
         expert_min_count: Smallest count used for a bin; unset means 1 % of the training set, 1 the paper to the
             letter.
         aggregator_gradients: `detached` keeps the aggregator's loss from changing the experts, `joint` lets it.
+        aggregator_learning_rate_factor: Factor on the learning rate of the aggregator in stage 2. A large rate, which
+            suits linear experts on few data, lets its softmax settle on one expert before the experts have converged.
         lr_decay_epochs: Epochs between two decays of a constant learning rate; 0 never decays it.
         lr_decay_factor: What the learning rate is multiplied by then.
         channels_last: Lay activations out channels last, which convolutions on CPUs (and tensor cores) prefer. Sums
@@ -159,6 +161,9 @@ class EchoMENTrainingArguments(TrainingArguments):
         default="detached",
         metadata={"help": "Whether the aggregator's loss changes the experts.", "choices": ["detached", "joint"]},
     )
+    aggregator_learning_rate_factor: float = field(
+        default=1.0, metadata={"help": "Factor on the learning rate of the aggregator."}
+    )
     lr_decay_epochs: float = field(default=10, metadata={"help": "Epochs between two decays; 0: none."})
     lr_decay_factor: float = field(default=0.1, metadata={"help": "Factor of a decay."})
     channels_last: bool = field(
@@ -193,7 +198,13 @@ class EchoMENTrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False
         super().__post_init__()
-        positive = ("contrastive_temperature", "num_views", "expert_bin_width", "lr_decay_factor")
+        positive = (
+            "aggregator_learning_rate_factor",
+            "contrastive_temperature",
+            "expert_bin_width",
+            "lr_decay_factor",
+            "num_views",
+        )
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")

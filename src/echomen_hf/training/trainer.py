@@ -255,6 +255,27 @@ class EchoMENTrainer(Trainer):
             self._parts, self._num_parts = {}, 0
         super().log(logs, start_time)
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimiser, in stage 2 with the aggregator's own learning rate.
+
+        Args:
+            model: Model to optimise; the trainer's own without.
+
+        Returns:
+            The optimiser.
+        """
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        factor = self.args.aggregator_learning_rate_factor
+        if is_new and factor != 1 and self.args.stage == "2":
+            aggregator = {id(parameter) for parameter in self.model.aggregator.parameters()}
+            for group in list(optimizer.param_groups):
+                own = [parameter for parameter in group["params"] if id(parameter) in aggregator]
+                if own:
+                    group["params"] = [parameter for parameter in group["params"] if id(parameter) not in aggregator]
+                    optimizer.add_param_group({**group, "params": own, "lr": group["lr"] * factor})
+        return optimizer
+
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Make the learning rate schedule: decays per epoch if it is constant otherwise, as in the paper.
 
