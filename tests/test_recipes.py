@@ -19,6 +19,11 @@ def test_flags_alone():
     assert (data.data_dir, training.learning_rate, model.model_config) == ("data", 0.1, None)
 
 
+def test_output_has_the_name_that_it_has_in_all_scripts():
+    for flag in ("--output", "--output_dir", "--output-dir"):
+        assert parse_recipe(TYPES, ["--data_dir", "data", flag, "runs/x", "--use_cpu"])[2].output_dir == "runs/x"
+
+
 def test_recipe_and_flags_that_override_it(tmp_path):
     recipe = write(
         tmp_path / "recipe.yaml",

@@ -117,7 +117,10 @@ class EchoMENTrainingArguments(TrainingArguments):
         stage2_lr_decay_epochs: Epochs between two decays in stage 2.
     """
 
-    # Defaults of transformers that differ here.
+    # Fields of transformers that differ here, in their defaults or, as the first, in a second name on command lines.
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Folder for checkpoints, logs and the model.", "aliases": ["--output"]}
+    )
     num_train_epochs: float = field(default=40, metadata={"help": "Epochs of stage 1."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Initial learning rate."})
     optim: str = field(default="sgd", metadata={"help": "Optimiser, by its name in transformers."})
