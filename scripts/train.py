@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         for split in (train, val):
             raise_for_problems(validate_videos(split, level=data_args.validate_data))
 
-    if args.stage == "2" and model_args.model is None and not is_finished(Path(args.output_dir) / "stage1"):
+    if args.stage == "2" and model_args.model is None and not is_finished(Path(str(args.output_dir)) / "stage1"):
         raise ValueError(
             "Stage 2 trains experts on an encoder that stage 1 has trained: give the output folder of stage 1 as "
             "`--output_dir`, or a trained model as `--model`."

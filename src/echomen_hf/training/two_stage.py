@@ -95,7 +95,7 @@ def fit(
     Raises:
         ValueError: If the output folder holds a run with other settings.
     """
-    output_dir = Path(args.output_dir)
+    output_dir = Path(str(args.output_dir))
     evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol))
     training = {
         stage: TrainingClips(
@@ -140,7 +140,7 @@ def fit_stage(
     Returns:
         The best model of the stage, loaded from its folder.
     """
-    folder = Path(args.output_dir)
+    folder = Path(str(args.output_dir))
     if is_finished(folder):
         logger.warning(f"Stage {args.stage} is finished already; taking its model from {folder}.")
         return EchoMENModel.from_pretrained(folder)
