@@ -9,6 +9,7 @@ Not a medical device: the numbers are for research.
 import argparse
 import csv
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", help="Where to run, such as cpu or cuda:0; an accelerator if there is one.")
     args = parser.parse_args(arguments)
 
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     files = find_videos(args.paths)
     predictor = Predictor(args.model, protocol=args.protocol, device=args.device)
     rows = []

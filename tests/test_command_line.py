@@ -21,7 +21,7 @@ def test_status_is_that_of_main(returned, status):
     assert caught.value.code == status
 
 
-@pytest.mark.parametrize("error", [ValueError("EF is 155"), FileNotFoundError("no folder"), TypeError("a stream")])
+@pytest.mark.parametrize("error", [ValueError("EF is 155"), FileNotFoundError("no folder"), FloatingPointError("nan")])
 def test_mistake_of_a_user_is_one_message(error, capsys, monkeypatch):
     monkeypatch.delenv(TRACEBACK_VARIABLE, raising=False)
     with pytest.raises(SystemExit) as caught:

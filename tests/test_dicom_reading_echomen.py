@@ -135,6 +135,18 @@ class TestGrayLevels:
         video = read_dicom(save(dataset, tmp_path / "a.dcm"), **WHOLE_IMAGE)
         np.testing.assert_allclose(video.frames[0, 0, :5].astype(int), [0, 0, 128, 255, 255], atol=1)
 
+    def test_half_a_window_is_no_window(self, tmp_path: Path) -> None:
+        frames = np.tile(np.array([0, 32768, 65535], np.uint16), (2, 4, 4))
+        path = save(make_dataset(frames, WindowWidth=1000), tmp_path / "a.dcm")
+        np.testing.assert_array_equal(read_dicom(path, **WHOLE_IMAGE).frames[0, 0, :3], [0, 128, 255])
+
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+    def test_rescaling_that_leaves_one_grey_level_is_refused(self, tmp_path: Path) -> None:
+        frames = np.tile(np.array([0, 500, 1000], np.uint16), (2, 4, 4))
+        window = {"WindowCenter": 1000, "WindowWidth": 1000, "RescaleSlope": 0, "RescaleIntercept": 0}
+        with pytest.raises(VideoReadError, match=r"a\.dcm: maps every value to one grey level"):
+            read_dicom(save(make_dataset(frames, **window), tmp_path / "a.dcm"), **WHOLE_IMAGE)
+
     def test_eight_bits_are_taken_as_stored_whatever_the_window(
         self, tmp_path: Path, noise: NDArray[np.uint8]
     ) -> None:
@@ -212,6 +224,24 @@ class TestCompression:
         assert video.frames.shape == (10, 32, 32)
         np.testing.assert_allclose(video.frames[:, :, :12].astype(int), frames[:, :, 8:20], atol=2)
         np.testing.assert_array_equal(read_dicom(path, [4], margin=0.0).frames[0], video.frames[4])
+
+    def test_offset_table_before_a_stream_is_no_part_of_it(
+        self, tmp_path: Path, write_video: Callable[..., Path], ramp: Callable[..., NDArray[np.uint8]]
+    ) -> None:
+        stream = write_video(
+            tmp_path / "stream.h264", ramp(10), codec="libx264", pix_fmt="yuv420p", container="h264", crf="4"
+        )
+        dataset = make_dataset(np.stack([ramp(10)] * 3, axis=-1), "YBR_PARTIAL_420", FrameTime="10")
+        dataset.file_meta.TransferSyntaxUID = uid.MPEG4HP41
+        decoded = []
+        for has_offsets in (False, True):
+            dataset.PixelData = encapsulate([stream.read_bytes()], has_bot=has_offsets)
+            dataset["PixelData"].is_undefined_length = True
+            decoded.append(read_dicom(save(dataset, tmp_path / "a.dcm"), margin=0.0).frames)
+        np.testing.assert_array_equal(decoded[0], decoded[1])
+        dataset.Rows = 64
+        with pytest.raises(VideoReadError, match=r"a stream of \(32, 48\) pixels where its header says \(64, 48\)"):
+            read_dicom(save(dataset, tmp_path / "b.dcm"))
 
     def test_unsupported_transfer_syntax_is_named(self, tmp_path: Path, noise: NDArray[np.uint8]) -> None:
         dataset = make_dataset(noise)
@@ -312,6 +342,7 @@ class TestFrameRate:
             ({"CineRate": "30", "RecommendedDisplayFrameRate": "15"}, 30),
             ({"RecommendedDisplayFrameRate": "15"}, 15),
             ({"FrameTime": "0", "CineRate": "30"}, 30),
+            ({"FrameTime": "0.033", "CineRate": "30"}, 30),
         ],
     )
     def test_time_between_frames_comes_before_display_rates(

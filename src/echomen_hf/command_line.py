@@ -19,15 +19,16 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
 
     Args:
         main: Function that returns the exit status, or nothing for 0. Its `ValueError`, `TypeError` and `OSError`,
-            with which this package reports bad input, end the script with status 2 and their message; any other error
-            is a defect and keeps its traceback.
+            with which this package reports bad input, and `FloatingPointError`, with which it reports a loss that is
+            not finite, end the script with status 2 and their message; any other error is a defect and keeps its
+            traceback.
     """
     try:
         status = main() or 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
-    except (OSError, TypeError, ValueError) as error:
+    except (FloatingPointError, OSError, TypeError, ValueError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         print(f"error: {error}\n(set {TRACEBACK_VARIABLE}=1 to see where it was raised)", file=sys.stderr)

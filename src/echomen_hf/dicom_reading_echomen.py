@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector
-from .video_reading_echomen import DEFAULT_FPS, EchoVideo, VideoInfo, decode_container, usable_fps
+from .video_reading_echomen import DEFAULT_FPS, FPS_RANGE, EchoVideo, VideoInfo, decode_container, usable_fps
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, resolve_source
 
 
@@ -21,7 +21,7 @@ try:
     import pydicom
     from pydicom import uid
     from pydicom.dataset import Dataset
-    from pydicom.encaps import generate_fragments
+    from pydicom.encaps import generate_fragments, parse_basic_offsets
     from pydicom.pixels import apply_color_lut, apply_rescale, apply_windowing, get_decoder
 except ImportError:
     pydicom = None
@@ -210,8 +210,16 @@ def read_dicom(
     box = _crop_box(dataset, rows, columns, resolved.name, crop_region, margin, square)
     fps = _frame_rate(dataset, resolved.name, default_fps)
     if dataset.file_meta.TransferSyntaxUID in uid.MPEGTransferSyntaxes:
-        stream = ResolvedSource(resolved.name, io.BytesIO(b"".join(generate_fragments(dataset.PixelData))))
+        encapsulated = io.BytesIO(dataset.PixelData)
+        parse_basic_offsets(encapsulated)  # the table before the first fragment is no part of the stream
+        stream = ResolvedSource(resolved.name, io.BytesIO(b"".join(generate_fragments(encapsulated))))
         video = decode_container(stream, indices, fps, allow_truncated=allow_truncated, max_bytes=max_bytes)
+        if video.frames.shape[1:] != (rows, columns):
+            raise VideoReadError.about(
+                resolved.name,
+                f"holds a stream of {video.frames.shape[1:]} pixels where its header says {(rows, columns)}",
+                "export it again",
+            )
         frames = np.ascontiguousarray(video.frames[:, box.top : box.bottom, box.left : box.right])
     else:
         collector = FrameCollector(
@@ -270,7 +278,9 @@ def _frame_rate(dataset: Dataset, name: str, default_fps: float | None) -> float
             frame_time = None
     stated = [_number(dataset, "CineRate"), _number(dataset, "RecommendedDisplayFrameRate")]
     candidates = [1000.0 / frame_time if frame_time else None, *stated]
-    return usable_fps(next((fps for fps in candidates if fps), None), name, default_fps)
+    # A time between frames in seconds instead of milliseconds is common, and hides a rate that is stated rightly.
+    usable = (fps for fps in candidates if fps and FPS_RANGE[0] <= fps <= FPS_RANGE[1])
+    return usable_fps(next(usable, next((fps for fps in candidates if fps), None)), name, default_fps)
 
 
 def _crop_box(
@@ -338,7 +348,7 @@ def _luma(frame: NDArray[Any], dataset: Dataset, pixel: dict[str, Any], name: st
     """Luma on the 0-255 scale; `frame` is (H, W) or (H, W, 3)."""
     kind = pixel["photometric_interpretation"]
     if kind in ("MONOCHROME1", "MONOCHROME2"):
-        gray = _monochrome(frame, dataset, pixel)
+        gray = _monochrome(frame, dataset, pixel, name)
         return 255 - gray if kind == "MONOCHROME1" else gray
     if kind in ("YBR_FULL", "YBR_FULL_422"):
         return _to_eight_bits(frame[..., 0], 0, 2 ** pixel["bits_stored"] - 1)
@@ -354,15 +364,19 @@ def _weighted_rgb(frame: NDArray[Any]) -> NDArray[np.float64]:
     return frame.astype(np.float64) @ np.array([0.299, 0.587, 0.114])  # (H, W, 3) -> (H, W)
 
 
-def _monochrome(frame: NDArray[Any], dataset: Dataset, pixel: dict[str, Any]) -> NDArray[np.uint8]:
+def _monochrome(frame: NDArray[Any], dataset: Dataset, pixel: dict[str, Any], name: str) -> NDArray[np.uint8]:
     bits, signed = pixel["bits_stored"], pixel["pixel_representation"] == 1
     low = -(2 ** (bits - 1)) if signed else 0
-    if bits <= 8 or "WindowWidth" not in dataset or not dataset.WindowWidth:
+    if bits <= 8 or not dataset.get("WindowWidth") or dataset.get("WindowCenter") in (None, ""):
         return _to_eight_bits(frame, low, low + 2**bits - 1)
     windowed = apply_windowing(apply_rescale(frame, dataset), dataset)
     # What the window maps its own ends to depends on bits and rescaling: ask it.
     centre, width = (float(np.atleast_1d(dataset[keyword].value)[0]) for keyword in ("WindowCenter", "WindowWidth"))
     black, white = apply_windowing(np.array([centre - width, centre + width]), dataset)
+    if black == white:
+        raise VideoReadError.about(
+            name, "maps every value to one grey level (RescaleSlope or window)", "export it again without rescaling"
+        )
     return _to_eight_bits(windowed, black, white)
 
 

@@ -54,5 +54,26 @@ def test_configuration_of_another_model(saved):
 
 def test_missing_weights(saved):
     (saved / "model.safetensors").unlink()
-    with pytest.raises(OSError, match="no file named model.safetensors"):
+    with pytest.raises(ValueError, match="no weights .model.safetensors is missing"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("depths", [[1, 2], [2, 1]])
+def test_weights_that_the_file_lacks_are_not_made_up(saved, depths):
+    change_config(saved, depths=depths)
+    with pytest.raises(ValueError, match="entries are missing or unknown, such as encoder"):
+        load_checkpoint(saved)
+
+
+def test_damaged_weights(saved):
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="damaged"):
+        load_checkpoint(saved)
+
+
+def test_video_processor_of_another_model(saved):
+    path = saved / "video_preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "crop_size": {"height": 40, "width": 40}}))
+    with pytest.raises(ValueError, match=r"makes clips of .* \(8, 1, 40, 40\), but the model was trained on"):
         load_checkpoint(saved)

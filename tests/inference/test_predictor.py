@@ -64,12 +64,15 @@ def test_one_frame_has_no_ejection_fraction(saved, tmp_path):
 class TestFindVideos:
     def test_files_and_folders(self, avi, tmp_path):
         (tmp_path / "study" / "series").mkdir(parents=True)
-        names = ["b.avi", "a.MP4", "series/IM0001", "series/c.dcm"]
-        for name in names:
+        for name in ("b.avi", "a.MP4", "series/c.dcm"):
             shutil.copy(avi, tmp_path / "study" / name)
-        (tmp_path / "study" / "report.pdf").write_text("")
+        dicom = pytest.importorskip("pydicom.examples").get_path("ybr_color")
+        for name in ("series/IM0001", "series/1.2.840.113619.2.5", "DICOMDIR"):
+            shutil.copy(dicom, tmp_path / "study" / name)
+        for name in ("report.pdf", "README", ".DS_Store", "empty"):
+            (tmp_path / "study" / name).write_text("" if name == "empty" else "text")
         found = find_videos([tmp_path / "study", tmp_path / "study" / "b.avi", avi])
-        assert [path.name for path in found] == ["a.MP4", "b.avi", "IM0001", "c.dcm", avi.name]
+        assert [path.name for path in found] == ["a.MP4", "b.avi", "1.2.840.113619.2.5", "IM0001", "c.dcm", avi.name]
 
     def test_nothing_there(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="does not exist"):

@@ -6,9 +6,12 @@ import json
 import os
 from pathlib import Path
 
+from safetensors import SafetensorError
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
 from ..configuration_echomen import EchoMENConfig
 from ..modeling_echomen import EchoMENModel
-from ..video_processing_echomen import EchoMENVideoProcessor
+from ..video_processing_echomen import EchoMENVideoProcessor, as_size
 
 
 __all__ = ["load_checkpoint"]
@@ -25,7 +28,8 @@ def load_checkpoint(model: str | Path) -> tuple[EchoMENModel, EchoMENVideoProces
 
     Raises:
         FileNotFoundError: If a folder is named that does not exist.
-        ValueError: If a folder holds no model, another kind of model, or weights that do not fit its configuration.
+        ValueError: If a folder holds no model, another kind of model, or weights or a video processor that do not fit
+            its configuration.
         OSError: If something is missing, or the Hub cannot be reached.
     """
     folder = Path(model)
@@ -34,14 +38,30 @@ def load_checkpoint(model: str | Path) -> tuple[EchoMENModel, EchoMENVideoProces
     elif folder.is_absolute() or str(model).count("/") != 1 or str(model).startswith((".", "~", os.sep)):
         raise FileNotFoundError(f"There is no model folder {model}, and that is no id on the Hub (owner/name) either.")
     try:
-        loaded: EchoMENModel = EchoMENModel.from_pretrained(model)
-    except RuntimeError as error:
+        loaded, report = EchoMENModel.from_pretrained(model, output_loading_info=True)
+    except (RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"The weights in {model} do not fit its config.json, which must be the one that was saved with them: "
-            f"{reason[:300]}"
+            f"The weights in {model} are damaged or do not fit its config.json, which must be the one that was saved "
+            f"with them: {reason[:300]}"
         ) from error
-    return loaded.eval(), EchoMENVideoProcessor.from_pretrained(model)
+    # transformers fills what is missing with random numbers and only warns.
+    strange = sorted({str(key) for kind in ("missing_keys", "unexpected_keys") for key in report[kind]})
+    if strange:
+        raise ValueError(
+            f"The weights in {model} do not fit its config.json, which must be the one that was saved with them: "
+            f"{len(strange)} entries are missing or unknown, such as {', '.join(strange[:3])}."
+        )
+    processor = EchoMENVideoProcessor.from_pretrained(model)
+    config, size = loaded.config, as_size(processor.crop_size)
+    made = (processor.num_frames, processor.num_channels, size.height, size.width)
+    expected = (config.num_frames, config.num_channels, config.image_size, config.image_size)
+    if made != expected:
+        raise ValueError(
+            f"The video processor in {model} makes clips of (frames, channels, height, width) {made}, but the model "
+            f"was trained on {expected}; both files must be those that were saved together."
+        )
+    return loaded.eval(), processor
 
 
 def check_folder(folder: Path) -> None:
@@ -51,7 +71,7 @@ def check_folder(folder: Path) -> None:
         folder: Folder.
 
     Raises:
-        ValueError: If its config.json is missing, broken or of another kind of model.
+        ValueError: If its config.json is missing, broken or of another kind of model, or there are no weights.
     """
     path = folder / "config.json"
     try:
@@ -64,3 +84,7 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"{path} is not a JSON object: {error}") from error
     if model_type != EchoMENConfig.model_type:
         raise ValueError(f"{folder} holds a model of type {model_type!r} and not {EchoMENConfig.model_type!r}.")
+    if not any((folder / name).is_file() for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+        raise ValueError(
+            f"{folder} holds a configuration but no weights ({SAFE_WEIGHTS_NAME} is missing); copy the folder again."
+        )

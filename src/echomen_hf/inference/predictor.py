@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
+from ..dicom_reading_echomen import is_dicom
 from ..evaluation.protocol import VideoPrediction, predict_video
 from ..modeling_echomen import EchoMENModel
 from ..video_processing_echomen import EchoMENVideoProcessor
@@ -89,7 +90,7 @@ class Predictor:
         for path in map(Path, paths):
             try:
                 yield path, self(path)
-            except (VideoReadError, OSError) as error:
+            except Exception as error:
                 yield path, error
 
 
@@ -97,8 +98,7 @@ def find_videos(paths: Iterable[str | Path]) -> list[Path]:
     """List the files meant by a mixture of files and folders.
 
     Args:
-        paths: Files, taken as they are, and folders, searched with all their subfolders for `VIDEO_SUFFIXES` and for
-            files without an ending, as DICOM exports have them.
+        paths: Files, taken as they are, and folders, searched with all their subfolders, see `looks_like_video`.
 
     Returns:
         Files, each once, those of a folder in alphabetical order.
@@ -109,11 +109,7 @@ def find_videos(paths: Iterable[str | Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            inside = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.is_file() and (file.suffix.lower() in VIDEO_SUFFIXES or not file.suffix)
-            ]
+            inside = [file for file in sorted(path.rglob("*")) if file.is_file() and looks_like_video(file)]
             if not inside:
                 raise FileNotFoundError(f"{path} holds no video; looked for {', '.join(VIDEO_SUFFIXES)}.")
             found.update(dict.fromkeys(inside))
@@ -122,3 +118,23 @@ def find_videos(paths: Iterable[str | Path]) -> list[Path]:
         else:
             raise FileNotFoundError(f"{path} does not exist.")
     return list(found)
+
+
+def looks_like_video(file: Path) -> bool:
+    """Tell whether a file of a folder is to be predicted.
+
+    Args:
+        file: File.
+
+    Returns:
+        True for the endings of `VIDEO_SUFFIXES` and for DICOM of any name, since exports name files by number or UID;
+        False for hidden files and for DICOMDIR, the table of contents of an export.
+    """
+    if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
+        return False
+    if file.suffix.lower() in VIDEO_SUFFIXES:
+        return True
+    try:
+        return is_dicom(file)
+    except (VideoReadError, OSError):
+        return False

@@ -226,6 +226,11 @@ class EchoMENTrainingArguments(TrainingArguments):
         """Numbers of the stages to run, in order."""
         return (1, 2) if self.stage == "both" else (int(self.stage),)
 
+    @property
+    def chosen_metric(self) -> str | None:
+        """Metric that the user chose to select epochs by; `None` leaves the choice to each stage."""
+        return None if self._chooses_metric else self.metric_for_best_model
+
     def for_stage(self, stage: int, output_dir: str) -> EchoMENTrainingArguments:
         """Make the arguments of one stage.
 

@@ -44,9 +44,13 @@ COMPARED_ARGUMENTS = frozenset(
         "adam_epsilon",
         "bf16",
         "data_seed",
+        "dataloader_drop_last",
+        "eval_steps",
+        "eval_strategy",
         "fp16",
         "gradient_accumulation_steps",
         "learning_rate",
+        "load_best_model_at_end",
         "lr_scheduler_kwargs",
         "lr_scheduler_type",
         "max_grad_norm",
@@ -54,8 +58,12 @@ COMPARED_ARGUMENTS = frozenset(
         "num_train_epochs",
         "optim",
         "optim_args",
+        "optim_target_modules",
         "per_device_train_batch_size",
+        "save_steps",
+        "save_strategy",
         "seed",
+        "train_sampling_strategy",
         "warmup_steps",
         "weight_decay",
     }
@@ -103,7 +111,13 @@ def fit(
         )
         for stage in args.stages
     }
-    description = {**(run_description or {}), "crop_padding": crop_padding, "eval_protocol": evaluation.protocol}
+    description = {
+        **(run_description or {}),
+        "crop_padding": crop_padding,
+        "eval_protocol": evaluation.protocol,
+        "metric_for_best_model": args.chosen_metric,
+        "num_processes": args.world_size,
+    }
     claim_output_dir(output_dir, model, processor, args, description)
     warn_about_labels(training[args.stages[0]].ejection_fractions, evaluation.labels.tolist())
     if args.stages == (2,) and is_finished(output_dir / "stage1"):
