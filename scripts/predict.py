@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
+from transformers.utils import logging
 
 from echomen_hf import Predictor
 from echomen_hf.command_line import run_script
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", help="Where to run, such as cpu or cuda:0; an accelerator if there is one.")
     args = parser.parse_args(arguments)
 
+    logging.disable_progress_bar()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     files = find_videos(args.paths)
     predictor = Predictor(args.model, protocol=args.protocol, device=args.device)
