@@ -122,16 +122,12 @@ class EjectionFractionPipeline(Pipeline):
             spread = np.nan_to_num(experts) - (weights * np.nan_to_num(experts)).sum(axis=1, keepdims=True)
             variance += float((weights * spread**2).sum(axis=1).mean())
         starts = model_outputs["starts"].cpu().tolist()
-        consulted = ~np.isnan(experts)
-        counts = consulted.sum(axis=0)
-        total = np.where(consulted, experts, 0.0).sum(axis=0)
-        means = np.divide(total, counts, out=np.full(total.shape, np.nan), where=counts > 0)
         return {
             "ejection_fraction": mean,
             "category": heart_failure_category(mean),
             "category_probabilities": category_probabilities(mean, variance**0.5),
             "standard_deviation": variance**0.5,
-            "experts": means.tolist(),
+            "experts": average_experts(experts).tolist(),
             "weights": weights.mean(axis=0).tolist(),
             "clips": [{"start": start, "ejection_fraction": float(ef)} for start, ef in zip(starts, clips)],
         }
@@ -147,4 +143,18 @@ class EjectionFractionPipeline(Pipeline):
         self.video_processor.save_pretrained(save_directory)
 
 
-__all__ = ["EjectionFractionPipeline"]
+def average_experts(expert_predictions: np.ndarray) -> np.ndarray:
+    """Average every expert over the clips that consulted it.
+
+    Args:
+        expert_predictions: EF in percent, NaN where routing left an expert out, shape (clips, M).
+
+    Returns:
+        Mean EF of every expert in percent, NaN for one that no clip consulted, shape (M,).
+    """
+    total = np.nansum(expert_predictions, axis=0)
+    counts = (~np.isnan(expert_predictions)).sum(axis=0)
+    return np.divide(total, counts, out=np.full(total.shape, np.nan), where=counts > 0)
+
+
+__all__ = ["EjectionFractionPipeline", "average_experts"]

@@ -17,6 +17,7 @@ from ..data.clip_dataset import EvaluationClips
 from ..data.collation import collate_clips
 from ..label_distribution import heart_failure_category
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
+from ..pipeline_echomen import average_experts
 from ..video_processing_echomen import EchoMENVideoProcessor
 from ..video_reading_echomen import EchoVideo
 
@@ -148,17 +149,12 @@ def _average(
     predictions = []
     for position, name in enumerate(names):
         mine = video_index == position
-        # An expert that routing left out of one clip is still averaged over the clips that consulted it.
-        consulted = ~np.isnan(clips["expert_predictions"][mine])
-        total = np.nansum(clips["expert_predictions"][mine], axis=0)
-        counts = consulted.sum(axis=0)
-        experts = np.divide(total, counts, out=np.full(total.shape, np.nan), where=counts > 0)
         predictions.append(
             VideoPrediction(
                 file_name=name,
                 ejection_fraction=float(clips["ejection_fraction"][mine].mean()),
                 regression=float(clips["regression"][mine].mean()),
-                expert_predictions=experts,
+                expert_predictions=average_experts(clips["expert_predictions"][mine]),
                 expert_weights=clips["expert_weights"][mine].mean(axis=0),
                 clip_ejection_fractions=clips["ejection_fraction"][mine],
             )

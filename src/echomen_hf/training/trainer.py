@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from ..data.clip_dataset import EvaluationClips, TrainingClips
 from ..data.collation import collate_clips
 from ..label_distribution import ExpertWeightTable
 from ..losses import LDWSupConLoss, ReweightedRegressionLoss
-from ..metrics import ef_regression_metrics
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
 from .arguments import EchoMENTrainingArguments
 from .gather import gather_with_gradient
+from .per_video_metrics import per_video_metrics
 
 
 __all__ = ["EchoMENTrainer"]
@@ -374,27 +373,6 @@ def labels_of(dataset: Any) -> list[float] | None:
     if isinstance(dataset, (list, tuple)):
         return [float(item["labels"]) for item in dataset]
     return None
-
-
-def per_video_metrics(dataset: EvaluationClips) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Make a function that averages the clips of each video and measures the errors of the videos.
-
-    Args:
-        dataset: Evaluation clips, in the order in which predictions will come.
-
-    Returns:
-        Function for `compute_metrics`, whose values include `mse`, `mae` and `balanced_mae`.
-    """
-    video_index, labels = dataset.video_index, dataset.labels
-
-    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        clips = np.asarray(prediction.predictions, dtype=np.float64).reshape(-1)
-        videos = np.bincount(video_index, weights=clips) / np.bincount(video_index)
-        metrics = ef_regression_metrics(videos, labels)
-        kept = {name: value for name, value in metrics.items() if name.startswith(("mae", "balanced_mae"))}
-        return {"mse": metrics["rmse"] ** 2, **{name: v for name, v in kept.items() if not math.isnan(v)}}
-
-    return compute_metrics
 
 
 def squared_error(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
