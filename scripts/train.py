@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor, load_echonet_dynamic
 from echomen_hf.command_line import run_script
-from echomen_hf.data import pixel_statistics, raise_for_problems, validate_videos
+from echomen_hf.data import FrameCache, pixel_statistics, raise_for_problems, validate_videos
 from echomen_hf.data.echonet_layout import FILE_LIST_NAME
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.recipes import parse_recipe
@@ -66,7 +66,12 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             model = EchoMENModel(config)
         processor = EchoMENVideoProcessor.for_model(config)
-        mean, std = pixel_statistics(train, processor, data_args.statistics_videos, args.seed)
+    frames = None
+    if data_args.frame_cache is not None:
+        with args.main_process_first(desc="caching frames"):
+            frames = FrameCache.build(data_args.frame_cache, [*train, *val], processor)
+    if model_args.model is None:
+        mean, std = pixel_statistics(train, processor, data_args.statistics_videos, args.seed, frames)
         processor.image_mean, processor.image_std = [mean], [std]
         print(f"Pixels of the training split: mean {mean:.2f}, standard deviation {std:.2f}", flush=True)
 
@@ -78,6 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         args,
         crop_padding=data_args.crop_padding,
         eval_protocol=data_args.eval_protocol,
+        frames=frames,
         run_description={
             # Content and not location: a run may continue where its data were moved to.
             "file_list_sha256": hashlib.sha256((Path(data_args.data_dir) / FILE_LIST_NAME).read_bytes()).hexdigest(),

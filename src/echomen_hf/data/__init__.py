@@ -3,6 +3,7 @@
 from .clip_dataset import EvaluationClips, TrainingClips
 from .collation import collate_clips
 from .echonet_dynamic import EchoNetFormatError, load_echonet_dynamic
+from .frame_cache import FrameCache
 from .pixel_statistics import pixel_statistics
 from .provenance import is_synthetic
 from .validation import VideoProblem, VideoValidationError, raise_for_problems, validate_videos
@@ -11,6 +12,7 @@ from .validation import VideoProblem, VideoValidationError, raise_for_problems, 
 __all__ = [
     "EchoNetFormatError",
     "EvaluationClips",
+    "FrameCache",
     "TrainingClips",
     "VideoProblem",
     "VideoValidationError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -11,13 +11,30 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ..clip_sampling_echomen import clip_indices, protocol_starts, random_start
-from ..video_reading_echomen import EchoVideo, probe_video, read_video
+from ..video_processing_echomen import pad_with_zeros
+from ..video_reading_echomen import probe_video
+from .decoded_frames import DecodedFrames
 
 
 if TYPE_CHECKING:
     from ..video_processing_echomen import EchoMENVideoProcessor
 
-__all__ = ["EvaluationClips", "TrainingClips", "random_crop"]
+__all__ = ["EvaluationClips", "FrameSource", "TrainingClips", "random_crop"]
+
+
+class FrameSource(Protocol):
+    """Where the frames of a video come from: its file (`DecodedFrames`) or a cache (`FrameCache`)."""
+
+    def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """Read frames of one video, resized and cropped.
+
+        Args:
+            row: Row as `load_echonet_dynamic` gives it.
+            indices: Frames to read, ascending, shape (K,); all without.
+
+        Returns:
+            Frames, uint8, shape (K, height, width).
+        """
 
 
 class TrainingClips(Dataset):
@@ -32,6 +49,7 @@ class TrainingClips(Dataset):
         num_views: Independent crops of each clip.
         crop_padding: Zero pixels added on every side before a window of the original size is cut out.
         seed: Seed of all draws.
+        frames: Where frames come from; the videos' files without.
     """
 
     def __init__(
@@ -41,6 +59,7 @@ class TrainingClips(Dataset):
         num_views: int = 1,
         crop_padding: int = 12,
         seed: int = 0,
+        frames: FrameSource | None = None,
     ) -> None:
         if not hasattr(videos, "__len__"):
             raise TypeError(
@@ -56,6 +75,7 @@ class TrainingClips(Dataset):
         self.num_views = num_views
         self.crop_padding = crop_padding
         self.seed = seed
+        self.frames = frames if frames is not None else DecodedFrames(processor)
         # Shared memory, so that loader processes which outlive an epoch see the next one.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -90,7 +110,8 @@ class TrainingClips(Dataset):
         num_frames, fps = video_length_and_rate(row)
         spec = self.processor.clip_spec
         indices = clip_indices(random_start(num_frames, fps, spec, generator), num_frames, fps, spec)
-        clip = read_clip(row, indices, self.processor)
+        present = indices[indices >= 0]
+        clip = make_clip(self.frames.read(row, present), self.processor)
         views = [random_crop(clip, self.crop_padding, generator) for _ in range(self.num_views)]
         return {
             "pixel_values": views[0] if self.num_views == 1 else torch.stack(views),
@@ -105,22 +126,27 @@ class EvaluationClips(Dataset):
         videos: Rows as `load_echonet_dynamic` gives them.
         processor: Video processor.
         protocol: Test protocol, see `protocol_starts`.
+        frames: Where frames come from; the videos' files without.
     """
 
     def __init__(
-        self, videos: Sequence[dict[str, Any]], processor: EchoMENVideoProcessor, protocol: str = "windows"
+        self,
+        videos: Sequence[dict[str, Any]],
+        processor: EchoMENVideoProcessor,
+        protocol: str = "windows",
+        frames: FrameSource | None = None,
     ) -> None:
         if len(videos) == 0:
             raise ValueError("The evaluation split holds no video; check the Split column of FileList.csv.")
         self.videos = videos
         self.processor = processor
         self.protocol = protocol
-        self._clips = [
-            (position, int(start))
-            for position, row in enumerate(videos)
-            for start in protocol_starts(protocol, *video_length_and_rate(row), processor.clip_spec)
+        self.frames = frames if frames is not None else DecodedFrames(processor)
+        self._starts = [
+            protocol_starts(protocol, *video_length_and_rate(row), processor.clip_spec).tolist() for row in videos
         ]
-        self._last_read: tuple[int, EchoVideo] | None = None
+        self._clips = [(position, start) for position, starts in enumerate(self._starts) for start in starts]
+        self._last_read: tuple[int, NDArray[np.int64], NDArray[np.uint8]] | None = None
 
     @property
     def video_index(self) -> NDArray[np.int64]:
@@ -131,6 +157,12 @@ class EvaluationClips(Dataset):
     def labels(self) -> NDArray[np.float64]:
         """EF of every video in percent, shape (videos,)."""
         return np.array(ejection_fractions(self.videos), dtype=np.float64)
+
+    @property
+    def file_names(self) -> list[str]:
+        """Name of every video."""
+        videos: Any = self.videos
+        return list(videos["file_name"] if hasattr(videos, "column_names") else [row["file_name"] for row in videos])
 
     def __len__(self) -> int:
         """Count the clips of all videos."""
@@ -147,13 +179,17 @@ class EvaluationClips(Dataset):
         """
         position, start = self._clips[index]
         row = self.videos[position]
-        # Clips of one video follow each other; reading it once is enough for all of them.
+        # Clips of one video follow each other, and share frames; reading it once is enough for all of them.
         if self._last_read is None or self._last_read[0] != position:
-            self._last_read = (position, read_video(row["video"]))
-        return {
-            "pixel_values": self.processor.make_clips(self._last_read[1], [start])[0],
-            "labels": float(row["ejection_fraction"]),
-        }
+            needed = np.unique(np.concatenate([self._frames_of(row, other) for other in self._starts[position]]))
+            self._last_read = (position, needed, self.frames.read(row, needed))
+        _, needed, frames = self._last_read
+        clip = frames[np.searchsorted(needed, self._frames_of(row, start))]
+        return {"pixel_values": make_clip(clip, self.processor), "labels": float(row["ejection_fraction"])}
+
+    def _frames_of(self, row: dict[str, Any], start: int) -> NDArray[np.int64]:
+        indices = clip_indices(start, *video_length_and_rate(row), self.processor.clip_spec)
+        return indices[indices >= 0]
 
 
 def ejection_fractions(videos: Any) -> list[float]:
@@ -185,23 +221,17 @@ def video_length_and_rate(row: dict[str, Any]) -> tuple[int, float]:
     return int(num_frames), float(fps)
 
 
-def read_clip(row: dict[str, Any], indices: NDArray[np.int64], processor: EchoMENVideoProcessor) -> torch.Tensor:
-    """Read the frames of one clip and prepare them, decoding no more of the video than it needs.
+def make_clip(frames: NDArray[np.uint8], processor: EchoMENVideoProcessor) -> torch.Tensor:
+    """Normalise the frames of one clip.
 
     Args:
-        row: Row as `load_echonet_dynamic` gives it.
-        indices: Source frame of each frame of the clip, -1 past the end of the video, shape (T,).
+        frames: Frames of the clip that the video has, resized, uint8, shape (K, H, W).
         processor: Video processor.
 
     Returns:
         Normalised clip, float32, (T, C, H, W); frames past the end are zero.
     """
-    present = indices >= 0
-    video = read_video(row["video"], indices=indices[present].tolist())
-    prepared = processor.normalize_frames(processor.resize_frames(video.frames))
-    clip = prepared.new_zeros(len(indices), *prepared.shape[1:])
-    clip[: int(present.sum())] = prepared
-    return clip
+    return pad_with_zeros(processor.normalize_frames(torch.from_numpy(frames)), processor.num_frames)
 
 
 def random_crop(clip: torch.Tensor, padding: int, generator: np.random.Generator) -> torch.Tensor:

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..video_reading_echomen import read_video
+from .decoded_frames import DecodedFrames
 
 
 if TYPE_CHECKING:
     from ..video_processing_echomen import EchoMENVideoProcessor
+    from .clip_dataset import FrameSource
 
 __all__ = ["pixel_statistics"]
 
 
 def pixel_statistics(
-    videos: Sequence[dict[str, Any]], processor: EchoMENVideoProcessor, num_videos: int = 128, seed: int = 0
+    videos: Sequence[dict[str, Any]],
+    processor: EchoMENVideoProcessor,
+    num_videos: int = 128,
+    seed: int = 0,
+    frames: FrameSource | None = None,
 ) -> tuple[float, float]:
     """Measure the mean and standard deviation that normalise a training set.
 
@@ -26,16 +31,17 @@ def pixel_statistics(
         processor: Video processor whose resizing and cropping are applied first.
         num_videos: Number of videos measured, drawn without replacement; all if there are fewer.
         seed: Seed of the draw.
+        frames: Where frames come from; the videos' files without.
 
     Returns:
         Mean and standard deviation over all pixels of these videos, on the 0-255 scale.
     """
+    frames = frames if frames is not None else DecodedFrames(processor)
     chosen = np.random.default_rng(seed).permutation(len(videos))[:num_videos]
     count, total, total_squared = 0, 0, 0
     for index in sorted(chosen.tolist()):
-        frames = processor.resize_frames(read_video(videos[index]["video"]).frames).numpy()
         # Sums of integers are exact, so that neither order nor number of videos costs precision.
-        histogram = np.bincount(frames.ravel(), minlength=256)
+        histogram = np.bincount(frames.read(videos[index]).ravel(), minlength=256)
         levels = np.arange(256)
         count += int(histogram.sum())
         total += int((histogram * levels).sum())

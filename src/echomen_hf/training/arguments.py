@@ -37,6 +37,7 @@ class DataArguments:
         crop_padding: Largest random shift of a training clip in pixels of the model's input.
         eval_protocol: Clips per video on VAL, see `protocol_starts`.
         statistics_videos: Training videos from which the mean and standard deviation of pixels are measured.
+        frame_cache: Folder for decoded frames (22 GB for EchoNet-Dynamic at 112 pixels); unset decodes every epoch.
     """
 
     data_dir: str = field(metadata={"help": "Folder with FileList.csv and Videos/ in EchoNet-Dynamic's layout."})
@@ -48,6 +49,9 @@ class DataArguments:
     crop_padding: int = field(default=12, metadata={"help": "Largest random shift of a training clip in pixels."})
     eval_protocol: str = field(default="center", metadata={"help": "Clips per video on VAL during training."})
     statistics_videos: int = field(default=128, metadata={"help": "Videos that the pixel statistics come from."})
+    frame_cache: str | None = field(
+        default=None, metadata={"help": "Folder for decoded frames; unset decodes videos in every epoch."}
+    )
 
 
 @dataclass
@@ -107,6 +111,9 @@ class EchoMENTrainingArguments(TrainingArguments):
         channels_last: Lay activations out channels last, which convolutions on CPUs (and tensor cores) prefer. Sums
             are then taken in another order, so results differ in the last digits.
         early_stopping_patience: Epochs without improvement on VAL after which a stage ends; unset runs to the end.
+        stage2_embedding_draws: Random clips per video whose embeddings are computed once, before stage 2, for its
+            epochs to show in turn; with as many draws as epochs the training is that on videos. 0 runs every clip
+            through the fixed encoder when it is needed.
         stage2_num_train_epochs: Epochs of stage 2.
         stage2_learning_rate: Learning rate of stage 2.
         stage2_optim: Optimiser of stage 2.
@@ -176,6 +183,9 @@ class EchoMENTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Epochs without improvement on VAL before a stage ends."}
     )
 
+    stage2_embedding_draws: int = field(
+        default=0, metadata={"help": "Clips per video that stage 2 embeds once and trains on; 0: encode every epoch."}
+    )
     stage2_num_train_epochs: float | None = field(default=20, metadata={"help": "Epochs of stage 2."})
     stage2_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of stage 2."})
     stage2_optim: str | None = field(default=None, metadata={"help": "Optimiser of stage 2."})
@@ -211,7 +221,14 @@ class EchoMENTrainingArguments(TrainingArguments):
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
-        for name in ("contrastive_weight", "positive_bin_width", "label_distance_scale", "lr_decay_epochs"):
+        not_negative = (
+            "contrastive_weight",
+            "label_distance_scale",
+            "lr_decay_epochs",
+            "positive_bin_width",
+            "stage2_embedding_draws",
+        )
+        for name in not_negative:
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
@@ -242,14 +259,24 @@ class EchoMENTrainingArguments(TrainingArguments):
             A copy with that stage's values under the ordinary names.
         """
         changes: dict[str, Any] = {"stage": str(stage), "output_dir": output_dir}
+        if self.run_name is not None:
+            changes["run_name"] = f"{self.run_name}-stage{stage}"  # a tracker would append one stage to the other
         if stage == 2:
             given = {name: getattr(self, own) for name, own in STAGE_2_FIELDS.items()}
             changes.update({name: value for name, value in given.items() if value is not None})
             if "optim" in changes and "optim_args" not in changes:
                 changes["optim_args"] = None
-        return self._replace(**changes)
+        return self.replace(**changes)
 
-    def _replace(self, **changes: Any) -> EchoMENTrainingArguments:
+    def replace(self, **changes: Any) -> EchoMENTrainingArguments:
+        """Copy the arguments with some of them changed.
+
+        Args:
+            changes: New values by name.
+
+        Returns:
+            The copy; fields that are derived from others are derived anew.
+        """
         # dataclasses.replace cannot be used: fields that are derived from others would come back as if given.
         clone = copy.copy(self)
         for name, value in changes.items():

@@ -10,16 +10,19 @@ from transformers import EvalPrediction
 
 from ..data.clip_dataset import EvaluationClips
 from ..metrics import ef_regression_metrics
+from .embedding_cache import EvaluationEmbeddings
 
 
 __all__ = ["per_video_metrics"]
 
 
-def per_video_metrics(dataset: EvaluationClips) -> Callable[[EvalPrediction], dict[str, float]]:
+def per_video_metrics(
+    dataset: EvaluationClips | EvaluationEmbeddings,
+) -> Callable[[EvalPrediction], dict[str, float]]:
     """Make a function that averages the clips of each video and measures the errors of the videos.
 
     Args:
-        dataset: Evaluation clips, in the order in which predictions will come.
+        dataset: Evaluation clips or their embeddings, in the order in which predictions will come.
 
     Returns:
         Function for `compute_metrics`, whose values include `mse`, `mae` and `balanced_mae`.

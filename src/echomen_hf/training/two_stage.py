@@ -9,16 +9,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import PreTrainedConfig, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..clip_sampling_echomen import parse_protocol
 from ..configuration_echomen import EchoMENConfig
-from ..data.clip_dataset import EvaluationClips, TrainingClips
+from ..data.clip_dataset import EvaluationClips, FrameSource, TrainingClips
 from ..modeling_echomen import EchoMENModel
 from ..video_processing_echomen import EchoMENVideoProcessor
 from .arguments import EchoMENTrainingArguments
+from .embedding_cache import EvaluationEmbeddings, TrainingEmbeddings, embed_for_stage_2
 from .trainer import EchoMENTrainer
 
 
@@ -31,6 +33,9 @@ RUN_FILE = "run.json"
 
 STAGE_FINISHED_FILE = TRAINER_STATE_NAME
 """Written to a stage's folder as the last thing that the stage does."""
+
+EMBEDDINGS_FOLDER = "embeddings"
+"""Embeddings of clips, in the folder of stage 2."""
 
 # Arguments that decide what a run computes; all others say where, how fast or how loudly. A list of these, and not of
 # the others, since a later version of transformers may add to the others.
@@ -79,6 +84,7 @@ def fit(
     *,
     crop_padding: int = 12,
     eval_protocol: str = "center",
+    frames: FrameSource | None = None,
     run_description: dict[str, Any] | None = None,
 ) -> EchoMENModel:
     """Train the stages one after the other, continuing where an earlier call with the same settings stopped.
@@ -95,6 +101,7 @@ def fit(
         args: Arguments; `args.stage` says which stages run.
         crop_padding: Largest random shift of a training clip in pixels.
         eval_protocol: Clips per video on the validation split, see `protocol_starts`.
+        frames: Where frames come from, such as a `FrameCache` of both splits; the videos' files without.
         run_description: What else makes this run itself (data folder, initial weights); a resumed run must match it.
 
     Returns:
@@ -104,10 +111,10 @@ def fit(
         ValueError: If the output folder holds a run with other settings.
     """
     output_dir = Path(str(args.output_dir))
-    evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol))
+    evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol), frames)
     training = {
         stage: TrainingClips(
-            train_videos, processor, args.num_views if stage == 1 else 1, crop_padding, seed=args.seed + stage
+            train_videos, processor, args.num_views if stage == 1 else 1, crop_padding, args.seed + stage, frames
         )
         for stage in args.stages
     }
@@ -163,8 +170,17 @@ def fit_stage(
         logger.warning(f"Stage {args.stage} continues from {checkpoint}.")
     # What a stage draws must not depend on whether the one before it ran in this process or in an earlier one.
     set_seed(args.seed)
+    training: TrainingClips | TrainingEmbeddings = train_dataset
+    evaluation: EvaluationClips | EvaluationEmbeddings = eval_dataset
+    if args.stage == "2" and args.stage2_embedding_draws:
+        wait = PartialState().wait_for_everyone
+        training, evaluation = embed_for_stage_2(
+            model, train_dataset, eval_dataset, args, folder / EMBEDDINGS_FOLDER, wait
+        )
+        # Reading a row of memory in another process would cost more than it saves.
+        args = args.replace(dataloader_num_workers=0, dataloader_persistent_workers=False)
     trainer = EchoMENTrainer(
-        model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, processing_class=processor
+        model=model, args=args, train_dataset=training, eval_dataset=evaluation, processing_class=processor
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
