@@ -7,6 +7,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import fcntl
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,3 +90,31 @@ def write_video() -> Callable[..., Path]:
 def ramp() -> Callable:
     """Function that makes frames whose grey level tells their number."""
     return gray_ramp
+
+
+@pytest.fixture
+def run_without_package(tmp_path) -> Callable[..., subprocess.CompletedProcess]:
+    """Function that runs a Python program where the package is not importable, as if it had never been installed."""
+
+    def run(program: str, *arguments: object) -> subprocess.CompletedProcess:
+        hide = tmp_path / "hide"
+        hide.mkdir(exist_ok=True)
+        (hide / "sitecustomize.py").write_text(
+            "import sys\n"
+            "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
+            "sys.path[:] = [p for p in sys.path if not p.rstrip('/').endswith('src')]\n"
+        )
+        check = "import importlib.util\nassert importlib.util.find_spec('echomen_hf') is None\n"
+        (tmp_path / "program.py").write_text(check + program)
+        child = subprocess.run(
+            [sys.executable, str(tmp_path / "program.py"), *map(str, arguments)],
+            env={**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(hide)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert child.returncode == 0, child.stderr[-2000:]
+        return child
+
+    return run

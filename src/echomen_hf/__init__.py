@@ -69,6 +69,14 @@ def _register_auto_classes() -> None:
     EchoMENConfig.register_for_auto_class()
     EchoMENModel.register_for_auto_class("AutoModel")
     EchoMENVideoProcessor.register_for_auto_class("AutoVideoProcessor")
+    EchoMENModel.publisher = _publish
+
+
+def _publish(model: EchoMENModel, repo_id: str, **options: Any) -> str:
+    """Publish a model with everything that its run left behind; what that takes is imported only now."""
+    from .hub import push_model
+
+    return push_model(model, repo_id, **options)
 
 
 _register_auto_classes()

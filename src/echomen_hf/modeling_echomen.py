@@ -1,10 +1,10 @@
 """PyTorch EchoMEN model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -232,6 +232,9 @@ class EchoMENModel(EchoMENPreTrainedModel):
     ```
     """
 
+    # Set by the package, and never by the copy of this file that travels with a checkpoint.
+    publisher: ClassVar[Callable[..., str] | None] = None
+
     def __init__(self, config: EchoMENConfig) -> None:
         super().__init__(config)
         self.encoder = R2Plus1DEncoder(config)
@@ -254,6 +257,27 @@ class EchoMENModel(EchoMENPreTrainedModel):
             known = getattr(self.config, "auto_map", None) or {}
             self.config.auto_map = {**known, "AutoModelForVideoClassification": "modeling_echomen.EchoMENModel"}
         super().save_pretrained(save_directory, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Publish the model on the Hub.
+
+        Where the package `echomen_hf` is installed, the video processor, the code of the pipeline, the model card, and
+        the metrics and figures of the folder that the model was loaded from go along, and all of it arrives in one
+        commit; see `echomen_hf.hub.push_model`. Elsewhere, transformers publishes weights, configuration and code.
+
+        Args:
+            repo_id: Id of the repository, such as owner/name.
+            kwargs: Options, such as `private`, `token`, `commit_message` and `tags`.
+
+        Returns:
+            The commit.
+        """
+        publisher = type(self).publisher
+        if publisher is None:
+            return super().push_to_hub(repo_id, **kwargs)
+        tags = kwargs.pop("tags", None) or []
+        tags = [*(self.model_tags or []), *([tags] if isinstance(tags, str) else tags)]
+        return publisher(self, repo_id, tags=tags, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the layer that takes in the pixels."""

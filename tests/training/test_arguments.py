@@ -64,3 +64,30 @@ def test_model_arguments():
 
 def test_data_arguments_scan_headers_by_default():
     assert DataArguments(data_dir="EchoNet-Dynamic").validate_data == "headers"
+
+
+class TestMetricForBestModel:
+    def test_papers_choice_per_stage(self):
+        both = EchoMENTrainingArguments(stage="both")
+        assert both.for_stage(1, "one").metric_for_best_model == "mse"
+        assert both.for_stage(2, "two").metric_for_best_model == "mae"
+        assert both.for_stage(2, "two").greater_is_better is False
+
+    def test_stage_2_may_have_its_own(self):
+        both = EchoMENTrainingArguments(stage="both", stage2_metric_for_best_model="balanced_mae")
+        assert both.for_stage(1, "one").metric_for_best_model == "mse"
+        assert both.for_stage(2, "two").metric_for_best_model == "balanced_mae"
+        assert both.for_stage(2, "two").greater_is_better is False
+        again = both.for_stage(2, "two").replace(dataloader_num_workers=0)
+        assert (again.metric_for_best_model, again.greater_is_better) == ("balanced_mae", False)
+
+    @pytest.mark.parametrize(
+        ("name", "greater"), [("balanced_mae", False), ("eval_mae_hfref", False), ("loss", False), ("r2", True)]
+    )
+    def test_less_error_is_better(self, name, greater):
+        for stage in ("1", "2"):
+            assert EchoMENTrainingArguments(stage=stage, metric_for_best_model=name).greater_is_better is greater
+
+    def test_direction_that_is_given_stays(self):
+        args = EchoMENTrainingArguments(metric_for_best_model="mae", greater_is_better=True)
+        assert args.greater_is_better is True

@@ -9,7 +9,7 @@ from echomen_hf.training.two_stage import fit
 @pytest.fixture
 def stage_2_arguments(make_arguments):
     def make(draws=3, **changes):
-        return make_arguments(stage="2", stage2_embedding_draws=draws, **changes)
+        return make_arguments(stage="2", embedding_draws=draws, **changes)
 
     return make
 
@@ -65,12 +65,12 @@ def test_with_a_draw_per_epoch_the_model_is_that_of_training_on_videos(
             EchoMENModel(tiny_config), tiny_processor, videos["train"], videos["validation"], args, crop_padding=3
         )
 
-    through_encoder, cached = train("videos"), train("embeddings", stage2_embedding_draws=3)
+    through_encoder, cached = train("videos"), train("embeddings", embedding_draws=3)
     start = EchoMENModel.from_pretrained(tmp_path / "videos" / "stage1")
     assert not torch.equal(start.experts[1].weight, through_encoder.experts[1].weight)
     for name, value in through_encoder.state_dict().items():
         torch.testing.assert_close(value, cached.state_dict()[name], rtol=1e-4, atol=1e-5, msg=name)
-    fewer = train("fewer", stage2_embedding_draws=1)
+    fewer = train("fewer", embedding_draws=1)
     assert (fewer.experts[1].weight - cached.experts[1].weight).abs().max() > 1e-4
 
 
@@ -122,8 +122,8 @@ def test_processes_share_the_passes(tiny_model, make_data, stage_2_arguments, tm
 
 
 def test_negative_number_of_draws(make_arguments):
-    with pytest.raises(ValueError, match="`stage2_embedding_draws` must not be negative"):
-        make_arguments(stage2_embedding_draws=-1)
+    with pytest.raises(ValueError, match="`embedding_draws` must not be negative"):
+        make_arguments(embedding_draws=-1)
 
 
 def test_draws_are_shown_in_turn():

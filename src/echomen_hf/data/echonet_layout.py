@@ -46,8 +46,8 @@ _NUMBERS: dict[str, tuple[str, type]] = {
     "FPS": ("fps", float),
 }
 _KNOWN_COLUMNS = {name.lower(): name for name in (*_REQUIRED, *_NUMBERS)}
-_FEATURE_NAMES = {"video", *_REQUIRED.values(), *(field for field, _ in _NUMBERS.values())}
-_ABSENT = ("", "nan", "na", "none", "null")
+FEATURE_NAMES = {"video", *_REQUIRED.values(), *(field for field, _ in _NUMBERS.values())}
+ABSENT = ("", "nan", "na", "none", "null")
 _NAMES_IN_MESSAGE = 5
 
 _HOW_TO_OBTAIN = """\
@@ -278,10 +278,10 @@ def _parse_row(path: Path, line: int, header: list[str], columns: dict[str, int]
     }
     for column, (field, kind) in _NUMBERS.items():
         text = values[columns[column]] if column in columns else ""
-        row[field] = None if text.lower() in _ABSENT else kind(_positive(path, line, column, text))
+        row[field] = None if text.lower() in ABSENT else kind(_positive(path, line, column, text))
     known = set(columns.values())
     extra = {column: values[i] for i, column in enumerate(header) if column and i not in known}
-    clash = sorted(_FEATURE_NAMES & extra.keys())
+    clash = sorted(FEATURE_NAMES & extra.keys())
     if clash:
         raise EchoNetFormatError(f"{path}: the column name {clash[0]!r} is reserved; rename that column.")
     return row | extra

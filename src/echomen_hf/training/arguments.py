@@ -23,7 +23,10 @@ STAGE_2_FIELDS = {
     "per_device_train_batch_size": "stage2_per_device_train_batch_size",
     "lr_scheduler_type": "stage2_lr_scheduler_type",
     "lr_decay_epochs": "stage2_lr_decay_epochs",
+    "metric_for_best_model": "stage2_metric_for_best_model",
 }
+# Metrics on VAL of which less is better, by the beginnings of their names.
+ERROR_METRICS = ("mse", "mae", "balanced_mae")
 
 
 @dataclass
@@ -106,14 +109,14 @@ class EchoMENTrainingArguments(TrainingArguments):
         aggregator_gradients: `detached` keeps the aggregator's loss from changing the experts, `joint` lets it.
         aggregator_learning_rate_factor: Factor on the learning rate of the aggregator in stage 2. A large rate, which
             suits linear experts on few data, lets its softmax settle on one expert before the experts have converged.
+        embedding_draws: Random clips per video whose embeddings are computed once, before stage 2, for its
+            epochs to show in turn; with as many draws as epochs the training is that on videos. 0 runs every clip
+            through the fixed encoder when it is needed.
         lr_decay_epochs: Epochs between two decays of a constant learning rate; 0 never decays it.
         lr_decay_factor: What the learning rate is multiplied by then.
         channels_last: Lay activations out channels last, which convolutions on CPUs (and tensor cores) prefer. Sums
             are then taken in another order, so results differ in the last digits.
         early_stopping_patience: Epochs without improvement on VAL after which a stage ends; unset runs to the end.
-        stage2_embedding_draws: Random clips per video whose embeddings are computed once, before stage 2, for its
-            epochs to show in turn; with as many draws as epochs the training is that on videos. 0 runs every clip
-            through the fixed encoder when it is needed.
         stage2_num_train_epochs: Epochs of stage 2.
         stage2_learning_rate: Learning rate of stage 2.
         stage2_optim: Optimiser of stage 2.
@@ -122,6 +125,8 @@ class EchoMENTrainingArguments(TrainingArguments):
         stage2_per_device_train_batch_size: Batch size per process of stage 2.
         stage2_lr_scheduler_type: Learning rate schedule of stage 2.
         stage2_lr_decay_epochs: Epochs between two decays in stage 2.
+        stage2_metric_for_best_model: Metric on VAL by which stage 2 keeps an epoch, such as `balanced_mae`; unset
+            means `mae`, as in the paper.
     """
 
     # Fields of transformers that differ here, in their defaults or, as the first, in a second name on command lines.
@@ -174,6 +179,9 @@ class EchoMENTrainingArguments(TrainingArguments):
     aggregator_learning_rate_factor: float = field(
         default=1.0, metadata={"help": "Factor on the learning rate of the aggregator."}
     )
+    embedding_draws: int = field(
+        default=0, metadata={"help": "Clips per video that stage 2 embeds once and trains on; 0: encode every epoch."}
+    )
     lr_decay_epochs: float = field(default=10, metadata={"help": "Epochs between two decays; 0: none."})
     lr_decay_factor: float = field(default=0.1, metadata={"help": "Factor of a decay."})
     channels_last: bool = field(
@@ -183,9 +191,6 @@ class EchoMENTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Epochs without improvement on VAL before a stage ends."}
     )
 
-    stage2_embedding_draws: int = field(
-        default=0, metadata={"help": "Clips per video that stage 2 embeds once and trains on; 0: encode every epoch."}
-    )
     stage2_num_train_epochs: float | None = field(default=20, metadata={"help": "Epochs of stage 2."})
     stage2_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of stage 2."})
     stage2_optim: str | None = field(default=None, metadata={"help": "Optimiser of stage 2."})
@@ -194,6 +199,9 @@ class EchoMENTrainingArguments(TrainingArguments):
     stage2_per_device_train_batch_size: int | None = field(default=None, metadata={"help": "Batch size of stage 2."})
     stage2_lr_scheduler_type: str | None = field(default=None, metadata={"help": "Schedule of stage 2."})
     stage2_lr_decay_epochs: float | None = field(default=None, metadata={"help": "Epochs between decays in stage 2."})
+    stage2_metric_for_best_model: str | None = field(
+        default=None, metadata={"help": "Metric on VAL by which stage 2 keeps an epoch; unset: mae."}
+    )
 
     def __post_init__(self) -> None:
         """Fill in what depends on the stage and check the values that transformers does not know."""
@@ -203,10 +211,14 @@ class EchoMENTrainingArguments(TrainingArguments):
         if self.optim_args is None and self.optim == "sgd":
             self.optim_args = "momentum=0.9"
         self.metric_for_best_model: str | None
+        self.greater_is_better: bool | None
         self._chooses_metric = self.metric_for_best_model is None and self.load_best_model_at_end
         if self._chooses_metric:
             # The paper's selection: regression error of stage 1, absolute error of the ensemble in stage 2.
             self.metric_for_best_model = "mae" if self.stage == "2" else "mse"
+        name = (self.metric_for_best_model or "").removeprefix("eval_")
+        if self.greater_is_better is None and name.startswith(ERROR_METRICS):
+            # transformers takes more to be better of anything that is not called a loss.
             self.greater_is_better = False
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False
@@ -223,10 +235,10 @@ class EchoMENTrainingArguments(TrainingArguments):
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
         not_negative = (
             "contrastive_weight",
+            "embedding_draws",
             "label_distance_scale",
             "lr_decay_epochs",
             "positive_bin_width",
-            "stage2_embedding_draws",
         )
         for name in not_negative:
             if getattr(self, name) < 0:
@@ -266,6 +278,8 @@ class EchoMENTrainingArguments(TrainingArguments):
             changes.update({name: value for name, value in given.items() if value is not None})
             if "optim" in changes and "optim_args" not in changes:
                 changes["optim_args"] = None
+            if "metric_for_best_model" in changes:
+                changes["greater_is_better"] = None
         return self.replace(**changes)
 
     def replace(self, **changes: Any) -> EchoMENTrainingArguments:
@@ -281,7 +295,7 @@ class EchoMENTrainingArguments(TrainingArguments):
         clone = copy.copy(self)
         for name, value in changes.items():
             setattr(clone, name, value)
-        if self._chooses_metric:
-            clone.metric_for_best_model = None
+        if self._chooses_metric and "metric_for_best_model" not in changes:
+            clone.metric_for_best_model, clone.greater_is_better = None, None
         clone.__post_init__()
         return clone

@@ -113,7 +113,7 @@ def embed_for_stage_2(
 
     Args:
         model: Model whose encoder is used, in evaluation mode.
-        train_dataset: Training clips; their epochs 0 to `args.stage2_embedding_draws` - 1 are embedded.
+        train_dataset: Training clips; their epochs 0 to `args.embedding_draws` - 1 are embedded.
         eval_dataset: Validation clips.
         args: Arguments of stage 2.
         folder: Folder for the files, seen by all processes.
@@ -125,13 +125,13 @@ def embed_for_stage_2(
     folder.mkdir(parents=True, exist_ok=True)
     made_from = fingerprint(model, train_dataset, eval_dataset, args)
     passes: dict[str, tuple[Dataset, int | None]] = {"validation": (eval_dataset, None)}
-    for draw in range(args.stage2_embedding_draws):
+    for draw in range(args.embedding_draws):
         passes[f"train-{draw:03d}"] = (train_dataset, draw)
     missing = [name for name in passes if read_embeddings(folder / f"{name}.safetensors", made_from) is None]
     for name in missing[args.process_index :: args.world_size]:
-        dataset, draw = passes[name]
-        if draw is not None:
-            train_dataset.set_epoch(draw)
+        dataset, epoch = passes[name]
+        if epoch is not None:
+            train_dataset.set_epoch(epoch)
         save_embeddings(folder / f"{name}.safetensors", embed(model, dataset, args, name), made_from)
     wait_for_everyone()
     found = {name: read_embeddings(folder / f"{name}.safetensors", made_from) for name in passes}
@@ -164,7 +164,7 @@ def embed(model: EchoMENModel, dataset: Dataset, args: EchoMENTrainingArguments,
     """
     model = model.to(args.device).eval()
     if args.channels_last:
-        model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last_3d)
     loader: Any = DataLoader(
         dataset,
         batch_size=args.per_device_eval_batch_size,

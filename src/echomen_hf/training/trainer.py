@@ -10,23 +10,26 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from ..data.clip_dataset import EvaluationClips, TrainingClips
+from ..data.clip_dataset import EvaluationClips
 from ..data.collation import collate_clips
 from ..label_distribution import ExpertWeightTable
 from ..losses import LDWSupConLoss, ReweightedRegressionLoss
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
 from .arguments import EchoMENTrainingArguments
+from .embedding_cache import EvaluationEmbeddings
 from .gather import gather_with_gradient
+from .hub_trainer import HubTrainer
 from .per_video_metrics import per_video_metrics
+from .tracking import EvaluationTracker, only_ejection_fractions
 
 
 __all__ = ["EchoMENTrainer"]
 
 
-class EchoMENTrainer(Trainer):
+class EchoMENTrainer(HubTrainer):
     """Trains one stage of EchoMEN; `args.stage` says which.
 
     Stage 1 trains encoder, projector and regression head by the regression loss plus lambda times the contrastive
@@ -40,8 +43,8 @@ class EchoMENTrainer(Trainer):
         data_collator: Function that makes batches; `collate_clips` without.
         train_dataset: `TrainingClips`, with `args.num_views` views in stage 1 and one in stage 2, or any data set of
             items with `pixel_values` or `embedding` and `labels`.
-        eval_dataset: `EvaluationClips`, whose clips of one video are averaged before metrics are taken, or any data
-            set of such items with `compute_metrics`.
+        eval_dataset: `EvaluationClips` or `EvaluationEmbeddings`, whose clips of one video are averaged before metrics
+            are taken, or any data set of such items with `compute_metrics`.
         positional: Further arguments in the order of the Trainer.
         train_labels: EF in percent of the training set, shape (N,), from which sample weights and label statistics
             come; those of `train_dataset` without.
@@ -62,7 +65,7 @@ class EchoMENTrainer(Trainer):
         args = args if args is not None else EchoMENTrainingArguments()
         if args.stage == "both":
             raise ValueError("A trainer runs one stage: set `stage` to 1 or 2, or call `echomen_hf.training.fit`.")
-        own_metrics = isinstance(eval_dataset, EvaluationClips) or eval_dataset is None
+        own_metrics = isinstance(eval_dataset, (EvaluationClips, EvaluationEmbeddings)) or eval_dataset is None
         if args.metric_for_best_model in ("mse", "mae") and not own_metrics and kwargs.get("compute_metrics") is None:
             raise ValueError(
                 f"The best epoch is chosen by {args.metric_for_best_model!r}, which only `EvaluationClips` give: pass "
@@ -76,6 +79,8 @@ class EchoMENTrainer(Trainer):
         # A loss per batch is a mean, so the Trainer has to divide it by the accumulation steps.
         self.loss_is_scaled_for_ga = False
         self.add_callback(EpochOfDataset())
+        self.tracker = EvaluationTracker(self.callback_handler.callbacks)
+        self.add_callback(self.tracker)
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         self._make_losses(train_labels if train_labels is not None else labels_of(train_dataset))
@@ -130,14 +135,21 @@ class EchoMENTrainer(Trainer):
         """
         self.compute_metrics: Any
         given = self.compute_metrics
-        if given is None and isinstance(dataloader.dataset, EvaluationClips):
+        if given is None and isinstance(dataloader.dataset, (EvaluationClips, EvaluationEmbeddings)):
             self.compute_metrics, prediction_loss_only = per_video_metrics(dataloader.dataset), False
+        has_experts = self.model.config.prediction_head == "experts"
+        self.compute_metrics = self.tracker.catch(
+            self.compute_metrics, dataloader.dataset, metric_key_prefix, has_experts
+        )
         try:
-            return super().evaluation_loop(
+            output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
         finally:
             self.compute_metrics = given
+        if self.tracker.caught is not None:
+            output.metrics.update(self.tracker.caught.mean_weights())
+        return output._replace(predictions=only_ejection_fractions(output.predictions))
 
     def _make_losses(self, train_labels: Any) -> None:
         args, labels = self.args, None
@@ -312,24 +324,29 @@ class EchoMENTrainer(Trainer):
         inputs: dict[str, torch.Tensor],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor | tuple[torch.Tensor, ...] | None, torch.Tensor | None]:
         """Predict one batch of evaluation clips.
 
         Args:
             model: Model.
             inputs: `pixel_values` and `labels`.
             prediction_loss_only: Whether to return the loss alone.
-            ignore_keys: Not used: only the ejection fraction is returned.
+            ignore_keys: Not used: what is returned is always the same.
 
         Returns:
-            Loss, EF predicted in percent (B,), and EF in percent (B,).
+            Loss; EF predicted in percent (B,) with expert predictions (B, M) and weights (B, M); and EF in percent
+            (B,). `evaluation_loop` keeps the experts for trackers and returns the EF alone.
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         if prediction_loss_only:
             return loss.detach(), None, None
-        return loss.detach(), outputs.ejection_fraction.float().detach(), inputs["labels"].detach()
+        predicted = (outputs.ejection_fraction, outputs.expert_predictions, outputs.expert_weights)
+        parts = tuple(part.float().detach() for part in predicted)
+        # A function that someone gave to work on predictions expects no experts.
+        predictions = parts if self.preprocess_logits_for_metrics is None else parts[0]
+        return loss.detach(), predictions, inputs["labels"].detach()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -363,12 +380,12 @@ def labels_of(dataset: Any) -> list[float] | None:
     """Find the labels of a training set without reading its videos.
 
     Args:
-        dataset: `TrainingClips`, or a list of items.
+        dataset: `TrainingClips`, `TrainingEmbeddings`, or a list of items.
 
     Returns:
         EF in percent of every item, or `None` if that would mean to read them.
     """
-    if isinstance(dataset, TrainingClips):
+    if hasattr(dataset, "ejection_fractions"):
         return dataset.ejection_fractions
     if isinstance(dataset, (list, tuple)):
         return [float(item["labels"]) for item in dataset]

@@ -172,7 +172,7 @@ def fit_stage(
     set_seed(args.seed)
     training: TrainingClips | TrainingEmbeddings = train_dataset
     evaluation: EvaluationClips | EvaluationEmbeddings = eval_dataset
-    if args.stage == "2" and args.stage2_embedding_draws:
+    if args.stage == "2" and args.embedding_draws:
         wait = PartialState().wait_for_everyone
         training, evaluation = embed_for_stage_2(
             model, train_dataset, eval_dataset, args, folder / EMBEDDINGS_FOLDER, wait

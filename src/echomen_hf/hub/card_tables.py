@@ -1,0 +1,286 @@
+"""The tables of a model card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..configuration_echomen import EchoMENConfig
+from ..data.echonet_layout import SPLIT_NAMES
+from ..evaluation.report import markdown_table
+from ..heart_failure_category_echomen import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
+from ..label_distribution import category_masks
+from ..training.two_stage import COMPARED_ARGUMENTS
+from .group_errors import MIN_VIDEOS, ColumnErrors
+from .run_record import RunRecord
+
+
+__all__ = [
+    "UNKNOWN",
+    "bias_table",
+    "column_table",
+    "configuration_table",
+    "data_table",
+    "hyperparameter_table",
+    "interval",
+    "list_of_numbers",
+    "metrics_table",
+    "scalar_metrics",
+    "small_categories",
+    "suffix",
+]
+
+UNKNOWN = "unknown"
+
+# Arguments that only one of the stages looks at.
+STAGE_1_ARGUMENTS = frozenset(
+    {
+        "contrastive_temperature",
+        "contrastive_weight",
+        "label_distance",
+        "label_distance_scale",
+        "num_views",
+        "positive_bin_width",
+    }
+)
+STAGE_2_ARGUMENTS = frozenset(
+    {
+        "aggregator_gradients",
+        "aggregator_learning_rate_factor",
+        "embedding_draws",
+        "expert_bin_width",
+        "expert_min_count",
+    }
+)
+
+
+def data_table(record: RunRecord) -> str:
+    """Count the videos of every split and category.
+
+    Args:
+        record: The run.
+
+    Returns:
+        Markdown table.
+    """
+    rows = []
+    for split in dict.fromkeys(SPLIT_NAMES.values()):
+        labels = np.array([row["ejection_fraction"] for row in record.videos if row["split"] == split])
+        if labels.size == 0:
+            continue
+        masks = category_masks(labels)
+        counts = [str(int(masks[category].sum())) for category in HEART_FAILURE_CATEGORIES]
+        rows.append([split, str(labels.size), *counts, f"{labels.mean():.1f}", f"{labels.std():.1f}"])
+    titles = [CATEGORY_TITLES[category] for category in HEART_FAILURE_CATEGORIES]
+    return markdown_table(["Split", "Videos", *titles, "Mean EF (%)", "SD"], rows)
+
+
+def hyperparameter_table(record: RunRecord) -> str:
+    """Lay every argument that decides what a run computes out, stage by stage.
+
+    Args:
+        record: The run.
+
+    Returns:
+        Markdown table; an argument that a stage does not look at has a dash.
+    """
+    names = [name for name in COMPARED_ARGUMENTS if not name.startswith("stage2_")]
+    rows = []
+    for name in sorted([*names, "metric_for_best_model"]):
+        cells = []
+        for stage, foreign in ((1, STAGE_2_ARGUMENTS), (2, STAGE_1_ARGUMENTS)):
+            if name in foreign:
+                cells.append("–")
+            elif stage not in record.stages or name not in record.stages[stage].arguments:
+                cells.append(UNKNOWN)
+            else:
+                cells.append(setting(record.stages[stage].arguments[name]))
+        rows.append([f"`{name}`", *cells])
+    return markdown_table(["Argument", "Stage 1", "Stage 2"], rows)
+
+
+def configuration_table(config: EchoMENConfig) -> str:
+    """Lay every field of the model's configuration out.
+
+    Args:
+        config: Configuration.
+
+    Returns:
+        Markdown table.
+    """
+    names = sorted(name for name in EchoMENConfig.__annotations__ if name != "model_type")
+    return markdown_table(["Field", "Value"], [[f"`{name}`", setting(getattr(config, name))] for name in names])
+
+
+def metrics_table(metrics: dict[str, float]) -> str:
+    """Lay the errors per category out, with their intervals.
+
+    Args:
+        metrics: Metrics of `ef_regression_metrics`.
+
+    Returns:
+        Markdown table.
+    """
+    rows = []
+    for category, title in CATEGORY_TITLES.items():
+        cells = [with_interval(metrics, f"{name}{suffix(category)}") for name in ("mae", "gm", "rmse", "bias")]
+        rows.append([f"{title}{ef_range(category)}", str(int(metrics[f"n{suffix(category)}"])), *cells])
+    return markdown_table(["Category", "Videos", "MAE", "GM", "RMSE", "Bias"], rows)
+
+
+def scalar_metrics(metrics: dict[str, float]) -> list[tuple[str, str]]:
+    """Collect the metrics that are not errors per category.
+
+    Args:
+        metrics: Metrics of `ef_regression_metrics`.
+
+    Returns:
+        Name and value with interval.
+    """
+    names = {"balanced_mae": "Balanced MAE (mean of the three categories)", "r2": "R²"}
+    names |= {f"auroc_ef_below_{cut}": f"AUROC for EF < {cut} %" for cut in (35, 40, 45, 50)}
+    return [(title, with_interval(metrics, key)) for key, title in names.items() if key in metrics]
+
+
+def bias_table(metrics: dict[str, float]) -> str:
+    """Compare the errors of every category with those of all videos.
+
+    Args:
+        metrics: Metrics of `ef_regression_metrics`.
+
+    Returns:
+        Markdown table.
+    """
+    rows = []
+    for category in HEART_FAILURE_CATEGORIES:
+        ratio = metrics[f"mae{suffix(category)}"] / metrics["mae"] if metrics["mae"] else np.nan
+        rows.append(
+            [
+                f"{CATEGORY_TITLES[category]}{ef_range(category)}",
+                str(int(metrics[f"n{suffix(category)}"])),
+                with_interval(metrics, f"mae{suffix(category)}"),
+                with_interval(metrics, f"bias{suffix(category)}"),
+                "–" if np.isnan(ratio) else f"{ratio:.2f}",
+            ]
+        )
+    return markdown_table(["Category", "Videos", "MAE", "Bias", "MAE / MAE of all"], rows)
+
+
+def column_table(entry: ColumnErrors) -> str:
+    """Lay the errors by one column out.
+
+    Args:
+        entry: Errors by group.
+
+    Returns:
+        Markdown table.
+    """
+    rows = []
+    for group, metrics in entry.groups.items():
+        shown = [with_interval(metrics, name) for name in ("mae", "bias")] if "mae" in metrics else ["–", "–"]
+        count = str(int(metrics["n"])) if "mae" in metrics else f"fewer than {MIN_VIDEOS}"
+        rows.append([group, count, *shown])
+    return markdown_table([entry.column, "Videos", "MAE", "Bias"], rows)
+
+
+def small_categories(metrics: dict[str, float]) -> list[str]:
+    """Name the categories that were measured on few videos.
+
+    Args:
+        metrics: Metrics of `ef_regression_metrics`.
+
+    Returns:
+        Titles of the categories with fewer than 30 videos, and their number.
+    """
+    counts = {CATEGORY_TITLES[name]: int(metrics[f"n{suffix(name)}"]) for name in HEART_FAILURE_CATEGORIES}
+    return [f"{title} ({count})" for title, count in counts.items() if count < 30]
+
+
+def suffix(category: str) -> str:
+    """Ending of a category's metric names.
+
+    Args:
+        category: Category, or `all`.
+
+    Returns:
+        Ending, empty for all.
+    """
+    return "" if category == "all" else f"_{category}"
+
+
+def ef_range(category: str) -> str:
+    """Spell the EF interval of a category.
+
+    Args:
+        category: Category, or `all`.
+
+    Returns:
+        Text to put behind its title.
+    """
+    if category == "all":
+        return ""
+    low, high = HEART_FAILURE_CATEGORIES[category]
+    if low == 0:
+        return f" (EF < {high:g} %)"
+    return f" (EF ≥ {low:g} %)" if high == 100 else f" (EF {low:g} to < {high:g} %)"
+
+
+def interval(metrics: dict[str, float], key: str) -> tuple[float, float]:
+    """Look a confidence interval up.
+
+    Args:
+        metrics: Metrics.
+        key: Name of a metric.
+
+    Returns:
+        Lower and upper end, NaN if unknown.
+    """
+    return metrics.get(f"{key}_ci_low", np.nan), metrics.get(f"{key}_ci_high", np.nan)
+
+
+def with_interval(metrics: dict[str, float], key: str) -> str:
+    """Print a metric with its interval.
+
+    Args:
+        metrics: Metrics.
+        key: Name of a metric.
+
+    Returns:
+        Text; a dash if the metric is not defined.
+    """
+    value = metrics.get(key, np.nan)
+    low, high = interval(metrics, key)
+    if np.isnan(value):
+        return "–"
+    return f"{value:.2f}" if np.isnan([low, high]).any() else f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def setting(value: Any) -> str:
+    """Print the value of an argument.
+
+    Args:
+        value: Value, as JSON holds it.
+
+    Returns:
+        Text for a table.
+    """
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def list_of_numbers(values: Any) -> str:
+    """Print the pixel statistics.
+
+    Args:
+        values: Number, or list of numbers.
+
+    Returns:
+        Numbers with two decimals.
+    """
+    return ", ".join(f"{value:.2f}" for value in np.atleast_1d(values))

@@ -1,0 +1,316 @@
+"""What a training run and its evaluation left on disk, as far as it can be found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers.trainer import TRAINER_STATE_NAME
+
+from ..data.echonet_layout import FILE_LIST_NAME, read_file_list
+from ..data.provenance import is_synthetic
+from ..evaluation.report import read_metrics_json, read_predictions_csv
+from ..training.two_stage import RUN_FILE
+
+
+__all__ = ["EvaluationRecord", "RunRecord", "StageRecord", "read_run"]
+
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.csv"
+FIGURES_FOLDER = "figures"
+TRAINING_ARGUMENTS_FILE = "training_args.json"
+EMISSIONS_FILE = "emissions.csv"  # of codecarbon, which transformers' `report_to` can switch on
+
+ECHONET_DYNAMIC_VIDEOS = {"train": 7465, "validation": 1288, "test": 1277}
+"""Videos per split of EchoNet-Dynamic (Ouyang et al. 2020), by which its FileList.csv is recognised."""
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What one training stage left behind.
+
+    Args:
+        arguments: Its training arguments, with the stage's own values under the ordinary names.
+        state: Its trainer state: log, best epoch, number of steps.
+        emissions: Measured CO2-equivalent emissions in kilograms; `None` if not measured.
+    """
+
+    arguments: dict[str, Any]
+    state: dict[str, Any]
+    emissions: float | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """What one evaluation left behind.
+
+    Args:
+        document: Content of metrics.json.
+        metrics_path: That file.
+        figures: Figures by name, in the order of their names.
+        predictions: Table of predictions, see `read_predictions_csv`; `None` without one.
+    """
+
+    document: dict[str, Any]
+    metrics_path: Path
+    figures: dict[str, Path]
+    predictions: pd.DataFrame | None
+
+
+@dataclass
+class RunRecord:
+    """Everything about a model that its run's files tell.
+
+    Args:
+        settings: Content of run.json; empty if unknown.
+        stages: Records of the stages that were found, by number.
+        evaluation: Evaluation of the model; `None` if there is none.
+        videos: Rows of FileList.csv of the data set, see `read_file_list`; empty if unknown.
+        trained_on_videos: Whether these are also the data of the training, by the checksum of FileList.csv.
+        evaluated_on_synthetic: Whether the evaluation's data are simulated; `None` if unknown.
+        videos_are_synthetic: Whether `videos` are simulated; `None` if unknown.
+        warnings: What could not be found, and what to do about it.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    stages: dict[int, StageRecord] = field(default_factory=dict)
+    evaluation: EvaluationRecord | None = None
+    videos: list[dict[str, Any]] = field(default_factory=list)
+    trained_on_videos: bool = False
+    evaluated_on_synthetic: bool | None = None
+    videos_are_synthetic: bool | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def evaluated_on_videos(self) -> bool:
+        """Whether the evaluation's predictions are all of videos among `videos`."""
+        if self.evaluation is None or self.evaluation.predictions is None:
+            return False
+        return set(self.evaluation.predictions["FileName"]) <= {row["file_name"] for row in self.videos}
+
+    @property
+    def training_data(self) -> str:
+        """Kind of data that the model was trained on: `synthetic`, `echonet_dynamic`, `other` or `unknown`."""
+        if not self.trained_on_videos:
+            return "unknown"
+        if self.videos_are_synthetic:
+            return "synthetic"
+        counts = Counter(row["split"] for row in self.videos)
+        return "echonet_dynamic" if counts == ECHONET_DYNAMIC_VIDEOS else "other"
+
+
+def read_run(
+    folder: str | Path | None = None, evaluation: str | Path | None = None, data_dir: str | Path | None = None
+) -> RunRecord:
+    """Collect what is known about a run.
+
+    Args:
+        folder: Output folder of training, or of one of its stages; `None` if the model has none.
+        evaluation: Output folder of `scripts/evaluate.py`; without, folders inside the run's folder and beside it are
+            searched for one that names this model.
+        data_dir: Folder of the data set; without, the one that the evaluation names.
+
+    Returns:
+        The record; what is missing is named in its `warnings`.
+
+    Raises:
+        FileNotFoundError: If an evaluation or data folder is named that does not exist.
+        ValueError: If a file is damaged, or several evaluations could be meant.
+    """
+    record = RunRecord()
+    model = Path(folder).absolute() if folder is not None else None
+    root = run_folder(model) if model is not None else None
+    if root is not None and (root / RUN_FILE).is_file():
+        record.settings = read_json(root / RUN_FILE)
+    else:
+        record.warnings.append(
+            f"The training settings are unknown: {RUN_FILE} is missing"
+            + (f" in {root}." if root is not None else ", since the model was not loaded from the folder of a run.")
+        )
+    # A model of stage 1 owes nothing to the stage 2 that followed.
+    own_stages = (1,) if model is not None and model != root and model.name == "stage1" else (1, 2)
+    for stage in own_stages:
+        found = read_stage(root, stage) if root is not None else None
+        if found is not None:
+            record.stages[stage] = found
+    metrics_path = find_evaluation(model, evaluation)
+    if metrics_path is None:
+        record.warnings.append(
+            "Results are unknown: there is no evaluation of this model. Run scripts/evaluate.py, and name its output "
+            "folder as `--evaluation`."
+        )
+    else:
+        record.evaluation = read_evaluation(metrics_path, record.warnings)
+        record.evaluated_on_synthetic = record.evaluation.document.get("synthetic_data")
+    read_data(record, Path(data_dir) if data_dir is not None else None)
+    return record
+
+
+def run_folder(folder: Path) -> Path:
+    """Find the folder of a whole run.
+
+    Args:
+        folder: Output folder of training, or of one of its stages.
+
+    Returns:
+        The parent if the folder is a stage's, else the folder itself, absolute.
+    """
+    folder = folder.absolute()
+    is_stage = folder.name in ("stage1", "stage2") and (folder.parent / RUN_FILE).is_file()
+    return folder.parent if is_stage else folder
+
+
+def read_stage(root: Path, stage: int) -> StageRecord | None:
+    """Read what a stage left behind.
+
+    Args:
+        root: Folder of the run, or of a stage that was trained alone.
+        stage: 1 or 2.
+
+    Returns:
+        Its record, or `None` if the stage was not run, is not finished, or its files are gone.
+    """
+    for folder in (root / f"stage{stage}", root):
+        paths = folder / TRAINING_ARGUMENTS_FILE, folder / TRAINER_STATE_NAME
+        if not all(path.is_file() for path in paths):
+            continue
+        arguments, state = map(read_json, paths)
+        if str(arguments.get("stage")) == str(stage):
+            emissions = folder / EMISSIONS_FILE
+            measured = float(pd.read_csv(emissions)["emissions"].sum()) if emissions.is_file() else None
+            return StageRecord(arguments, state, measured)
+    return None
+
+
+def find_evaluation(model: Path | None, evaluation: str | Path | None) -> Path | None:
+    """Find the metrics of a model.
+
+    Args:
+        model: Folder of the run, or of one of its stages, absolute.
+        evaluation: Folder of an evaluation that the user named.
+
+    Returns:
+        Path of metrics.json, or `None` if there is none.
+
+    Raises:
+        FileNotFoundError: If the named folder holds none.
+        ValueError: If several were found.
+    """
+    if evaluation is not None:
+        path = Path(evaluation) / METRICS_FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} does not exist: name the output folder of scripts/evaluate.py as the evaluation."
+            )
+        return path
+    if model is None:
+        return None
+    root = run_folder(model)
+    last = root / ("stage2" if (root / "stage2" / TRAINER_STATE_NAME).is_file() else "stage1")
+    # The run's folder and that of its last stage hold one and the same model.
+    folders = {root, last} if model in (root, last) else {model}
+    candidates = sorted({path for place in (model, root, root.parent) for path in place.glob(f"*/{METRICS_FILE}")})
+    found = [path for path in candidates if any(names_model(read_metrics_json(path), own) for own in folders)]
+    # What a model is judged by is the test split; how it was tuned does not matter beside that.
+    on_test = [path for path in found if read_metrics_json(path).get("split") == "test"]
+    if len(on_test or found) > 1:
+        listed = ", ".join(str(path.parent) for path in on_test or found)
+        raise ValueError(f"Several evaluations of {model} were found ({listed}); choose one as `--evaluation`.")
+    return next(iter(on_test or found), None)
+
+
+def names_model(document: dict[str, Any], folder: Path) -> bool:
+    """Tell whether an evaluation is one of the model in a folder.
+
+    Args:
+        document: Content of metrics.json.
+        folder: Folder of the model, absolute.
+
+    Returns:
+        True if the path in the document is the folder's, or was written relative to another directory and its parts
+        are the last ones of the folder's.
+    """
+    named = Path(str(document.get("model", "")))
+    if named.is_absolute():
+        return named.resolve() == folder.resolve()
+    parts = [part for part in named.parts if part not in (".", "..")]
+    return bool(parts) and list(folder.parts[-len(parts) :]) == parts
+
+
+def read_evaluation(metrics_path: Path, warnings: list[str]) -> EvaluationRecord:
+    """Read metrics, predictions and figures.
+
+    Args:
+        metrics_path: Path of metrics.json.
+        warnings: List that receives what is missing.
+
+    Returns:
+        The record.
+    """
+    folder = metrics_path.parent
+    predictions_path = folder / PREDICTIONS_FILE
+    predictions = read_predictions_csv(predictions_path) if predictions_path.is_file() else None
+    if predictions is None:
+        warnings.append(f"Errors by further columns are unknown: {predictions_path} is missing.")
+    figures = {path.stem: path for path in sorted((folder / FIGURES_FOLDER).glob("*.png"))}
+    if not figures:
+        warnings.append(f"There are no figures in {folder / FIGURES_FOLDER}.")
+    return EvaluationRecord(read_metrics_json(metrics_path), metrics_path, figures, predictions)
+
+
+def read_data(record: RunRecord, data_dir: Path | None) -> None:
+    """Read the data set's list of videos, and find out whether the model was trained on it.
+
+    Args:
+        record: Record that is completed.
+        data_dir: Folder that the user named; without, the one that the evaluation names.
+
+    Raises:
+        FileNotFoundError: If the user named a folder that holds no data set.
+    """
+    if data_dir is not None and not (data_dir / FILE_LIST_NAME).is_file():
+        raise FileNotFoundError(f"{data_dir / FILE_LIST_NAME} does not exist: name the folder of the data set.")
+    if data_dir is None and record.evaluation is not None:
+        data_dir = Path(str(record.evaluation.document["data_dir"]))
+    if data_dir is None or not (data_dir / FILE_LIST_NAME).is_file():
+        record.warnings.append(
+            "The training data are unknown"
+            + (f": {data_dir / FILE_LIST_NAME} does not exist" if data_dir is not None else "")
+            + ". Name their folder as `--data_dir`."
+        )
+        return
+    record.videos = read_file_list(data_dir)
+    record.videos_are_synthetic = is_synthetic(data_dir)
+    checksum = hashlib.sha256((data_dir / FILE_LIST_NAME).read_bytes()).hexdigest()
+    record.trained_on_videos = record.settings.get("run.file_list_sha256") == checksum
+    if not record.trained_on_videos:
+        record.warnings.append(
+            f"The training data are unknown: {data_dir / FILE_LIST_NAME} is not the file that {RUN_FILE} names by its "
+            "checksum. Name the folder that the model was trained on as `--data_dir`."
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: File.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object.")
+    return content

@@ -1,0 +1,139 @@
+import json
+from difflib import unified_diff
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from echomen_hf import EchoMENConfig
+from echomen_hf.hub import create_model_card, read_run, stage_repository
+from echomen_hf.hub.run_record import RunRecord
+from echomen_hf.inference import load_checkpoint
+from echomen_hf.training.two_stage import COMPARED_ARGUMENTS
+
+
+EXPECTED = Path(__file__).with_name("expected_model_card.md")
+
+
+@pytest.fixture
+def make_card(run, tmp_path):
+    """Function that stages the repository of the run, and returns its card and the warnings."""
+
+    def make(**options):
+        model, processor = load_checkpoint(run / "model")
+        model.config.transformers_version = "5.23.0"
+        record = read_run(run / "model", data_dir=run / "data" if (run / "data").is_dir() else None)
+        folder = tmp_path / "staged"
+        stage_repository(folder, model, processor, record, repo_id="me/heart", source=run / "model", **options)
+        return (folder / "README.md").read_text(encoding="utf-8"), record.warnings
+
+    return make
+
+
+def test_whole_card(make_card):
+    card, warnings = make_card()
+    expected = EXPECTED.read_text(encoding="utf-8")
+    assert card == expected, "\n".join(unified_diff(expected.splitlines(), card.splitlines(), "expected", "card"))
+    assert warnings == [
+        "FileList.csv's column 'Site' is not in the card: it does not tell videos apart.",
+        "FileList.csv's column 'PatientID' is not in the card: it has 30 different values.",
+    ]
+
+
+def test_every_hyperparameter_is_in_the_card(make_card):
+    card, _ = make_card()
+    for name in COMPARED_ARGUMENTS:
+        assert name.startswith("stage2_") or f"| `{name}` " in card, name
+
+
+def test_metadata_hold_the_results_of_the_evaluation(make_card, run):
+    card = ModelCard(make_card()[0])
+    stored = json.loads((run / "test" / "metrics.json").read_text())["metrics"]
+    by_name = {result.metric_name: result for result in card.data.eval_results}
+    weak = by_name["Mean absolute error (EF points), HFrEF"]
+    assert weak.metric_value == round(stored["mae_hfref"], 4) == 4.5
+    assert weak.metric_args["n"] == 3
+    assert weak.metric_args["interval"] == [round(stored[f"mae_hfref_ci_{end}"], 4) for end in ("low", "high")]
+    assert (weak.dataset_split, weak.dataset_args) == ("test", {"protocol": "windows", "seed": 42})
+    assert by_name["Mean of the three categories' MAE (EF points)"].metric_args["n"] == 30
+    assert len(by_name) == 13
+
+
+def test_nothing_is_invented_where_nothing_is_known():
+    record = RunRecord()
+    card = str(create_model_card(EchoMENConfig(), record, repo_id="me/heart"))
+    for line in (
+        "| Parameters | unknown |",
+        "- Initial weights: unknown",
+        "- Stage 1: unknown, or not run.",
+        "Unknown: the model has not been evaluated.",
+        "Errors by category are unknown.",
+        "Errors by patients' age, sex, or any other attribute are unknown.",
+        "Versions at evaluation: unknown.",
+        "CO2 emissions: not measured.",
+        "license_name: research-use-only",
+    ):
+        assert line in card, line
+    assert "## Training data\n\nUnknown.\n" in card
+    assert "model-index" not in card
+    assert len(record.warnings) == 2
+    assert "nan" not in card.lower().replace("finance", "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared", "said"),
+    [
+        ("synthetic", "apache-2.0", "No data of others went into the weights."),
+        ("echonet_dynamic", "other", "The weights inherit the\n[research use agreement of EchoNet-Dynamic]"),
+        ("other", "other", "If any of these\ncome from EchoNet-Dynamic"),
+    ],
+)
+def test_licence_follows_the_training_data(kind, declared, said, make_card, run, monkeypatch):
+    if kind != "synthetic":
+        (run / "data" / "README.txt").unlink()
+    if kind == "echonet_dynamic":
+        counts = {"train": 20, "validation": 10, "test": 30}
+        monkeypatch.setattr("echomen_hf.hub.run_record.ECHONET_DYNAMIC_VIDEOS", counts)
+    card, _ = make_card()
+    assert ModelCard(card).data.license == declared
+    assert said in card
+    assert ("**Trained on SYNTHETIC data.**" in card) is (kind == "synthetic")
+
+
+def test_initial_weights_pass_their_conditions_on(make_card, run):
+    path = run / "model" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "run.model": "/home/someone/runs/echonet"}))
+    card, _ = make_card()
+    assert ModelCard(card).data.license == "other"
+    assert "inherit the conditions of the initial weights, `echonet`," in card
+    assert "someone" not in card
+
+
+def test_measured_emissions_are_reported(make_card, run):
+    (run / "model" / "stage2" / "emissions.csv").write_text("duration,emissions\n10,0.0125\n")
+    card, _ = make_card()
+    assert "CO2 emissions: 12.5 g CO2-equivalent, measured by codecarbon in stage 2." in card
+    assert ModelCard(card).data["co2_eq_emissions"]["emissions"] == 12.5
+
+
+def test_settings_that_an_older_run_did_not_write_down_are_unknown(make_card, run):
+    path = run / "model" / "run.json"
+    settings = json.loads(path.read_text())
+    del settings["run.num_processes"]
+    path.write_text(json.dumps(settings))
+    (run / "model" / "stage2" / "trainer_state.json").unlink()
+    card, warnings = make_card()
+    assert "- Processes: unknown\n" in card
+    assert "run.json does not tell num_processes; the card calls them unknown." in warnings
+    assert any("hyperparameters of stage 2 are unknown" in warning for warning in warnings)
+
+
+def test_own_card_takes_the_place_of_the_generated_one(make_card, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no model card"):
+        make_card(card=tmp_path / "card.md")
+
+
+def test_own_card_is_published_as_it_is(make_card, tmp_path):
+    own = "---\nlicense: mit\n---\n\n# Written by hand\n"
+    (tmp_path / "card.md").write_text(own)
+    assert make_card(card=tmp_path / "card.md")[0] == own
