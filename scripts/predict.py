@@ -2,7 +2,8 @@
 
     python scripts/predict.py clip.avi study_folder --model runs/demo/model --output predictions.csv
 
-A file that cannot be read is reported and skipped; the others are still written, and the exit status is then 1.
+A file that cannot be read is reported and skipped; the others are still written, and the exit status is then 1. What
+speaks against an estimate, such as colour Doppler or an assumed frame rate, stands in the column `warning`.
 Not a medical device: the numbers are for research.
 """
 
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -26,7 +28,7 @@ from echomen_hf.inference import find_videos
 from echomen_hf.label_distribution import CATEGORY_TITLES
 
 
-COLUMNS = ["file", "EF_pred", "category", "expert_spread", "clip_sd", "clips", "error"]
+COLUMNS = ["file", "EF_pred", "category", "expert_spread", "clip_sd", "clips", "warning", "error"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,14 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     logging.disable_progress_bar()
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     files = find_videos(args.paths)
     predictor = Predictor(args.model, protocol=args.protocol, device=args.device)
     rows = []
-    with open_csv(args.output) as writer:
+    with open_csv(args.output) as writer, heard_warnings() as heard:
         results = track(predictor.predict_files(files), "Predicting", len(files), console=Console(stderr=True))
         for path, result in results:
-            rows.append(to_row(path, result))
+            rows.append(to_row(path, result, heard))
+            heard.clear()
             writer(rows[-1])
     print_table(rows)
     failed = [row for row in rows if row["error"]]
@@ -65,17 +67,36 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def to_row(path: Path, result: VideoPrediction | Exception) -> dict[str, str]:
+@contextmanager
+def heard_warnings() -> Iterator[list[str]]:
+    """Print warnings in one line, and keep their texts.
+
+    Yields:
+        List that grows with every warning.
+    """
+    heard: list[str] = []
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        heard.append(str(message))
+        print(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield heard
+
+
+def to_row(path: Path, result: VideoPrediction | Exception, warned: list[str]) -> dict[str, str]:
     """Make a row of the output out of one result.
 
     Args:
         path: File.
         result: Its prediction, or the error.
+        warned: Warnings about it.
 
     Returns:
         Text by column name.
     """
-    row = dict.fromkeys(COLUMNS, "") | {"file": str(path)}
+    row = dict.fromkeys(COLUMNS, "") | {"file": str(path), "warning": " ".join(" ".join(warned).split())}
     if isinstance(result, Exception):
         return row | {"error": " ".join(str(result).split())}
     return row | {
@@ -115,7 +136,7 @@ def print_table(rows: list[dict[str, str]]) -> None:
     """
     table = Table(Column("file", overflow="fold"), "EF (%)", "category", "expert spread", "clip sd", "clips")
     for row in rows:
-        shown = [row[name] for name in COLUMNS[1:-1]]
+        shown = [row[name] for name in COLUMNS[1:-2]]
         table.add_row(Path(row["file"]).name, *(shown if not row["error"] else ["not readable", "", "", "", ""]))
     Console().print(table)
 

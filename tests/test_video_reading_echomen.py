@@ -193,14 +193,17 @@ def test_decoding_in_sequence_stops_after_the_last_wanted_frame() -> None:
             yield av.VideoFrame.from_ndarray(np.full((8, 8), level, np.uint8), format="gray")
         raise AssertionError("decoded too far")
 
-    frames = video_reader._decode_in_sequence(SimpleNamespace(decode=decode), None, one_wanted([2, 0]))  # type: ignore
+    container, to_gray = SimpleNamespace(decode=decode), video_reader._GrayConverter()
+    frames = video_reader._decode_in_sequence(container, None, one_wanted([2, 0]), to_gray)  # type: ignore[arg-type]
     np.testing.assert_array_equal(frames[:, 0, 0], [2, 0])
 
 
 def test_packets_that_do_not_hold_one_frame_each_are_left_to_sequential_decoding() -> None:
     packets = [SimpleNamespace(size=9, decode=lambda: []) for _ in range(3)]
     container = SimpleNamespace(demux=lambda stream: packets)
-    assert video_reader._decode_wanted_packets(container, None, one_wanted([1])) is None  # type: ignore[arg-type]
+    to_gray = video_reader._GrayConverter()
+    wanted = one_wanted([1])
+    assert video_reader._decode_wanted_packets(container, None, wanted, to_gray) is None  # type: ignore[arg-type]
 
 
 class TestDamagedFiles:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .colour_doppler_echomen import ColourMeter, chroma_of_rgb
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector
 from .video_reading_echomen import DEFAULT_FPS, FPS_RANGE, EchoVideo, VideoInfo, decode_container, usable_fps
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, resolve_source
@@ -221,12 +222,13 @@ def read_dicom(
                 "export it again",
             )
         frames = np.ascontiguousarray(video.frames[:, box.top : box.bottom, box.left : box.right])
+        share = video.coloured_share
     else:
         collector = FrameCollector(
             resolved.name, indices, num_frames, allow_truncated=allow_truncated, max_bytes=max_bytes
         )
-        frames = _decode(dataset, box, collector)
-    return EchoVideo(frames, fps, resolved.name)
+        frames, share = _decode(dataset, box, collector)
+    return EchoVideo(frames, fps, resolved.name, share)
 
 
 def _parse(resolved: ResolvedSource, keywords: list[str], *, pixels: bool = False) -> Dataset:
@@ -319,7 +321,8 @@ def _clip_region(corners: list[float | None], rows: int, columns: int) -> _Box |
     return box if mostly_inside and inside >= _SMALLEST_REGION * rows * columns else None
 
 
-def _decode(dataset: Dataset, box: _Box, collector: FrameCollector) -> NDArray[np.uint8]:
+def _decode(dataset: Dataset, box: _Box, collector: FrameCollector) -> tuple[NDArray[np.uint8], float]:
+    """Frames, and the share of them that is coloured."""
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
@@ -331,17 +334,20 @@ def _decode(dataset: Dataset, box: _Box, collector: FrameCollector) -> NDArray[n
         raise VideoReadError.about(collector.name, f"is compressed as {syntax.name}, without a decoder", _INSTALL_HINT)
 
     order = range(collector.expected) if collector.wanted is None else sorted(collector.wanted)
-    num_decoded, luma, failure = 0, None, ""
+    num_decoded, luma, failure, colour = 0, None, "", ColourMeter()
     try:
         for index, (frame, pixel) in zip(order, decoder.iter_array(dataset, indices=order, raw=True)):
             luma = _luma(box.crop(frame), dataset, pixel, collector.name)
             collector.add(index, luma)
             num_decoded = index + 1
+            has_colour = not pixel["photometric_interpretation"].startswith("MONOCHROME")
+            if has_colour and colour.wants_frame():
+                colour.add(*_chroma(box.crop(frame), dataset, pixel))
     except VideoReadError:
         raise
     except _DECODING_ERRORS as error:
         failure = " ".join(f"{type(error).__name__} {error}".split())
-    return collector.finish(num_decoded, luma, failure)
+    return collector.finish(num_decoded, luma, failure), colour.share
 
 
 def _luma(frame: NDArray[Any], dataset: Dataset, pixel: dict[str, Any], name: str) -> NDArray[np.uint8]:
@@ -358,6 +364,18 @@ def _luma(frame: NDArray[Any], dataset: Dataset, pixel: dict[str, Any], name: st
         colour = apply_color_lut(frame, dataset)
         return _to_eight_bits(_weighted_rgb(colour), 0, np.iinfo(colour.dtype).max)
     raise VideoReadError.about(name, f"stores its colour as {kind}, which is not supported", "export it as RGB or AVI")
+
+
+def _chroma(
+    frame: NDArray[Any], dataset: Dataset, pixel: dict[str, Any]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Cb and Cr, neutral at 128; `frame` is (H, W) indices of a palette, or (H, W, 3)."""
+    kind, white = pixel["photometric_interpretation"], 2 ** pixel["bits_stored"] - 1
+    if kind == "PALETTE COLOR":
+        frame = apply_color_lut(frame, dataset)
+        white = np.iinfo(frame.dtype).max
+    frame = _to_eight_bits(frame, 0, white)
+    return chroma_of_rgb(frame) if kind in ("RGB", "PALETTE COLOR") else (frame[..., 1], frame[..., 2])
 
 
 def _weighted_rgb(frame: NDArray[Any]) -> NDArray[np.float64]:

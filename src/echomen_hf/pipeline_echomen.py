@@ -6,24 +6,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.pipelines.base import Pipeline
+from torch.utils.data import DataLoader
+from transformers.pipelines.base import ChunkPipeline
+from transformers.pipelines.pt_utils import PipelineChunkIterator, PipelineIterator, PipelinePackIterator
 
 from .clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol, protocol_starts
 from .heart_failure_category_echomen import category_probabilities, heart_failure_category
-from .video_processing_echomen import is_file, to_grayscale
-from .video_reading_echomen import EchoVideo, read_video, require_moving
+from .video_processing_echomen import is_file, to_echo_video
+from .video_reading_echomen import EchoVideo, read_video, require_moving, warn_if_coloured
 
 
-class EjectionFractionPipeline(Pipeline):
+class EjectionFractionPipeline(ChunkPipeline):
     r"""Ejection fraction of echocardiograms: `pipeline("ejection-fraction", model=...)`.
 
-    A video is a path or the bytes of a file (AVI, MP4, MKV, GIF, DICOM), or an array of shape (T, H, W), (T, H, W, C)
-    or (T, C, H, W) on the 0-255 scale. Of every video the clips of a test protocol are evaluated and averaged.
-
-    Args of a call (or of the constructor):
-        protocol (`str`, *optional*, defaults to `"windows"`): Clips per video: `all`, `windows`, `center` or a number.
-        fps (`float`, *optional*): Frame rate of arrays; the processor's `reference_fps` without.
-        batch_size (`int`, *optional*, defaults to 1): Clips per forward pass.
+    The options of a call can also be given to the constructor, see `__call__`.
 
     Returns one dictionary per video:
         - **ejection_fraction** (`float`) -- EF in percent.
@@ -55,6 +51,31 @@ class EjectionFractionPipeline(Pipeline):
             preprocess["fps"] = float(fps)
         return preprocess, {}, {}
 
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Estimate the ejection fraction of one video or many.
+
+        A clip in colour, as of colour Doppler, is evaluated in gray with a warning: the model was not trained on such.
+
+        Args:
+            inputs: A video, which is a path, the bytes of a file, an open file (AVI, MP4, MKV, GIF, DICOM), or an
+                array of shape (T, H, W), (T, H, W, C) or (T, C, H, W) on the 0-255 scale; a list of videos; or a
+                generator or data set of them, such as `KeyDataset`.
+            kwargs: `protocol`, the clips of a video that are averaged (`windows` by default, `all`, `center` or a
+                number); `fps`, the frame rate of arrays (the processor's `reference_fps` by default); `batch_size`,
+                clips per forward pass, filled across videos (1 by default); `num_workers`, 1 to read videos in
+                another process.
+
+        Returns:
+            The dictionary that the class describes, a list of them, or an iterator over them.
+
+        Raises:
+            ValueError: If a video cannot be read or is a still image; the message says what to do.
+        """
+        if isinstance(inputs, tuple):
+            inputs = list(inputs)
+        # The pipeline of transformers looks at the first of the list.
+        return super().__call__(inputs, **kwargs) if not isinstance(inputs, list) or inputs else []
+
     def get_iterator(
         self,
         inputs: Any,
@@ -64,13 +85,16 @@ class EjectionFractionPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        """Iterate over videos; a batch is filled with the clips of one video."""
-        forward_params = {**forward_params, "batch_size": batch_size}
-        return super().get_iterator(inputs, num_workers, 1, preprocess_params, forward_params, postprocess_params)
+        """Iterate over videos; that of a `ChunkPipeline` can only make batches with a tokenizer or image processor."""
+        clips = PipelineChunkIterator(inputs, self.preprocess, preprocess_params)
+        # More than one process would each go through all videos.
+        loader = DataLoader(clips, batch_size, num_workers=min(num_workers, 1), collate_fn=collate_chunks)
+        packs = PipelinePackIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
+        return PipelineIterator(packs, self.postprocess, postprocess_params)
 
     def preprocess(
         self, inputs: Any, protocol: str = DEFAULT_PROTOCOL, fps: float | None = None
-    ) -> dict[str, torch.Tensor]:
+    ) -> Iterator[dict[str, Any]]:
         """Read a video and cut its clips.
 
         Args:
@@ -78,50 +102,49 @@ class EjectionFractionPipeline(Pipeline):
             protocol: Clips per video.
             fps: Frame rate of an array.
 
-        Returns:
-            `pixel_values`, (clips, T, C, H, W), and `starts`, in seconds, (clips,).
+        Yields:
+            `pixel_values` of a clip, (1, T, C, H, W); its `start` in seconds, (1,); and whether it `is_last`.
         """
         if is_file(inputs):
             video = read_video(inputs)
         elif isinstance(inputs, EchoVideo):
             video = inputs
         else:
-            video = EchoVideo(to_grayscale(inputs), fps or self.video_processor.reference_fps, "array")
-        require_moving(video)
+            video = to_echo_video(inputs, fps or self.video_processor.reference_fps)
+        warn_if_coloured(require_moving(video))
         starts = protocol_starts(protocol, video.num_frames, video.fps, self.video_processor.clip_spec)
+        clips = self.video_processor.make_clips(video, starts)
+        for number, (clip, start) in enumerate(zip(clips, starts), 1):
+            seconds = torch.tensor([start / video.fps], dtype=torch.float64)
+            yield {"pixel_values": clip[None], "start": seconds, "is_last": number == len(starts)}
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        output = self.model(pixel_values=model_inputs.pop("pixel_values").to(self.model.dtype))
         return {
-            "pixel_values": self.video_processor.make_clips(video, starts),
-            "starts": torch.as_tensor(starts / video.fps, dtype=torch.float64),
+            "ejection_fraction": output.ejection_fraction,
+            "expert_predictions": output.expert_predictions,
+            "expert_weights": output.expert_weights,
+            **model_inputs,
         }
 
-    def _forward(self, input_tensors: dict[str, torch.Tensor], batch_size: int = 1) -> dict[str, torch.Tensor]:
-        pixel_values = input_tensors["pixel_values"].to(self.model.dtype)
-        outputs = [self.model(pixel_values=clips) for clips in pixel_values.split(batch_size)]
-        return {
-            "starts": input_tensors["starts"],
-            "ejection_fraction": torch.cat([output.ejection_fraction for output in outputs]),
-            "expert_predictions": torch.cat([output.expert_predictions for output in outputs]),
-            "expert_weights": torch.cat([output.expert_weights for output in outputs]),
-        }
-
-    def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+    def postprocess(self, model_outputs: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
         """Average the clips of a video.
 
         Args:
-            model_outputs: EF, (clips,), and expert predictions and weights, (clips, M).
+            model_outputs: Of every clip its EF, (1,), and expert predictions and weights, (1, M).
 
         Returns:
             The dictionary that the class describes.
         """
-        clips = model_outputs["ejection_fraction"].cpu().double().numpy()
-        experts = model_outputs["expert_predictions"].cpu().double().numpy()
-        weights = model_outputs["expert_weights"].cpu().double().numpy()
+        clips, experts, weights, starts = (
+            torch.cat([output[name] for output in model_outputs]).double().numpy()
+            for name in ("ejection_fraction", "expert_predictions", "expert_weights", "start")
+        )
         mean = float(clips.mean())
         variance = float(clips.var())
         if self.model.config.prediction_head == "experts":
             spread = np.nan_to_num(experts) - (weights * np.nan_to_num(experts)).sum(axis=1, keepdims=True)
             variance += float((weights * spread**2).sum(axis=1).mean())
-        starts = model_outputs["starts"].cpu().tolist()
         return {
             "ejection_fraction": mean,
             "category": heart_failure_category(mean),
@@ -129,7 +152,7 @@ class EjectionFractionPipeline(Pipeline):
             "standard_deviation": variance**0.5,
             "experts": average_experts(experts).tolist(),
             "weights": weights.mean(axis=0).tolist(),
-            "clips": [{"start": start, "ejection_fraction": float(ef)} for start, ef in zip(starts, clips)],
+            "clips": [{"start": start, "ejection_fraction": ef} for start, ef in zip(starts.tolist(), clips.tolist())],
         }
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -139,8 +162,29 @@ class EjectionFractionPipeline(Pipeline):
             save_directory: Folder.
             kwargs: Options of the model's `save_pretrained`.
         """
+        given = getattr(self.model.config, "custom_pipelines", None)
         super().save_pretrained(save_directory, **kwargs)
+        # Left in place, the next folder that the model is saved to would promise code that it does not hold.
+        self.model.config.custom_pipelines = given
+        if given is None:
+            del self.model.config.custom_pipelines
         self.video_processor.save_pretrained(save_directory)
+
+
+def collate_chunks(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Join clips to a batch.
+
+    Args:
+        chunks: Clips as `preprocess` yields them.
+
+    Returns:
+        `pixel_values`, (B, T, C, H, W), `start` and `is_last`, (B,).
+    """
+    return {
+        "pixel_values": torch.cat([chunk["pixel_values"] for chunk in chunks]),
+        "start": torch.cat([chunk["start"] for chunk in chunks]),
+        "is_last": torch.tensor([chunk["is_last"] for chunk in chunks]),
+    }
 
 
 def average_experts(expert_predictions: np.ndarray) -> np.ndarray:

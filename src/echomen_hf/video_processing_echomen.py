@@ -14,7 +14,8 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .clip_sampling_echomen import ClipSpec, clip_indices, protocol_starts
-from .video_reading_echomen import EchoVideo, read_video
+from .colour_doppler_echomen import ColourMeter, chroma_of_rgb
+from .video_reading_echomen import EchoVideo, read_video, warn_if_coloured
 
 
 class EchoMENVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
@@ -188,7 +189,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         Returns:
             Frames, uint8, shape (T, H, W), and the metadata of the whole video.
         """
-        return self._sample(read_video(video_url_or_urls), sample_indices_fn)
+        return self._sample(warn_if_coloured(read_video(video_url_or_urls)), sample_indices_fn)
 
     def _sample(self, video: EchoVideo, sample_indices_fn: Any) -> tuple[np.ndarray, VideoMetadata]:
         num_frames, height, width = video.frames.shape
@@ -215,9 +216,10 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
                 sampled.append(self.fetch_videos(video, sample_indices_fn))
             else:
                 echo = video if isinstance(video, EchoVideo) else None
-                frames = to_grayscale(video) if echo is None else echo.frames
-                fps = echo.fps if echo is not None else getattr(given, "fps", None) or (given or {}).get("fps")
-                sampled.append(self._sample(EchoVideo(frames, fps or self.reference_fps, "array"), sample_indices_fn))
+                if echo is None:
+                    fps = getattr(given, "fps", None) or (given or {}).get("fps")
+                    echo = to_echo_video(video, fps or self.reference_fps)
+                sampled.append(self._sample(warn_if_coloured(echo), sample_indices_fn))
         return [frames for frames, _ in sampled], [metadata for _, metadata in sampled]
 
     def _prepare_input_videos(
@@ -348,6 +350,23 @@ def list_videos(videos: Any) -> list[Any]:
     return [np.stack([np.asarray(frame) for frame in videos])] if is_frame else videos
 
 
+def to_echo_video(video: np.ndarray | torch.Tensor, fps: float) -> EchoVideo:
+    """Make of an array of frames what reading a file would have given.
+
+    Args:
+        video: See `to_grayscale`.
+        fps: Its frames per second.
+
+    Returns:
+        Grayscale video that knows how much of it was coloured.
+    """
+    frames, colour = channels_last(video), ColourMeter()
+    for frame in frames if frames.ndim == 4 else []:
+        if colour.wants_frame():
+            colour.add(*chroma_of_rgb(frame))
+    return EchoVideo(to_grayscale(frames), fps, "array", colour.share)
+
+
 def to_grayscale(video: np.ndarray | torch.Tensor) -> np.ndarray:
     """Bring an array of frames into the one form that everything else works on.
 
@@ -359,6 +378,24 @@ def to_grayscale(video: np.ndarray | torch.Tensor) -> np.ndarray:
 
     Raises:
         ValueError: If the shape is none of these, or the scale is not 0-255.
+    """
+    frames = channels_last(video)
+    if frames.ndim == 4:
+        frames = frames @ np.array([0.299, 0.587, 0.114])  # (T, H, W, 3) -> (T, H, W)
+    return frames if frames.dtype == np.uint8 else np.rint(frames).astype(np.uint8)
+
+
+def channels_last(video: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Check an array of frames and put its colours last, if it has any.
+
+    Args:
+        video: See `to_grayscale`.
+
+    Returns:
+        Frames of shape (T, H, W), or (T, H, W, 3) without a fourth channel.
+
+    Raises:
+        ValueError: See `to_grayscale`.
     """
     frames = video.detach().cpu().numpy() if isinstance(video, torch.Tensor) else np.asarray(video)
     if frames.ndim not in (3, 4) or 0 in frames.shape:
@@ -372,14 +409,13 @@ def to_grayscale(video: np.ndarray | torch.Tensor) -> np.ndarray:
                 f"Pixel values must be on the 0-255 scale, got {frames.dtype} between {low:.4g} and {high:.4g}; "
                 "scale the frames before passing them on."
             )
-    if frames.ndim == 4:
-        if frames.shape[-1] not in (1, 3, 4):
-            if frames.shape[1] not in (1, 3, 4):
-                raise ValueError(f"No axis of a video array of shape {frames.shape} can be its 1, 3 or 4 channels.")
-            frames = np.moveaxis(frames, 1, -1)
-        weights = [1.0] if frames.shape[-1] == 1 else [0.299, 0.587, 0.114]
-        frames = frames[..., : len(weights)] @ np.array(weights)  # (T, H, W, C) -> (T, H, W)
-    return frames if frames.dtype == np.uint8 else np.rint(frames).astype(np.uint8)
+    if frames.ndim == 3:
+        return frames
+    if frames.shape[-1] not in (1, 3, 4):
+        if frames.shape[1] not in (1, 3, 4):
+            raise ValueError(f"No axis of a video array of shape {frames.shape} can be its 1, 3 or 4 channels.")
+        frames = np.moveaxis(frames, 1, -1)
+    return frames[..., 0] if frames.shape[-1] == 1 else frames[..., :3]
 
 
 __all__ = ["EchoMENVideoProcessor"]

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .colour_doppler_echomen import COLOURED_SHARE, ColourMeter
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector, clearly_fewer
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, resolve_source
 
@@ -36,6 +37,7 @@ __all__ = [
     "read_video",
     "require_moving",
     "usable_fps",
+    "warn_if_coloured",
 ]
 
 DEFAULT_FPS = 50.0
@@ -50,6 +52,7 @@ _CONTAINERS = (
     "mpeg,mpegts,mpegvideo,m4v,h264,hevc,mjpeg,flv,ogg,mxf,nut,ivf"
 )
 _PLANE_ZERO_IS_LUMA = re.compile(r"gray|yuv[aj]?4\d\dp|nv(12|16|21|24|42)")
+_PLANES_ARE_CHROMA = re.compile(r"yuv[aj]?4\d\dp")  # planes 1 and 2
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
@@ -79,11 +82,14 @@ class EchoVideo:
         frames: Pixels of shape (frames, height, width), uint8, full range 0-255.
         fps: Frames per second of the file; when single frames were asked for, still that of the file.
         source: File name, for messages.
+        coloured_share: Share of the picture that was in colour before it became gray, the largest of the frames that
+            were looked at; see `coloured_share` in `colour_doppler_echomen`.
     """
 
     frames: NDArray[np.uint8]
     fps: float
     source: str
+    coloured_share: float = 0.0
 
     @property
     def num_frames(self) -> int:
@@ -94,6 +100,11 @@ class EchoVideo:
     def duration_seconds(self) -> float:
         """Time that the frames cover, in seconds."""
         return self.num_frames / self.fps
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether so much is in colour that it must be taken for colour Doppler."""
+        return self.coloured_share >= COLOURED_SHARE
 
 
 Clip = TypeVar("Clip", EchoVideo, VideoInfo)
@@ -119,6 +130,24 @@ def require_moving(video: Clip, name: str | None = None) -> Clip:
     raise VideoReadError.about(
         name, f"has {count}; EF needs at least 2", "pass a cine loop that covers a heart beat, not a still image"
     )
+
+
+def warn_if_coloured(video: EchoVideo) -> EchoVideo:
+    """Warn of a clip in colour, which the model sees in gray but was not trained on.
+
+    Args:
+        video: A decoded clip.
+
+    Returns:
+        `video`, unchanged.
+    """
+    if video.is_coloured:
+        warnings.warn(
+            f"{video.source}: {video.coloured_share:.0%} of the picture is coloured, as in colour Doppler; the model "
+            "was trained on grayscale (B-mode) clips, so its estimate is not to be relied on.",
+            stacklevel=2,
+        )
+    return video
 
 
 def usable_fps(fps: float | None, name: str, default_fps: float | None) -> float:
@@ -148,23 +177,28 @@ class _GrayConverter:
     """Luma of decoded frames on the full 0-255 scale; builds FFmpeg's converter once, not per frame."""
 
     def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
+        self.colour = ColourMeter()
+        self._reformatter, self._colour_reformatter = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         pixel_format = frame.format.name
+        if not pixel_format.startswith("gray") and self.colour.wants_frame():
+            is_planar = _PLANES_ARE_CHROMA.fullmatch(pixel_format)
+            planar = frame if is_planar else self._colour_reformatter.reformat(frame, format="yuv444p")
+            self.colour.add(_plane(planar, 1), _plane(planar, 2))
         if not _PLANE_ZERO_IS_LUMA.fullmatch(pixel_format):
             # `bytes per pixel` and colour differ here: RGB, palettes (GIF), more than 8 bits.
-            return _plane_zero(self._reformatter.reformat(frame, format="gray")).copy()
-        luma = _plane_zero(frame)
+            return _plane(self._reformatter.reformat(frame, format="gray"), 0).copy()
+        luma = _plane(frame, 0)
         if pixel_format.startswith(("gray", "yuvj")) or frame.color_range == _FULL_RANGE:
             return luma.copy()
         return _LIMITED_TO_FULL[luma]
 
 
-def _plane_zero(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    plane = frame.planes[0]
+def _plane(frame: av.VideoFrame, number: int) -> NDArray[np.uint8]:
+    plane = frame.planes[number]
     rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)  # (H, W + padding)
-    return rows[: frame.height, : frame.width]
+    return rows[: plane.height, : plane.width]
 
 
 @contextmanager
@@ -309,29 +343,29 @@ def decode_container(
     """
     frames = None
     with _open_stream(source) as (container, stream):
+        to_gray = _GrayConverter()
         fps = usable_fps(_stream_fps(stream), source.name, default_fps)
         num_frames = stream.frames
         collector = FrameCollector(
             source.name, indices, num_frames, allow_truncated=allow_truncated, max_bytes=max_bytes
         )
         if indices is None or not stream.codec_context.codec.intra_only:
-            frames = _decode_in_sequence(container, stream, collector)
+            frames = _decode_in_sequence(container, stream, collector, to_gray)
         else:
-            frames = _decode_wanted_packets(container, stream, collector)
+            frames = _decode_wanted_packets(container, stream, collector, to_gray)
     if frames is None:
         collector = FrameCollector(
             source.name, indices, num_frames, allow_truncated=allow_truncated, max_bytes=max_bytes
         )
         with _open_stream(source) as (container, stream):
-            frames = _decode_in_sequence(container, stream, collector)
-    return EchoVideo(frames, fps, source.name)
+            frames = _decode_in_sequence(container, stream, collector, to_gray)
+    return EchoVideo(frames, fps, source.name, to_gray.colour.share)
 
 
 def _decode_wanted_packets(
-    container: InputContainer, stream: VideoStream, collector: FrameCollector
+    container: InputContainer, stream: VideoStream, collector: FrameCollector, to_gray: _GrayConverter
 ) -> NDArray[np.uint8] | None:
     """Decode only the packets of wanted frames; `None` if packets and frames do not correspond one to one."""
-    to_gray = _GrayConverter()
     packets = (packet for packet in container.demux(stream) if packet.size)
     try:
         for index, packet in enumerate(packets):
@@ -348,9 +382,8 @@ def _decode_wanted_packets(
 
 
 def _decode_in_sequence(
-    container: InputContainer, stream: VideoStream, collector: FrameCollector
+    container: InputContainer, stream: VideoStream, collector: FrameCollector, to_gray: _GrayConverter
 ) -> NDArray[np.uint8]:
-    to_gray = _GrayConverter()
     num_decoded, frame, failure = 0, None, ""
     try:
         for frame in container.decode(stream):

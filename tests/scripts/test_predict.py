@@ -1,6 +1,8 @@
 import csv
 import shutil
+import warnings
 
+import numpy as np
 import pytest
 
 
@@ -52,6 +54,22 @@ def test_dicom(load_script, trained, tmp_path):
     )
     assert status == 0
     assert 0 < float(read(tmp_path / "o.csv")[0]["EF_pred"]) < 100
+
+
+def test_colour_is_reported_beside_the_estimate(load_script, trained, study, write_video, tmp_path, capsys):
+    frames = np.full((40, 64, 64, 3), 60, np.uint8)
+    frames[10:30, 20:44, 24:40] = (180, 30, 20)
+    write_video(study / "b.avi", frames, source_format="rgb24")
+    output = tmp_path / "o.csv"
+    before = warnings.showwarning
+    assert load_script("predict").main([str(study), "--model", str(trained), "--output", str(output)]) == 0
+    rows = read(output)
+    assert [bool(row["warning"]) for row in rows] == [False, True, False]
+    assert "b.avi: " in rows[1]["warning"]
+    assert "coloured, as in colour Doppler" in rows[1]["warning"]
+    assert rows[1]["EF_pred"]
+    assert f"warning: {rows[1]['warning']}\n" in capsys.readouterr().err
+    assert warnings.showwarning is before
 
 
 @pytest.mark.parametrize("paths", [["missing.avi"], ["."]])

@@ -12,7 +12,7 @@ from ..dicom_reading_echomen import is_dicom
 from ..evaluation.protocol import VideoPrediction, predict_video
 from ..modeling_echomen import EchoMENModel
 from ..video_processing_echomen import EchoMENVideoProcessor
-from ..video_reading_echomen import read_video, require_moving
+from ..video_reading_echomen import read_video, require_moving, warn_if_coloured
 from ..video_source_echomen import VIDEO_SUFFIXES, VideoReadError
 from .checkpoint import load_checkpoint
 
@@ -74,8 +74,7 @@ class Predictor:
         Raises:
             VideoReadError: If the file cannot be read, or has a single frame.
         """
-        video = read_video(source)
-        require_moving(video)
+        video = warn_if_coloured(require_moving(read_video(source)))
         return predict_video(self.model, self.processor, video, self.protocol, self.batch_size)
 
     def predict_files(self, paths: Iterable[str | Path]) -> Iterator[tuple[Path, VideoPrediction | Exception]]:
