@@ -1,6 +1,6 @@
 # Every target makes .venv itself, from pyproject.toml, when it is missing or older than that file.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-minimum quality format clean
+.PHONY: help demo app docs test test-slow test-minimum quality format clean
 
 SHELL := /bin/bash
 PYTHON ?= python3.11
@@ -20,6 +20,12 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP) ## Synthetic data, both training stages, evaluation, prediction: everything once, in runs/demo
 	$(BIN)/python scripts/demo.py --output $(DEMO)
+
+app: $(STAMP) ## Serve the web page with the model that `make demo` has trained
+	$(BIN)/python scripts/app.py --model $(DEMO)/model --notice "This model was trained on SYNTHETIC clips only."
+
+docs: $(STAMP) ## Build the documentation in site/
+	$(BIN)/mkdocs build --strict
 
 test: $(STAMP) ## Run the tests, without the slow ones
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m "not slow"
@@ -44,4 +50,4 @@ format: $(STAMP) ## Format the code and apply what lint can mend
 	$(BIN)/ruff format .
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .venv-minimum $(DEMO) build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-minimum $(DEMO) site build dist .pytest_cache .ruff_cache .mypy_cache

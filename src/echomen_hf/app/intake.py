@@ -1,0 +1,145 @@
+"""Taking in a clip: limits before decoding, then what about it should make its reader doubt the estimate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..clip_sampling_echomen import ClipSpec
+from ..video_reading_echomen import EchoVideo, VideoInfo, VideoReadError, probe_video, read_video, require_moving
+from ..video_source_echomen import VIDEO_SUFFIXES
+from .limits import UploadLimits
+
+
+__all__ = ["CLIP_NAME", "ReceivedClip", "known_suffix", "receive_clip", "receive_frames"]
+
+CLIP_NAME = "The clip"
+"""What messages call an upload, whose file name may be that of a patient and is repeated nowhere."""
+
+# Grey levels by which a pixel varies (standard deviation) and share of the picture that does: a quarter of the picture
+# of a beating heart varies more, and 2 % of a frozen one after strong compression.
+_STILL_LEVELS = 12
+_STILL_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class ReceivedClip:
+    """A decoded clip.
+
+    Args:
+        video: Grayscale frames, uint8, shape (frames, height, width), and their rate.
+        cautions: Sentences about what makes the estimate less believable than usual.
+        true_ejection_fraction: Exact EF in percent of a simulated clip; `None` for an upload.
+        seed: Seed of a simulated clip; `None` for an upload.
+    """
+
+    video: EchoVideo
+    cautions: tuple[str, ...] = ()
+    true_ejection_fraction: float | None = None
+    seed: int | None = None
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the clip was simulated."""
+        return self.true_ejection_fraction is not None
+
+
+def receive_clip(path: str | Path, limits: UploadLimits, spec: ClipSpec) -> ReceivedClip:
+    """Check an uploaded file and decode it.
+
+    Its size and header are checked first, then its packets are counted, and only then is it decoded.
+
+    Args:
+        path: The upload.
+        limits: What is accepted.
+        spec: Length of the model's clips.
+
+    Returns:
+        The clip with its cautions.
+
+    Raises:
+        VideoReadError: If the file is no video, is damaged or exceeds a limit; the message does not name the file.
+    """
+    num_bytes = Path(path).stat().st_size
+    if num_bytes == 0:
+        raise VideoReadError.about(CLIP_NAME, "is an empty file", "copy it again from its origin")
+    limits.check_file_size(num_bytes, CLIP_NAME)
+    try:
+        limits.check_header(probe_video(path), CLIP_NAME)
+        info = require_moving(probe_video(path, count_packets=True))
+        limits.check_header(info, CLIP_NAME)
+    except VideoReadError as error:
+        raise VideoReadError.about(CLIP_NAME, error.problem, error.remedy) from error
+    try:
+        video = require_moving(read_video(path, max_bytes=limits.max_video_pixels))
+    except VideoReadError as error:
+        # The remedies of the reader are for programmers.
+        remedy = "export it again from its origin, as AVI or MP4 if possible"
+        raise VideoReadError.about(CLIP_NAME, error.problem, remedy) from error
+    cautions = [*_frame_rate_caution(path, info), *_colour_caution(video), *_frame_cautions(video, spec)]
+    return ReceivedClip(EchoVideo(video.frames, video.fps, CLIP_NAME), tuple(cautions))
+
+
+def known_suffix(path: Path) -> str:
+    """Take from a file name the part that says nothing about a patient.
+
+    Args:
+        path: File.
+
+    Returns:
+        Its suffix, if it is one of `VIDEO_SUFFIXES`, else nothing.
+    """
+    suffix = path.suffix.lower()
+    return suffix if suffix in VIDEO_SUFFIXES else ""
+
+
+def receive_frames(frames: NDArray[np.uint8], fps: float, ejection_fraction: float, seed: int) -> ReceivedClip:
+    """Take in a simulated clip.
+
+    Args:
+        frames: Pixels, uint8, shape (frames, height, width).
+        fps: Frames per second.
+        ejection_fraction: Its exact EF in percent.
+        seed: What it was made from.
+
+    Returns:
+        The clip.
+    """
+    return ReceivedClip(EchoVideo(frames, fps, CLIP_NAME), (), ejection_fraction, seed)
+
+
+def _frame_rate_caution(path: str | Path, info: VideoInfo) -> list[str]:
+    try:
+        probe_video(path, default_fps=None)
+    except VideoReadError:
+        return [
+            f"The file states no believable frame rate; {info.fps:g} frames per second are assumed. At another rate "
+            "the model would look at another part of the heart beat."
+        ]
+    return []
+
+
+def _colour_caution(video: EchoVideo) -> list[str]:
+    if not video.is_coloured:
+        return []
+    return [
+        f"{video.coloured_share:.0%} of the picture is coloured, as in colour Doppler. The model was trained on grayscale "
+        "(B-mode) clips and sees the colours as gray: do not rely on this estimate."
+    ]
+
+
+def _frame_cautions(video: EchoVideo, spec: ClipSpec) -> list[str]:
+    cautions = []
+    if video.num_frames < spec.span(video.fps):
+        window = spec.span(video.fps) / video.fps
+        cautions.append(
+            f"The clip lasts {video.duration_seconds:.1f} s, less than the {window:.1f} s that the model looks at; "
+            "the rest is filled with blank frames. It may not hold a whole heart beat."
+        )
+    some = video.frames[np.linspace(0, video.num_frames - 1, min(video.num_frames, 50)).astype(int)]
+    if np.mean(some.std(axis=0, dtype=np.float32) > _STILL_LEVELS) < _STILL_SHARE:
+        cautions.append("Hardly anything moves in this clip; it may be a frozen picture, which has no EF.")
+    return cautions

@@ -1,0 +1,232 @@
+"""The page: what stands where."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import FileData, ListFiles
+
+from ..evaluation.figure_style import CATEGORY_COLOURS
+from ..label_distribution import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
+from .event_handlers import ANY_CATEGORY, CLIP_LABEL, SALIENCY_LABEL, EventHandlers
+from .limits import UploadLimits
+from .reader import ClipReader
+from .report import render_heading, render_requirements, render_saliency_note
+from .saliency import DEFAULT_STEPS
+from .session_files import SessionFiles
+
+
+__all__ = ["EchoMENApp", "build_app"]
+
+_CLEAN_EVERY, _KEEP_FOR = 60, 1800  # seconds; for visits whose end is not noticed
+# On a narrow screen the reading is below what was touched to get it.
+_SCROLL = """
+() => { if (innerWidth < 900) document.querySelector("#output").scrollIntoView({ behavior: "smooth" }); }
+"""
+# Both videos show the same moment: the second follows whatever is done to the first.
+_SYNCHRONISE = """
+() => setTimeout(() => {
+  const [clip, looked] = ["clip", "looked"].map((id) => document.querySelector(`#${id} video`));
+  if (!clip || !looked) return;
+  const follow = () => { looked.currentTime = clip.currentTime; clip.paused ? looked.pause() : looked.play(); };
+  for (const event of ["play", "pause", "seeked"]) clip.addEventListener(event, follow);
+  looked.addEventListener("loadeddata", follow);
+  follow();
+}, 400)
+"""
+
+
+class EchoMENApp(gr.Blocks):
+    """The page, which knows how it wants to be launched.
+
+    Args:
+        limits: What visitors may upload.
+        max_queue: Visitors who may wait.
+        **options: Options of `gradio.Blocks`.
+    """
+
+    def __init__(self, limits: UploadLimits, max_queue: int, **options: Any) -> None:
+        # Before the constructor, which calls `queue`.
+        self.upload_limits = limits
+        self.max_queue = max_queue
+        super().__init__(**options)
+
+    def queue(self, *args: Any, **options: Any) -> Any:
+        """Set up the queue.
+
+        Args:
+            *args: Arguments of `gradio.Blocks.queue`.
+            **options: Options of `gradio.Blocks.queue`; its length is that of the constructor unless given.
+
+        Returns:
+            The page.
+        """
+        return super().queue(*args, **{"max_size": self.max_queue, **options})
+
+    def launch(self, *args: Any, **options: Any) -> Any:
+        """Serve the page.
+
+        Args:
+            *args: Arguments of `gradio.Blocks.launch`.
+            **options: Options of `gradio.Blocks.launch`. Unless given, the upload limit, the looks, no server-side
+                rendering and a footer without links are set.
+
+        Returns:
+            What `gradio.Blocks.launch` returns.
+        """
+        defaults = {
+            "max_file_size": self.upload_limits.max_bytes,
+            "theme": _theme(),
+            "css": _style_sheet(),
+            "footer_links": [],
+            "ssr_mode": False,
+        }
+        return super().launch(*args, **{**defaults, **options})
+
+
+def build_app(
+    model: str | Path | None,
+    *,
+    limits: UploadLimits | None = None,
+    notice: str | None = None,
+    device: str | None = None,
+    saliency_steps: int = DEFAULT_STEPS,
+    concurrency: int = 2,
+    max_queue: int = 32,
+) -> gr.Blocks:
+    """Build the web page for a model; `.launch()` serves it.
+
+    Args:
+        model: Folder or Hub id of a trained model.
+        limits: What visitors may upload.
+        notice: What visitors must know about this model, shown beside the disclaimer.
+        device: Where to run; the first accelerator, or else the CPU, without.
+        saliency_steps: Passes through the model for each window to find out where it looked; 0 leaves that out, for
+            a large model on a CPU.
+        concurrency: Clips that are read at a time.
+        max_queue: Visitors who may wait for that.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: If no model is given, a folder holds none, or an option is out of range.
+        FileNotFoundError: If there is no such folder.
+        OSError: If the Hub cannot be reached.
+    """
+    if model is None:
+        raise ValueError("No model was given: pass --model (or `model`), a folder that training wrote or a Hub id.")
+    limits = limits or UploadLimits()
+    reader = ClipReader(model, device, saliency_steps)
+    app = EchoMENApp(
+        limits,
+        max_queue,
+        title="EchoMEN: ejection fraction from echo video",
+        analytics_enabled=False,
+        delete_cache=(_CLEAN_EVERY, _KEEP_FOR),
+        fill_width=True,
+    )
+    with app:
+        gr.HTML(render_heading(reader.name, notice))
+        with gr.Row(elem_id="page"):
+            with gr.Column(min_width=280, elem_id="input"):
+                upload = _upload_field("Drop a clip: AVI, MP4, GIF or DICOM", "upload")
+                with gr.Group():
+                    category = gr.Dropdown(
+                        [(ANY_CATEGORY, ANY_CATEGORY)]
+                        + [(CATEGORY_TITLES[name], name) for name in HEART_FAILURE_CATEGORIES],
+                        value=ANY_CATEGORY,
+                        label="Or simulate a heart (SYNTHETIC)",
+                        elem_id="category",
+                    )
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
+                    sample = gr.Button("Simulate and read", variant="primary", elem_id="sample")
+            with gr.Column(min_width=280, elem_id="output"):
+                summary = gr.HTML('<p class="empty">The reading appears here.</p>', elem_id="summary")
+                with gr.Column(visible=False) as pictures:
+                    with gr.Row():
+                        clip = _video(CLIP_LABEL, "clip")
+                        looked = _video(SALIENCY_LABEL, "looked", visible=saliency_steps > 0)
+                    gr.HTML(render_saliency_note(), visible=saliency_steps > 0)
+                evidence = gr.HTML(elem_id="evidence")
+            with gr.Column(min_width=280, elem_id="requirements"):
+                gr.HTML(render_requirements(limits, reader.processor.clip_spec))
+
+        handlers = EventHandlers(reader, limits, SessionFiles(clip.GRADIO_CACHE))
+        path = gr.State()
+        # Taking an upload does not wait in the queue: gradio's copy of it is there for seconds only.
+        taken = upload.upload(
+            handlers.take,
+            upload,
+            [path, upload],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+            trigger_mode="multiple",
+        )
+        reading: dict[str, Any] = {
+            "outputs": [summary, pictures, clip, looked, evidence],
+            "concurrency_limit": concurrency,
+            "concurrency_id": "model",
+            "api_visibility": "private",
+            "trigger_mode": "multiple",  # the next clip need not wait for the saliency of this one
+            "show_progress_on": summary,
+        }
+        read_upload = taken.then(handlers.read_upload, path, **reading)
+        read_sample = sample.click(handlers.read_sample, [seed, category], **reading)
+        for begins in (upload.upload, sample.click):
+            begins(None, js=_SCROLL)
+        for ends in (read_upload, read_sample):
+            ends.then(None, js=_SYNCHRONISE)
+        app.unload(handlers.leave)
+    return app.queue()
+
+
+def _upload_field(label: str, elem_id: str) -> gr.File:
+    field = gr.File(label=label, height=150, elem_id=elem_id)
+
+    def hand_on_path(payload: ListFiles | FileData | None) -> str | None:
+        return payload.path if isinstance(payload, FileData) else None
+
+    # Its own way of handing on the path leaves an empty temporary file behind for every upload.
+    field.preprocess = hand_on_path  # type: ignore[method-assign]
+    return field
+
+
+def _video(label: str, elem_id: str, visible: bool = True) -> gr.Video:
+    return gr.Video(
+        label=label,
+        elem_id=elem_id,
+        visible=visible,
+        interactive=False,
+        autoplay=True,
+        loop=True,
+        buttons=[],
+        min_width=280,
+    )
+
+
+def _style_sheet() -> str:
+    colours = " ".join(f"--{category}: {colour};" for category, colour in CATEGORY_COLOURS.items())
+    rules = resources.files("echomen_hf.app").joinpath("style.css").read_text(encoding="utf-8")
+    return f".gradio-container {{ {colours} }}\n{rules}"
+
+
+def _theme() -> gr.Theme:
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # none is downloaded
+    theme = gr.themes.Base(
+        primary_hue="cyan", neutral_hue="slate", font=fonts, font_mono=["ui-monospace", "monospace"]
+    )
+    # The default for subdued text has a contrast of 2.6 to 1 on white; text needs 4.5 to 1.
+    return theme.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        button_primary_background_fill="*primary_800",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_700",
+        button_primary_text_color="white",
+    )

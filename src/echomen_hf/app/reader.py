@@ -1,0 +1,149 @@
+"""Reading a clip with a loaded model: the estimate and its evidence."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..inference import Predictor
+from ..label_distribution import HEART_FAILURE_CATEGORIES
+from ..pipeline_echomen import EjectionFractionPipeline
+from ..simulation import simulate_echo
+from ..video_reading_echomen import EchoVideo
+from .intake import ReceivedClip, receive_frames
+from .saliency import DEFAULT_STEPS, motion_saliency
+
+
+__all__ = ["ClipReader", "Reading", "simulate_clip"]
+
+_SAMPLE_FRAMES = 150
+_SAMPLE_RANGE = (15.0, 75.0)  # where a drawn category begins and ends, so that the heart is one that exists
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model says about a clip.
+
+    Args:
+        ejection_fraction: EF in percent, mean of the windows.
+        standard_deviation: Spread of windows and experts in EF points, see `EjectionFractionPipeline`.
+        category: Heart-failure category of the EF.
+        category_probabilities: Share of the spread in each category; not calibrated.
+        experts: EF of every expert in percent, NaN for one that was not consulted.
+        weights: Weight of every expert.
+        window_starts: Start of every window in seconds.
+        window_ejection_fractions: EF of every window in percent.
+        window_seconds: Length of a window.
+        seconds: Time that the model took.
+    """
+
+    ejection_fraction: float
+    standard_deviation: float
+    category: str
+    category_probabilities: dict[str, float]
+    experts: list[float]
+    weights: list[float]
+    window_starts: list[float]
+    window_ejection_fractions: list[float]
+    window_seconds: float
+    seconds: float
+
+
+class ClipReader:
+    """A loaded model that reads clips.
+
+    Args:
+        model: Folder or Hub id.
+        device: Where to run; the first accelerator, or else the CPU, without.
+        saliency_steps: Passes through the model for each window to find out where it looked; 0 to leave that out.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If the folder holds no such model, or the number of steps is negative.
+        OSError: If the Hub cannot be reached.
+    """
+
+    def __init__(self, model: str | Path, device: str | None = None, saliency_steps: int = DEFAULT_STEPS) -> None:
+        if saliency_steps < 0:
+            raise ValueError(f"saliency_steps must be 0 or more, got {saliency_steps}.")
+        self.saliency_steps = saliency_steps
+        predictor = Predictor(model, device=device)
+        self.model = predictor.model.requires_grad_(False)
+        self.processor = predictor.processor
+        self.pipeline = EjectionFractionPipeline(
+            model=self.model, video_processor=self.processor, device=predictor.device, batch_size=4
+        )
+        is_folder = Path(model).is_dir()
+        # Where the folder lies on the server is nobody's business.
+        self.name = "/".join(Path(model).resolve().parts[-2:]) if is_folder else str(model)
+
+    def read(self, video: EchoVideo) -> Reading:
+        """Estimate the ejection fraction.
+
+        Args:
+            video: Grayscale video.
+
+        Returns:
+            The estimate with its evidence.
+        """
+        begin = time.perf_counter()
+        result: dict[str, Any] = self.pipeline(video)
+        return Reading(
+            **{
+                name: result[name]
+                for name in (
+                    "ejection_fraction",
+                    "standard_deviation",
+                    "category",
+                    "category_probabilities",
+                    "experts",
+                    "weights",
+                )
+            },
+            window_starts=[clip["start"] for clip in result["clips"]],
+            window_ejection_fractions=[clip["ejection_fraction"] for clip in result["clips"]],
+            window_seconds=min(self.processor.clip_spec.span(video.fps), video.num_frames) / video.fps,
+            seconds=time.perf_counter() - begin,
+        )
+
+    def look(self, video: EchoVideo) -> NDArray[np.float32]:
+        """Find where the model looked.
+
+        Args:
+            video: Grayscale video.
+
+        Returns:
+            Saliency as `motion_saliency` gives it.
+        """
+        return motion_saliency(self.model, self.processor, video, self.saliency_steps)
+
+
+def simulate_clip(seed: int, category: str | None = None) -> ReceivedClip:
+    """Simulate a clip of 3 s with a known ejection fraction.
+
+    Args:
+        seed: Seed, at least 0; the same seed and category make the same clip.
+        category: Heart-failure category to draw the EF from, evenly; from EchoNet-Dynamic's distribution without.
+
+    Returns:
+        The clip with its exact EF.
+
+    Raises:
+        ValueError: If the seed is negative or there is no such category.
+    """
+    if seed < 0:
+        raise ValueError(f"The seed must be 0 or more, got {seed}.")
+    if category is not None and category not in HEART_FAILURE_CATEGORIES:
+        raise ValueError(f"Unknown category {category!r}: choose one of {', '.join(HEART_FAILURE_CATEGORIES)}.")
+    rng = np.random.default_rng(seed)
+    ejection_fraction = None
+    if category is not None:
+        low, high = HEART_FAILURE_CATEGORIES[category]
+        ejection_fraction = float(rng.uniform(max(low, _SAMPLE_RANGE[0]), min(high, _SAMPLE_RANGE[1])))
+    echo = simulate_echo(rng, ejection_fraction, num_frames=_SAMPLE_FRAMES)
+    return receive_frames(echo.frames, echo.fps, echo.ejection_fraction, seed)

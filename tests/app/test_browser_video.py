@@ -1,0 +1,44 @@
+import av
+import numpy as np
+import pytest
+
+from echomen_hf.app.browser_video import display_size, overlay_saliency, resize_for_display, write_browser_video
+from echomen_hf.video_reading_echomen import read_video
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ((112, 112), (448, 448)),  # enlarged
+        ((101, 201), (448, 892)),  # 448 / 101 * 201 = 891.6
+        ((600, 800), (600, 800)),  # as it is
+        ((1080, 1920), (720, 1280)),  # reduced
+    ],
+)
+def test_display_size(size, shown):
+    assert display_size(*size) == shown
+
+
+def test_round_trip_keeps_pixels_frames_and_rate(beating_frames, tmp_path):
+    path = tmp_path / "clip.mp4"
+    frames = list(resize_for_display(beating_frames))
+    write_browser_video(path, frames, 29.97)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert float(stream.average_rate) == pytest.approx(29.97, abs=0.001)
+    decoded = read_video(path).frames
+    assert decoded.shape == (60, 448, 448)
+    assert np.abs(decoded.astype(float) - np.stack(frames)).mean() < 2
+    assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")  # plays before it has arrived
+
+
+def test_overlay_leaves_what_was_not_looked_at_gray():
+    frame = np.full((40, 40), 100, np.uint8)
+    saliency = np.zeros((20, 20), np.float32)
+    saliency[:6, :6] = 1
+    (painted,) = overlay_saliency([frame], [saliency])
+    assert painted.shape == (40, 40, 3)
+    assert (painted[25:, 25:] == 100).all()
+    red, _, blue = painted[3, 3].astype(int)
+    assert red - blue > 50

@@ -1,0 +1,100 @@
+import math
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from echomen_hf.app import UploadLimits
+from echomen_hf.app.charts import draw_experts, draw_gauge, draw_windows
+from echomen_hf.app.intake import ReceivedClip
+from echomen_hf.app.reader import Reading
+from echomen_hf.app.report import (
+    render_evidence,
+    render_heading,
+    render_problem,
+    render_requirements,
+    render_summary,
+)
+from echomen_hf.clip_sampling_echomen import ClipSpec
+from echomen_hf.video_reading_echomen import EchoVideo
+
+
+VIDEO = EchoVideo(np.zeros((150, 112, 100), np.uint8), 50.0, "test")
+READING = Reading(
+    ejection_fraction=38.24,
+    standard_deviation=3.06,
+    category="hfref",
+    category_probabilities={"hfref": 0.717, "hfmref": 0.283, "hfpef": 0.0},
+    experts=[36.11, math.nan, 41.22],
+    weights=[0.6, 0.0, 0.4],
+    window_starts=[0.0, 1.72],
+    window_ejection_fractions=[35.5, 40.98],
+    window_seconds=1.28,
+    seconds=0.0412,
+)
+
+
+@pytest.mark.parametrize("draw", [draw_gauge, draw_experts, draw_windows])
+def test_drawings_are_svg_in_the_colours_of_the_page(draw):
+    svg = draw(READING)
+    root = ElementTree.fromstring(svg)
+    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-label"]
+    assert "var(--body-text-color)" in svg
+    assert "#010203" not in svg
+    assert draw(READING) == svg
+
+
+def test_drawings_name_what_they_show():
+    assert all(text in draw_gauge(READING) for text in ("HFrEF", "HFmrEF", "HFpEF", ">40<", ">50<"))
+    experts = draw_experts(READING)
+    assert all(text in experts for text in ("expert 0: 36.1 %", "expert 1: not consulted", "60%", "40%"))
+
+
+@pytest.mark.parametrize("ejection_fraction", [-4.0, 0.0, 100.0, 103.0])
+def test_gauge_at_its_ends(ejection_fraction):
+    reading = Reading(**{**vars(READING), "ejection_fraction": ejection_fraction})
+    ElementTree.fromstring(draw_gauge(reading))
+    ElementTree.fromstring(draw_windows(reading))
+
+
+def test_summary():
+    html = render_summary(ReceivedClip(VIDEO, ("Mind <this>.",)), READING)
+    for text in ("38.2", "HFrEF", "reduced ejection fraction", "± 3.1 EF points", "not how accurate they are"):
+        assert text in html
+    assert "HFmrEF 28 %" in html
+    assert "150 frames at 50 per second, 100 × 112 pixels" in html
+    assert "Mind &lt;this&gt;." in html
+    assert "SYNTHETIC" not in html
+
+
+def test_synthetic_clip_is_labelled_with_its_true_value():
+    html = render_summary(ReceivedClip(VIDEO, (), 40.04, 7), READING)
+    assert "SYNTHETIC" in html
+    assert "True EF <strong>40.0 %</strong>" in html
+    assert "<strong>−1.8</strong>" in html
+    assert "seed 7" in html
+    assert "Caution" not in html
+
+
+def test_evidence_lists_every_number():
+    html = render_evidence(READING)
+    assert "<td>1.72</td><td>3.00</td><td>41.0</td>" in html
+    assert "<td>1</td><td>not consulted</td><td>0.0</td>" in html
+    assert "<td>HFmrEF</td><td>40 to below 50</td><td>28.3</td>" in html
+
+
+def test_problem_is_escaped():
+    html = render_problem("holds <script>", "try again")
+    assert "<script>" not in html
+    assert "The clip holds &lt;script&gt;." in html
+
+
+def test_heading_and_requirements():
+    heading = render_heading("owner/model", "Trained on <SYNTHETIC> clips.")
+    assert "not a medical device" in heading
+    assert "Trained on &lt;SYNTHETIC&gt; clips." in heading
+    requirements = render_requirements(UploadLimits(max_megabytes=7, max_frames=123), ClipSpec())
+    assert "cannot tell one view from another" in requirements
+    assert "7 MB, 123 frames" in requirements
+    assert "1.3 s" in requirements  # 63 frames at 50 per second

@@ -1,0 +1,99 @@
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from echomen_hf.app import UploadLimits, event_handlers
+from echomen_hf.app.event_handlers import ANY_CATEGORY, EventHandlers
+from echomen_hf.app.reader import ClipReader
+from echomen_hf.app.session_files import SessionFiles
+
+
+VISITOR = SimpleNamespace(session_hash="visitor")
+
+
+@pytest.fixture
+def handlers(checkpoint, tmp_path):
+    return EventHandlers(
+        ClipReader(checkpoint, device="cpu"), UploadLimits(), SessionFiles(tmp_path / "cache", grace_seconds=0.1)
+    )
+
+
+def upload(handlers, path):
+    claimed, field = handlers.take(str(path), VISITOR)
+    assert field is None
+    return list(handlers.read_upload(claimed, VISITOR))
+
+
+def test_estimate_first_then_saliency(handlers, write_video, beating_frames, tmp_path):
+    path = write_video(tmp_path / "clip.avi", beating_frames)
+    first, second = upload(handlers, path)
+    assert "EF points" in first[0]
+    assert "All numbers" in first[4]
+    left = sorted(handlers.files.folder("visitor").iterdir())
+    assert [file.suffix for file in left] == [".mp4", ".mp4"]  # the upload is gone, the videos are there
+    assert second[3].value is not None
+    handlers.leave(VISITOR)
+    assert not left[0].exists()
+
+
+def test_the_next_clip_replaces_the_videos_of_the_last(handlers):
+    for seed in (1, 2):
+        list(handlers.read_sample(seed, ANY_CATEGORY, VISITOR))
+    assert len(list(handlers.files.folder("visitor").iterdir())) == 2
+
+
+def test_a_newer_clip_of_the_visitor_silences_the_older_one(handlers, tmp_path):
+    older = handlers.read_sample(1, ANY_CATEGORY, VISITOR)
+    next(older)
+    bad = tmp_path / "bad.avi"
+    bad.write_text("no video")
+    ((summary, *_),) = upload(handlers, bad)
+    assert "cannot be read" in summary
+    assert list(older) == []  # neither its saliency nor an error
+    assert list(handlers.files.folder("visitor").iterdir()) == []
+
+
+def test_an_upload_that_waits_survives_the_clip_before_it(handlers, write_video, beating_frames, tmp_path):
+    claimed, _ = handlers.take(str(write_video(tmp_path / "clip.avi", beating_frames)), VISITOR)
+    assert len(list(handlers.read_sample(1, ANY_CATEGORY, VISITOR))) == 2
+    assert len(list(handlers.read_upload(claimed, VISITOR))) == 2
+
+
+def test_sample_of_a_category(handlers):
+    first, _ = handlers.read_sample(1, "hfref", VISITOR)
+    assert "SYNTHETIC" in first[0]
+
+
+def test_without_saliency_the_estimate_is_all(checkpoint, tmp_path):
+    reader = ClipReader(checkpoint, device="cpu", saliency_steps=0)
+    handlers = EventHandlers(reader, UploadLimits(), SessionFiles(tmp_path / "cache"))
+    assert len(list(handlers.read_sample(1, ANY_CATEGORY, VISITOR))) == 1
+
+
+def test_a_bad_file_is_explained_and_removed(handlers, tmp_path):
+    path = tmp_path / "bad.avi"
+    path.write_text("no video")
+    ((summary, *_, evidence),) = upload(handlers, path)
+    assert "cannot be read" in summary
+    assert evidence == ""
+    assert list(handlers.files.folder("visitor").iterdir()) == []
+
+
+def test_an_upload_that_is_gone(handlers, tmp_path):
+    ((summary, *_),) = upload(handlers, tmp_path / "gone.avi")
+    assert "upload it again" in summary
+
+
+def test_an_unforeseen_error_is_logged_without_its_message(
+    handlers, write_video, beating_frames, tmp_path, monkeypatch, caplog
+):
+    def fail(*_, **__):
+        raise RuntimeError("PatientName is SMITH")
+
+    monkeypatch.setattr(event_handlers, "receive_clip", fail)
+    with caplog.at_level(logging.DEBUG):
+        ((summary, *_),) = upload(handlers, write_video(tmp_path / "SMITH.avi", beating_frames))
+    assert "fault of this program" in summary
+    assert "RuntimeError in test_event_handlers.py" in caplog.text
+    assert "SMITH" not in caplog.text + summary
