@@ -129,7 +129,7 @@ class FrameCache:
         """
         damaged = []
         for name in self._entries:
-            if zlib.crc32(self.read({"file_name": name})) != self._entries[name]["crc32"]:
+            if zlib.crc32(self.read({"file_name": name}).data) != self._entries[name]["crc32"]:
                 damaged.append(name)
         if damaged:
             raise ValueError(
@@ -262,7 +262,7 @@ def append(
                 "name": row["file_name"],
                 "start": start,
                 "end": start + frames.nbytes,
-                "crc32": zlib.crc32(frames),
+                "crc32": zlib.crc32(frames.data),
                 "source_bytes": state.st_size,
                 "source_mtime_ns": state.st_mtime_ns,
             }
