@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 
@@ -77,6 +78,19 @@ def test_evaluation_of_another_model_is_not_taken(run):
         path.write_text(json.dumps({**document, "model": model}))
         assert (read_run(run / "model").evaluation is not None) is found, model
     assert read_run(run / "model", run / "test").evaluation is not None
+
+
+def test_evaluation_of_earlier_weights_is_not_taken(run):
+    weights = run / "model" / "model.safetensors"
+    weights.write_bytes(b"these")
+    path = run / "test" / "metrics.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "model_sha256": hashlib.sha256(b"these").hexdigest()}))
+    assert read_run(run / "model").evaluation is not None
+    weights.write_bytes(b"those")
+    record = read_run(run / "model")
+    assert record.evaluation is None
+    assert any("metrics.json is about other weights" in warning for warning in record.warnings)
 
 
 def test_several_evaluations_have_to_be_chosen_from(run):

@@ -126,8 +126,8 @@ def _colour_caution(video: EchoVideo) -> list[str]:
     if not video.is_coloured:
         return []
     return [
-        f"{video.coloured_share:.0%} of the picture is coloured, as in colour Doppler. The model was trained on grayscale "
-        "(B-mode) clips and sees the colours as gray: do not rely on this estimate."
+        f"{video.coloured_share:.0%} of the picture is coloured, as in colour Doppler. The model was trained on "
+        "grayscale (B-mode) clips and sees the colours as gray: do not rely on this estimate."
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..label_distribution import CATEGORY_TITLES, heart_failure_category
 from ..metrics import ef_regression_metrics, oracle_predictions
@@ -27,6 +29,7 @@ __all__ = [
     "read_metrics_json",
     "read_predictions_csv",
     "results_table",
+    "weights_checksum",
     "write_metrics_json",
     "write_predictions_csv",
 ]
@@ -81,6 +84,7 @@ def write_metrics_json(
         "data_dir": data_dir,
         "metrics": metrics,
         "model": model,
+        "model_sha256": weights_checksum(model),
         "n": metrics["n"],
         "protocol": protocol,
         "seed": seed,
@@ -92,6 +96,22 @@ def write_metrics_json(
     document.update(extra or {})
     text = json.dumps(_to_json(document), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     return _write_atomically(path, text + "\n")
+
+
+def weights_checksum(model: str | Path) -> str | None:
+    """Tell which weights a folder holds, so that an evaluation of earlier ones is not taken for theirs.
+
+    Args:
+        model: Folder or Hub id of the model.
+
+    Returns:
+        SHA-256 of the file of weights in hexadecimal digits; `None` for an id, or for weights in several files.
+    """
+    try:
+        with open(Path(model) / SAFE_WEIGHTS_NAME, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def read_metrics_json(path: str | Path) -> dict[str, Any]:

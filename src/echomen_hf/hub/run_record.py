@@ -14,7 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..data.echonet_layout import FILE_LIST_NAME, read_file_list
 from ..data.provenance import is_synthetic
-from ..evaluation.report import read_metrics_json, read_predictions_csv
+from ..evaluation.report import read_metrics_json, read_predictions_csv, weights_checksum
 from ..training.two_stage import RUN_FILE
 
 
@@ -139,7 +139,13 @@ def read_run(
         if found is not None:
             record.stages[stage] = found
     metrics_path = find_evaluation(model, evaluation)
-    if metrics_path is None:
+    evaluated = read_metrics_json(metrics_path).get("model_sha256") if metrics_path is not None else None
+    if evaluated is not None and model is not None and weights_checksum(model) not in (None, evaluated):
+        record.warnings.append(
+            f"Results are unknown: {metrics_path} is about other weights than those in {model}. Run "
+            "scripts/evaluate.py again."
+        )
+    elif metrics_path is None:
         record.warnings.append(
             "Results are unknown: there is no evaluation of this model. Run scripts/evaluate.py, and name its output "
             "folder as `--evaluation`."
