@@ -1,0 +1,154 @@
+"""Every shell and Python block of the README and of the pages runs.
+
+The blocks of a page run in order, in one folder, with one Python namespace. Three things differ from what a reader
+does, so that this takes seconds: recipes are shrunk (see `shrink`), simulated videos are few and short (see
+`commands_of`), and scripts run in this process instead of one of their own or of several under `accelerate launch`;
+the web page is built and not served. `test_tutorial_in_a_shell` starts real processes.
+"""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from documents import PAGES, Block, blocks_of, read_page
+
+
+SENDS = "publishes on the Hub; tests/hub does so on a loopback server"
+SERVES = "serves a page until it is interrupted"
+INSTALLS = "changes the environment that the tests run in; .ci/run installs the package in this way"
+
+NOT_RUN = {
+    ("README.md", "make demo   # everything once on synthetic data: simulate, train, evaluate, predict, reload"): (
+        "takes minutes; tests/scripts/test_demo.py runs its script"
+    ),
+    ("README.md", "pip install -e ."): INSTALLS,
+    ("docs/index.md", "pip install -e ."): INSTALLS,
+    ("docs/publishing.md", "hf auth login"): SENDS,
+    ("docs/publishing.md", "from echomen_hf import EchoMENModel"): SENDS,
+    ("docs/publishing.md", "from transformers import pipeline"): (
+        "loads a repository that does not exist; tests/hub loads a published one without the package"
+    ),
+    ("docs/tracking.md", "tensorboard --logdir runs/tracked"): SERVES,
+    ("docs/tracking.md", "trackio show --project echomen"): SERVES,
+}
+"""Reason by page and first line of the block."""
+
+
+def key(block: Block) -> tuple[str, str]:
+    return block.page, block.first_line
+
+
+BLOCKS = {page: blocks_of(page) for page in PAGES}
+RUN = {page: [block for block in blocks if key(block) not in NOT_RUN] for page, blocks in BLOCKS.items()}
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The commands of a shell block as words, with small numbers in the place of large ones."""
+    commands = []
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if not words:
+            continue
+        if "--num_videos" in words:
+            words[words.index("--num_videos") + 1] = "24"
+        if words[:2] == ["python", "scripts/make_synthetic_echonet.py"]:
+            words += ["--max_frames", "60", "--num_workers", "1"]
+        commands.append(words)
+    return commands
+
+
+def script_and_arguments(words: list[str]) -> tuple[Path, list[str]]:
+    """What a command runs: a script of this package, perhaps by `accelerate launch`."""
+    names = [word for word in words if re.fullmatch(r"scripts/\w+\.py", word)]
+    launched = words[0] == "python" or words[:2] == ["accelerate", "launch"]
+    if not names or not launched:
+        raise AssertionError(f"The tests cannot run {shlex.join(words)!r}; give the reason in NOT_RUN.")
+    return Path(names[0]), words[words.index(names[0]) + 1 :]
+
+
+@pytest.fixture
+def here(workspace, monkeypatch, tmp_path):
+    """A folder for the blocks of a page, which is the current one, and from which nothing gets out."""
+    folder = workspace()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    handler = signal.getsignal(signal.SIGTERM)
+    yield folder
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Pages that would have been served."""
+    layout = pytest.importorskip("echomen_hf.app.layout", reason="needs the extra `app`", exc_type=ImportError)
+    pages: list = []
+    monkeypatch.setattr(layout.EchoMENApp, "launch", lambda page, **options: pages.append((page, options)))
+    return pages
+
+
+def pages_to_run() -> list:
+    slow = ("docs/speed.md", "docs/tracking.md")  # commands of the tutorial with other flags
+    marks = {page: [pytest.mark.slow] if page in slow else [] for page in RUN}
+    return [pytest.param(page, marks=marks[page]) for page, blocks in RUN.items() if blocks]
+
+
+@pytest.mark.parametrize("page", pages_to_run())
+def test_blocks_of_page(page, here, served, run_script_here):
+    namespace: dict = {"__name__": "page"}
+    for block in RUN[page]:
+        printed = StringIO()
+        with redirect_stdout(printed):
+            if block.language == "python":
+                exec(compile(block.text, str(block), "exec"), namespace)
+            else:
+                for words in commands_of(block.text):
+                    run_script_here(*script_and_arguments(words))
+        if block.output is not None and "runs/demo/" not in block.text:  # a tiny model says other things
+            assert printed.getvalue() == block.output, str(block)
+    starts = sum("scripts/app.py" in block.text for block in RUN[page])
+    assert len(served) == starts
+
+
+def test_training_leaves_the_files_that_the_tutorial_lists(demo_run):
+    table = read_page("docs/tutorial.md").split("| File | Content |")[1]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    names = [name.rstrip("/") for row in rows for name in re.findall("`(.*?)`", row)]
+    assert "model.safetensors" in names
+    for name in names:
+        assert list((demo_run / "model").glob(name)), name
+
+
+@pytest.mark.slow
+def test_tutorial_in_a_shell(here):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    program: list[str] = []
+    for block in BLOCKS["docs/tutorial.md"]:
+        if block.language == "python":
+            # The blocks share their names; a reader types them into one session.
+            program.append(block.text)
+            commands = [[sys.executable, "-c", "\n".join(program)]] if "runs/tutorial" in block.text else []
+        else:
+            commands = [words for words in commands_of(block.text) if "scripts/app.py" not in words]
+        for words in commands:
+            child = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240)
+            assert child.returncode == 0, f"{block}: {child.stderr[-2000:]}"
+    assert "Dry run: nothing was published." in child.stdout
+    assert (here / "runs" / "predictions.csv").is_file()
+
+
+def test_exceptions_are_exactly_these_blocks():
+    exceptions = [key(block) for blocks in BLOCKS.values() for block in blocks if key(block) in NOT_RUN]
+    assert sorted(exceptions) == sorted(NOT_RUN)
+    assert all(NOT_RUN.values())
+
+
+def test_a_block_that_cannot_run_is_noticed():
+    with pytest.raises(AssertionError, match="give the reason in NOT_RUN"):
+        script_and_arguments(["curl", "https://example.org"])
