@@ -16,6 +16,7 @@ __all__ = [
     "CATEGORY_TITLES",
     "EF_RANGE",
     "HEART_FAILURE_CATEGORIES",
+    "BinWeightTable",
     "ExpertWeightTable",
     "bin_counts",
     "category_masks",
@@ -139,7 +140,35 @@ def as_array(labels: ArrayLike | torch.Tensor) -> NDArray[np.float64]:
     return np.asarray(labels, dtype=np.float64)
 
 
-class ExpertWeightTable:
+class BinWeightTable:
+    """Weights that samples get by the bin that their label lies in.
+
+    Args:
+        weights: Weights of every bin, for each of M experts or losses, shape (B, M).
+        bin_width: Width of a bin in EF points.
+    """
+
+    def __init__(self, weights: NDArray[np.float64], bin_width: float = 1.0) -> None:
+        self.weights = weights
+        self.bin_width = bin_width
+
+    def __call__(self, labels: Labels) -> Labels:
+        """Look up the weights of labels, for instance those of a batch.
+
+        Args:
+            labels: EF in percent, shape (N,), an array or a tensor on any device.
+
+        Returns:
+            Weights, shape (N, M), of the kind, device and floating dtype of the labels.
+        """
+        if isinstance(labels, torch.Tensor):
+            dtype = labels.dtype if labels.is_floating_point() else torch.get_default_dtype()
+            table = torch.as_tensor(self.weights, dtype=dtype, device=labels.device)
+            return table[label_bins(labels, self.bin_width)]
+        return self.weights[label_bins(labels, self.bin_width)]
+
+
+class ExpertWeightTable(BinWeightTable):
     """Weight of every label bin for every expert, w = f^-p with p_m = m / (M - 1) (equation 4).
 
     Counts are floored before they are inverted, since a bin with one sample would otherwise outweigh the others by
@@ -172,26 +201,10 @@ class ExpertWeightTable:
         floor = max(1.0, 0.01 * values.size) if min_count is None else float(min_count)
         if not floor > 0:
             raise ValueError(f"`min_count` must be positive, got {min_count}.")
-        self.bin_width = bin_width
         self.exponents = np.array([m / max(num_experts - 1, 1) for m in range(num_experts)])
         counts = np.maximum(bin_counts(values, bin_width), floor).astype(np.float64)
         weights = counts[:, None] ** -self.exponents  # (B, M)
-        self.weights = weights / weights[label_bins(values, bin_width)].mean(axis=0)
-
-    def __call__(self, labels: Labels) -> Labels:
-        """Look up the weights of labels, for instance those of a batch.
-
-        Args:
-            labels: EF in percent, shape (N,), an array or a tensor on any device.
-
-        Returns:
-            Weights, shape (N, M), of the kind, device and floating dtype of the labels.
-        """
-        if isinstance(labels, torch.Tensor):
-            dtype = labels.dtype if labels.is_floating_point() else torch.get_default_dtype()
-            table = torch.as_tensor(self.weights, dtype=dtype, device=labels.device)
-            return table[label_bins(labels, self.bin_width)]
-        return self.weights[label_bins(labels, self.bin_width)]
+        super().__init__(weights / weights[label_bins(values, bin_width)].mean(axis=0), bin_width)
 
 
 def expert_sample_weights(

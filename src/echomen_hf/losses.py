@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ __all__ = [
     "ldw_supcon_loss",
     "negative_log_weights",
     "reweighted_regression_loss",
+    "weighted_supcon_loss",
 ]
 
 LabelDistance = Literal["l1", "l2", "cdf", "none"]
@@ -115,6 +117,40 @@ def ldw_supcon_loss(
     Raises:
         ValueError: If the shapes do not fit, or the temperature is not positive.
     """
+
+    def log_beta(labels: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+        distances = label_distances(labels, distance, distance_scale, label_std, reference_labels)
+        return negative_log_weights(distances, negatives)
+
+    return weighted_supcon_loss(
+        projections, labels, log_beta, temperature=temperature, label_bin_width=label_bin_width
+    )
+
+
+def weighted_supcon_loss(
+    projections: torch.Tensor,
+    labels: torch.Tensor,
+    log_weights: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    *,
+    temperature: float,
+    label_bin_width: float | None,
+) -> torch.Tensor:
+    """Supervised contrastive loss whose negatives carry weights of any kind (equation 1 with a free beta).
+
+    Args:
+        projections: L2-normalised projections, shape (N, views, P) or, for a single view, (N, P).
+        labels: EF in percent, shape (N,).
+        log_weights: Function of the labels of all views, shape (N * views,), and the mask of negatives, shape
+            (N * views, N * views), that gives the logarithm of every pair's weight; 0 where a pair is no negative.
+        temperature: Temperature tau.
+        label_bin_width: Width in EF points of the bins that make samples positives of each other, or `None`.
+
+    Returns:
+        Scalar loss, averaged over the anchors that have a positive; float32, or float64 if the projections are.
+
+    Raises:
+        ValueError: If the shapes do not fit, or the temperature is not positive.
+    """
     if projections.ndim == 2:
         projections = projections.unsqueeze(1)
     if projections.ndim != 3 or labels.shape != projections.shape[:1]:
@@ -140,10 +176,9 @@ def ldw_supcon_loss(
         if not anchors.any():
             return projections.to(dtype).sum() * 0.0
 
-        distances = label_distances(labels, distance, distance_scale, label_std, reference_labels)
-        log_beta = negative_log_weights(distances[sample][:, sample], ~positives & ~myself)
+        weighted = similarity + log_weights(labels[sample], ~positives & ~myself)
         # An anchor alone in its batch has an empty sum here; it is no anchor, but must not make a NaN either.
-        summands = (similarity + log_beta).masked_fill(myself, torch.finfo(dtype).min)
+        summands = weighted.masked_fill(myself, torch.finfo(dtype).min)
         log_probability = similarity - summands.logsumexp(dim=1, keepdim=True)
         per_anchor = -(log_probability * positives).sum(dim=1) / positives.sum(dim=1).clamp(min=1)
         return per_anchor[anchors].mean()

@@ -210,3 +210,13 @@ def test_run_file_tells_what_was_run(run, tmp_path):
     assert described["model.hidden_sizes"] == [4, 8]
     assert described["training.seed"] == 1
     assert described["run.crop_padding"] == 3
+
+
+@pytest.mark.parametrize(
+    "changes", [{"metric_for_best_model": "r2"}, {"stage2_metric_for_best_model": "balanced_mae"}]
+)
+def test_metric_that_val_does_not_give_is_found_before_training(run, videos, tmp_path, changes):
+    healthy = [row for row in videos["train"] if row["ejection_fraction"] >= 50][:2]
+    with pytest.raises(ValueError, match="cannot be chosen by '(r2|balanced_mae)': the validation split gives.*mae"):
+        run(val_videos=healthy, **changes)
+    assert not (tmp_path / "run").exists()

@@ -51,6 +51,7 @@ STAGE_2_ARGUMENTS = frozenset(
         "embedding_draws",
         "expert_bin_width",
         "expert_min_count",
+        "expert_solver",
     }
 )
 

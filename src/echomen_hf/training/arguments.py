@@ -107,6 +107,8 @@ class EchoMENTrainingArguments(TrainingArguments):
         expert_min_count: Smallest count used for a bin; unset means 1 % of the training set, 1 the paper to the
             letter.
         aggregator_gradients: `detached` keeps the aggregator's loss from changing the experts, `joint` lets it.
+        expert_solver: `gradient` trains the experts; `least_squares` gives them, from the embeddings of
+            `embedding_draws`, the weights that this converges to, and trains the aggregator alone.
         aggregator_learning_rate_factor: Factor on the learning rate of the aggregator in stage 2. A large rate, which
             suits linear experts on few data, lets its softmax settle on one expert before the experts have converged.
         embedding_draws: Random clips per video whose embeddings are computed once, before stage 2, for its
@@ -175,6 +177,10 @@ class EchoMENTrainingArguments(TrainingArguments):
     aggregator_gradients: str = field(
         default="detached",
         metadata={"help": "Whether the aggregator's loss changes the experts.", "choices": ["detached", "joint"]},
+    )
+    expert_solver: str = field(
+        default="gradient",
+        metadata={"help": "How experts are found.", "choices": ["gradient", "least_squares"]},
     )
     aggregator_learning_rate_factor: float = field(
         default=1.0, metadata={"help": "Factor on the learning rate of the aggregator."}
@@ -247,6 +253,8 @@ class EchoMENTrainingArguments(TrainingArguments):
             raise ValueError("`early_stopping_patience` compares epochs on VAL: set `load_best_model_at_end`.")
         if self.label_distance not in ("l1", "l2", "cdf", "none"):
             raise ValueError(f"`label_distance` must be l1, l2, cdf or none, got {self.label_distance!r}.")
+        if self.expert_solver not in ("gradient", "least_squares"):
+            raise ValueError(f"`expert_solver` must be gradient or least_squares, got {self.expert_solver!r}.")
         if self.aggregator_gradients not in ("detached", "joint"):
             raise ValueError(f"`aggregator_gradients` must be detached or joint, got {self.aggregator_gradients!r}.")
 

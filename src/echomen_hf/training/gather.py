@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 
-__all__ = ["gather_with_gradient"]
+__all__ = ["gather_with_gradient", "loss_of_all_processes"]
 
 
 def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
@@ -30,3 +31,21 @@ def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
     parts = [part[:size] for part, size in zip(gathered, sizes)]
     parts[dist.get_rank()] = tensor
     return torch.cat(parts)
+
+
+def loss_of_all_processes(loss: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+    """Compute a loss that compares samples with each other over the samples of all processes.
+
+    Gradients are averaged over processes, but each process holds only its own share of this loss's: the gradient
+    returned is larger by their number, so that the average is the gradient of the whole batch. The value is not.
+
+    Args:
+        loss: Function of the gathered tensors.
+        tensors: Local tensors, see `gather_with_gradient`.
+
+    Returns:
+        Scalar, the same in every process.
+    """
+    value = loss(*[gather_with_gradient(tensor) for tensor in tensors])
+    num_processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return value if num_processes == 1 else value + (num_processes - 1) * (value - value.detach())

@@ -19,8 +19,9 @@ from ..label_distribution import ExpertWeightTable
 from ..losses import LDWSupConLoss, ReweightedRegressionLoss
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
 from .arguments import EchoMENTrainingArguments
-from .embedding_cache import EvaluationEmbeddings
-from .gather import gather_with_gradient
+from .embedding_cache import EvaluationEmbeddings, TrainingEmbeddings
+from .expert_solution import set_experts_to_their_optimum
+from .gather import loss_of_all_processes
 from .hub_trainer import HubTrainer
 from .per_video_metrics import per_video_metrics
 from .tracking import EvaluationTracker, only_ejection_fractions
@@ -71,6 +72,15 @@ class EchoMENTrainer(HubTrainer):
                 f"The best epoch is chosen by {args.metric_for_best_model!r}, which only `EvaluationClips` give: pass "
                 "one of them as `eval_dataset`, or `compute_metrics`, or another `metric_for_best_model`."
             )
+        if (
+            args.stage == "2"
+            and args.expert_solver == "least_squares"
+            and not isinstance(train_dataset, TrainingEmbeddings)
+        ):
+            raise ValueError(
+                "Experts are solved in closed form from embeddings: set `embedding_draws`, or pass "
+                "`TrainingEmbeddings` as `train_dataset`."
+            )
         super().__init__(
             model, args, data_collator or collate_clips, train_dataset, eval_dataset, *positional, **kwargs
         )
@@ -97,12 +107,22 @@ class EchoMENTrainer(HubTrainer):
         model.freeze_encoder(not first)
         model.projector.requires_grad_(first)
         model.regression_head.requires_grad_(first)
-        model.experts.requires_grad_(not first)
+        solve = not first and self.args.expert_solver == "least_squares"
+        model.experts.requires_grad_(not first and not solve)
         # Without its softmax in the ensemble the aggregator gets no gradient, which DistributedDataParallel refuses.
         model.aggregator.requires_grad_(not first and model.config.expert_aggregation == "aggregator")
         if not first:
             model.config.expert_bin_width = self.args.expert_bin_width
             model.config.expert_min_count = self.args.expert_min_count
+        if solve:
+            set_experts_to_their_optimum(
+                model, self.train_dataset, self.expert_loss.weight_table, self.args.weight_decay
+            )
+
+    def leave_stage(self) -> None:
+        """Let everything be trained again."""
+        self.model.freeze_encoder(False)
+        self.model.requires_grad_(True)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in `train`, which may make the model anew by `model_init`.
@@ -110,8 +130,7 @@ class EchoMENTrainer(HubTrainer):
         try:
             return super()._inner_training_loop(*args, **kwargs)
         finally:
-            self.model.freeze_encoder(False)
-            self.model.requires_grad_(True)
+            self.leave_stage()
 
     def evaluation_loop(
         self,
@@ -137,7 +156,7 @@ class EchoMENTrainer(HubTrainer):
         given = self.compute_metrics
         if given is None and isinstance(dataloader.dataset, (EvaluationClips, EvaluationEmbeddings)):
             self.compute_metrics, prediction_loss_only = per_video_metrics(dataloader.dataset), False
-        has_experts = self.model.config.prediction_head == "experts"
+        has_experts = getattr(self.model.config, "prediction_head", None) == "experts"
         self.compute_metrics = self.tracker.catch(
             self.compute_metrics, dataloader.dataset, metric_key_prefix, has_experts
         )
@@ -215,10 +234,8 @@ class EchoMENTrainer(HubTrainer):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         regression = squared_error(outputs.regression, label_of_view)
         projections = outputs.projection.unflatten(0, (-1, num_views))  # (B * V, P) -> (B, V, P)
-        contrastive = self.contrastive_loss(gather_with_gradient(projections), gather_with_gradient(labels))
-        # Gradients are averaged over processes, but each holds only its own share of the contrastive batch's.
-        scale = self.args.contrastive_weight * self.accelerator.num_processes
-        loss = regression + scale * contrastive
+        contrastive = loss_of_all_processes(self.contrastive_loss, projections, labels)
+        loss = regression + self.args.contrastive_weight * contrastive
         return loss, {"loss_regression": regression, "loss_contrastive": contrastive}
 
     def _stage_2_loss(
@@ -259,10 +276,6 @@ class EchoMENTrainer(HubTrainer):
             for name, total in self._parts.items():
                 mean = self.accelerator.reduce(total / self._num_parts, reduction="mean")
                 logs[name] = round(mean.item(), 6)
-            if self.args.stage == "1":
-                # With several processes the loss that is trained on scales the contrastive part for the averaging.
-                weight = self.args.contrastive_weight
-                logs["loss"] = logs["loss_regression"] + weight * logs["loss_contrastive"]
             self._parts, self._num_parts = {}, 0
         super().log(logs, start_time)
 

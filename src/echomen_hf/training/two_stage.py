@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import PreTrainedConfig, TrainingArguments, set_seed
+from transformers import EvalPrediction, PreTrainedConfig, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..clip_sampling_echomen import parse_protocol
-from ..configuration_echomen import EchoMENConfig
 from ..data.clip_dataset import EvaluationClips, FrameSource, TrainingClips
 from ..modeling_echomen import EchoMENModel
 from ..video_processing_echomen import EchoMENVideoProcessor
 from .arguments import EchoMENTrainingArguments
 from .embedding_cache import EvaluationEmbeddings, TrainingEmbeddings, embed_for_stage_2
+from .per_video_metrics import per_video_metrics
 from .trainer import EchoMENTrainer
 
 
@@ -86,6 +86,7 @@ def fit(
     eval_protocol: str = "center",
     frames: FrameSource | None = None,
     run_description: dict[str, Any] | None = None,
+    make_trainer: Callable[..., EchoMENTrainer] = EchoMENTrainer,
 ) -> EchoMENModel:
     """Train the stages one after the other, continuing where an earlier call with the same settings stopped.
 
@@ -103,6 +104,7 @@ def fit(
         eval_protocol: Clips per video on the validation split, see `protocol_starts`.
         frames: Where frames come from, such as a `FrameCache` of both splits; the videos' files without.
         run_description: What else makes this run itself (data folder, initial weights); a resumed run must match it.
+        make_trainer: Class of the trainer, or a function that makes one.
 
     Returns:
         The best model of the last stage that is finished, in evaluation mode.
@@ -110,6 +112,8 @@ def fit(
     Raises:
         ValueError: If the output folder holds a run with other settings.
     """
+    if 2 in args.stages and args.expert_solver == "least_squares":
+        require_solvable(model, args)
     output_dir = Path(str(args.output_dir))
     evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol), frames)
     training = {
@@ -118,6 +122,8 @@ def fit(
         )
         for stage in args.stages
     }
+    for stage in args.stages:
+        require_metric(args.for_stage(stage, str(output_dir)).metric_for_best_model, evaluation)
     description = {
         **(run_description or {}),
         "crop_padding": crop_padding,
@@ -129,13 +135,13 @@ def fit(
     warn_about_labels(training[args.stages[0]].ejection_fractions, evaluation.labels.tolist())
     if args.stages == (2,) and is_finished(output_dir / "stage1"):
         logger.warning(f"Stage 2 starts from the result of stage 1 in {output_dir / 'stage1'}.")
-        model = EchoMENModel.from_pretrained(output_dir / "stage1")
+        model = type(model).from_pretrained(output_dir / "stage1")
     for stage, clips in training.items():
         stage_args = args.for_stage(stage, str(output_dir / f"stage{stage}"))
-        model = fit_stage(model, processor, clips, evaluation, stage_args)
+        model = fit_stage(model, processor, clips, evaluation, stage_args, make_trainer)
     if is_finished(output_dir / "stage2"):
         # Running stage 1 again must not put its model in the place of the final one.
-        model = EchoMENModel.from_pretrained(output_dir / "stage2")
+        model = type(model).from_pretrained(output_dir / "stage2")
     if int(os.environ.get("RANK", "0")) == 0:
         model.save_pretrained(output_dir)
         processor.save_pretrained(output_dir)
@@ -148,6 +154,7 @@ def fit_stage(
     train_dataset: TrainingClips,
     eval_dataset: EvaluationClips,
     args: EchoMENTrainingArguments,
+    make_trainer: Callable[..., EchoMENTrainer] = EchoMENTrainer,
 ) -> EchoMENModel:
     """Train one stage, or load its result if it is finished, or continue from its last checkpoint.
 
@@ -157,6 +164,7 @@ def fit_stage(
         train_dataset: Training clips.
         eval_dataset: Validation clips.
         args: Arguments of this stage, see `EchoMENTrainingArguments.for_stage`.
+        make_trainer: Class of the trainer, or a function that makes one.
 
     Returns:
         The best model of the stage, loaded from its folder.
@@ -164,7 +172,7 @@ def fit_stage(
     folder = Path(str(args.output_dir))
     if is_finished(folder):
         logger.warning(f"Stage {args.stage} is finished already; taking its model from {folder}.")
-        return EchoMENModel.from_pretrained(folder)
+        return type(model).from_pretrained(folder)
     checkpoint = last_complete_checkpoint(folder)
     if checkpoint is not None:
         logger.warning(f"Stage {args.stage} continues from {checkpoint}.")
@@ -179,14 +187,55 @@ def fit_stage(
         )
         # Reading a row of memory in another process would cost more than it saves.
         args = args.replace(dataloader_num_workers=0, dataloader_persistent_workers=False)
-    trainer = EchoMENTrainer(
+    trainer = make_trainer(
         model=model, args=args, train_dataset=training, eval_dataset=evaluation, processing_class=processor
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
-    return EchoMENModel.from_pretrained(folder)
+    return type(model).from_pretrained(folder)
+
+
+def require_metric(name: str | None, evaluation: EvaluationClips) -> None:
+    """Refuse to choose the best epoch by a metric that the validation split will not give, before hours of training.
+
+    Args:
+        name: `metric_for_best_model`; `None` if no epoch is chosen.
+        evaluation: Validation clips.
+
+    Raises:
+        ValueError: If there is no such metric, or a category that it needs has no videos.
+    """
+    if name is None:
+        return
+    labels = evaluation.labels
+    perfect = EvalPrediction(predictions=labels[evaluation.video_index], label_ids=labels[evaluation.video_index])
+    known = {"loss", *per_video_metrics(evaluation)(perfect)}
+    if name.removeprefix("eval_") not in known:
+        raise ValueError(
+            f"The best epoch cannot be chosen by {name!r}: the validation split gives {', '.join(sorted(known))}. "
+            "The errors of a heart-failure category, and the balanced one, need videos of it in VAL."
+        )
+
+
+def require_solvable(model: EchoMENModel, args: EchoMENTrainingArguments) -> None:
+    """Refuse experts in closed form where stage 2 could not have them, before stage 1 is trained in vain.
+
+    Args:
+        model: Model.
+        args: Training arguments.
+
+    Raises:
+        ValueError: If there will be no embeddings, or nothing would be left to train.
+    """
+    if not args.embedding_draws:
+        raise ValueError("`expert_solver: least_squares` solves experts from embeddings: set `embedding_draws`.")
+    if model.config.expert_aggregation != "aggregator":
+        raise ValueError(
+            "With experts in closed form and no aggregator, stage 2 would have nothing to train: set `expert_solver` "
+            "to gradient."
+        )
 
 
 def is_finished(folder: Path) -> bool:
@@ -242,7 +291,7 @@ def claim_output_dir(
     """
     inherited = {field.name for field in fields(PreTrainedConfig)}
     set_by_training = {"prediction_head", "expert_bin_width", "expert_min_count"}
-    own = {field.name for field in fields(EchoMENConfig)} - inherited - set_by_training
+    own = {field.name for field in fields(model.config)} - inherited - set_by_training
     now = {
         **{f"model.{name}": getattr(model.config, name) for name in own},
         **{f"processor.{k}": v for k, v in processor.to_dict().items() if k != "auto_map"},

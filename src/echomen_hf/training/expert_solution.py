@@ -1,0 +1,72 @@
+"""Experts in closed form: a linear expert on fixed embeddings is a weighted least-squares fit."""
+
+from __future__ import annotations
+
+import torch
+
+from ..label_distribution import BinWeightTable
+from ..modeling_echomen import EchoMENModel
+from .embedding_cache import TrainingEmbeddings
+
+
+__all__ = ["set_experts_to_their_optimum", "solve_experts"]
+
+
+def solve_experts(
+    embeddings: torch.Tensor, labels: torch.Tensor, sample_weights: torch.Tensor, weight_decay: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Minimise the re-weighted regression loss of every expert exactly.
+
+    Expert m minimises mean_i w_i^m (e_m(f(x_i)) - y_i)^2 + lambda / 2 |W_m|^2, which is where SGD with weight decay
+    lambda converges (equation 3 of the paper). The bias is not decayed. Without weight decay, and with fewer samples
+    than dimensions, it is the solution with the smallest weights.
+
+    Args:
+        embeddings: Embeddings, shape (N, D).
+        labels: EF in percent, shape (N,).
+        sample_weights: Weight of every sample for every expert, shape (N, M).
+        weight_decay: Factor lambda.
+
+    Returns:
+        Weights, float64, shape (M, D), and biases, float64, shape (M,).
+    """
+    features, targets = embeddings.double(), labels.double()
+    weights, biases = [], []
+    for column in sample_weights.double().unbind(dim=1):
+        share = column / column.sum()
+        center, mean = share @ features, share @ targets
+        root = (column / len(column)).sqrt()
+        rows = root[:, None] * (features - center)  # (N, D)
+        # Below a part in 1e12 of the largest, an eigenvalue is rounding and not a direction of the embeddings.
+        values, directions = torch.linalg.eigh(rows.T @ rows)
+        kept = values > 1e-12 * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
+        projected = directions[:, kept].T @ (rows.T @ (root * (targets - mean)))
+        weight = directions[:, kept] @ (projected / (values[kept] + weight_decay / 2))
+        weights.append(weight)
+        biases.append(mean - weight @ center)
+    return torch.stack(weights), torch.stack(biases)
+
+
+@torch.no_grad()
+def set_experts_to_their_optimum(
+    model: EchoMENModel, dataset: TrainingEmbeddings, table: BinWeightTable, weight_decay: float
+) -> None:
+    """Give the experts of a model the weights that training on embeddings converges to.
+
+    Args:
+        model: Model, changed in place.
+        dataset: Embeddings of the training clips; all draws count alike.
+        table: Weights of the samples by their labels.
+        weight_decay: Weight decay of stage 2.
+    """
+    labels = torch.tensor(dataset.ejection_fractions, dtype=torch.float64)
+    draws = len(dataset.embeddings)
+    weights, biases = solve_experts(
+        dataset.embeddings.flatten(0, 1),  # (K, N, D) -> (K * N, D)
+        labels.repeat(draws),
+        torch.as_tensor(table(labels)).repeat(draws, 1),
+        weight_decay,
+    )
+    for expert, weight, bias in zip(model.experts, weights, biases):
+        expert.weight.copy_(weight)
+        expert.bias.copy_(bias)
