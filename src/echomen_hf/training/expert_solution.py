@@ -68,5 +68,4 @@ def set_experts_to_their_optimum(
         weight_decay,
     )
     for expert, weight, bias in zip(model.experts, weights, biases):
-        expert.weight.copy_(weight)
-        expert.bias.copy_(bias)
+        expert.load_state_dict({"weight": weight[None], "bias": bias[None]})

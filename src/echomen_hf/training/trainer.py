@@ -114,10 +114,9 @@ class EchoMENTrainer(HubTrainer):
         if not first:
             model.config.expert_bin_width = self.args.expert_bin_width
             model.config.expert_min_count = self.args.expert_min_count
-        if solve:
-            set_experts_to_their_optimum(
-                model, self.train_dataset, self.expert_loss.weight_table, self.args.weight_decay
-            )
+        if solve and self.expert_loss is not None:
+            table, weight_decay = self.expert_loss.weight_table, self.args.weight_decay
+            set_experts_to_their_optimum(model, self.train_dataset, table, weight_decay)
 
     def leave_stage(self) -> None:
         """Let everything be trained again."""
