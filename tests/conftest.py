@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_config import make_tiny_config
 from video_files import encode_video, gray_ramp
 
-from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor
+from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENTrainingArguments, EchoMENVideoProcessor
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,16 +56,7 @@ def echonet_dir(tmp_path_factory, worker_id) -> Path:
 @pytest.fixture
 def tiny_config() -> EchoMENConfig:
     """Two stages of 4 and 8 channels on clips of 8 frames of 32 x 32 pixels."""
-    return EchoMENConfig(
-        depths=(1, 1),
-        hidden_sizes=(4, 8),
-        num_channels=1,
-        num_frames=8,
-        sampling_period=4,
-        image_size=32,
-        aggregator_hidden_size=8,
-        projection_size=8,
-    )
+    return make_tiny_config()
 
 
 @pytest.fixture
@@ -78,6 +70,29 @@ def tiny_model(tiny_config) -> EchoMENModel:
 def tiny_processor(tiny_config) -> EchoMENVideoProcessor:
     """The video processor that belongs to the tiny configuration."""
     return EchoMENVideoProcessor.for_model(tiny_config)
+
+
+@pytest.fixture
+def make_arguments(tmp_path):
+    """Arguments of a training that takes seconds; any of them can be overridden."""
+
+    def make(**changes):
+        settings = {
+            "output_dir": str(tmp_path / "run"),
+            "num_train_epochs": 2,
+            "stage2_num_train_epochs": 2,
+            "per_device_train_batch_size": 6,
+            "per_device_eval_batch_size": 8,
+            "learning_rate": 1e-4,
+            "logging_steps": 1,
+            "report_to": "none",
+            "disable_tqdm": True,
+            "use_cpu": True,
+            "seed": 1,
+        }
+        return EchoMENTrainingArguments(**{**settings, **changes})
+
+    return make
 
 
 @pytest.fixture

@@ -3,28 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from tiny_config import make_tiny_config
 
 
 pytest.importorskip("gradio")
 pytest.importorskip("captum")
 
-from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor
+from echomen_hf import EchoMENModel, EchoMENVideoProcessor
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A tiny model whose weights a fixed seed drew, saved as training saves it."""
     torch.manual_seed(0)
-    config = EchoMENConfig(
-        depths=(1, 1),
-        hidden_sizes=(4, 8),
-        num_channels=1,
-        num_frames=8,
-        sampling_period=4,
-        image_size=32,
-        aggregator_hidden_size=8,
-        projection_size=8,
-    )
+    config = make_tiny_config()
     model = EchoMENModel(config)
     # Fresh experts agree to the third decimal: spread them, so that tests can tell them apart.
     for expert, bias in zip(model.experts, (35.0, 50.0, 65.0)):

@@ -13,8 +13,9 @@ import pytest
 import torch
 from child_process import hide_package
 from loopback_hub import TOKEN, LoopbackHub
+from tiny_config import make_tiny_config
 
-from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor
+from echomen_hf import EchoMENModel, EchoMENVideoProcessor
 from echomen_hf.data.provenance import README_NAME, SYNTHETIC_NOTICE
 from echomen_hf.evaluation.protocol import VideoPrediction
 from echomen_hf.evaluation.report import predictor_comparison, write_metrics_json, write_predictions_csv
@@ -111,16 +112,7 @@ def write_data(folder: Path) -> None:
 
 def write_model(folder: Path, data_dir: Path) -> None:
     """Write a model and the records of its two stages."""
-    config = EchoMENConfig(
-        depths=(1, 1),
-        hidden_sizes=(4, 8),
-        num_channels=1,
-        num_frames=8,
-        sampling_period=4,
-        image_size=32,
-        aggregator_hidden_size=8,
-        projection_size=8,
-    )
+    config = make_tiny_config()
     torch.manual_seed(0)
     EchoMENModel(config).save_pretrained(folder)
     processor = EchoMENVideoProcessor.for_model(config)

@@ -1,0 +1,188 @@
+"""Training of any method with the same trainer, data and choice on VAL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from ..configuration_echomen import EchoMENConfig
+from ..data.clip_dataset import FrameSource
+from ..modeling_echomen import EchoMENModel
+from ..training import EchoMENTrainingArguments, fit
+from ..training.two_stage import claim_output_dir, is_finished
+from ..video_processing_echomen import EchoMENVideoProcessor
+from .method import Method
+from .registry import get_method
+
+
+__all__ = ["fit_method", "initial_model"]
+
+
+def fit_method(
+    method: Method | str,
+    train_videos: Sequence[dict[str, Any]],
+    val_videos: Sequence[dict[str, Any]],
+    args: EchoMENTrainingArguments,
+    *,
+    model_config: Mapping[str, Any] | None = None,
+    processor: EchoMENVideoProcessor | None = None,
+    options: Mapping[str, Any] | None = None,
+    initial_weights: EchoMENModel | None = None,
+    published_schedule: bool = False,
+    stage_1: str | Path | None = None,
+    crop_padding: int = 12,
+    eval_protocol: str = "center",
+    frames: FrameSource | None = None,
+    run_description: Mapping[str, Any] | None = None,
+) -> EchoMENModel:
+    """Train a method, continuing where an earlier call with the same settings stopped.
+
+    Two methods with the same seed start from the same encoder and see the same videos in the same order.
+
+    Args:
+        method: Method, or its name.
+        train_videos: Rows of the training split as `load_echonet_dynamic` gives them.
+        val_videos: Rows of the validation split, on which the best epoch is chosen.
+        args: Arguments that all methods of a comparison share; see `Method.training_arguments` for what a method
+            changes. `args.output_dir` is the folder of this run.
+        model_config: Configuration fields that all methods share.
+        processor: Video processor with the pixel statistics of the training split; a new one without.
+        options: Options of the method's loss, see `Method.options`.
+        initial_weights: Model from which every weight is taken that the method's model has too, such as one with a
+            pre-trained encoder.
+        published_schedule: See `Method.training_arguments`.
+        stage_1: Folder of a finished stage 1 of the method that `Method.stage_1_of` names, with the same seed, data
+            and settings; the result is the same as without.
+        crop_padding: Largest random shift of a training clip in pixels.
+        eval_protocol: Clips per video on the validation split, see `protocol_starts`.
+        frames: Where frames come from; the videos' files without.
+        run_description: What else makes this run itself (data folder, initial weights); a resumed run must match it.
+
+    Returns:
+        The best model in evaluation mode, also in `args.output_dir`. It is free of what only training needed, so that
+        a loss-side rival is an `EchoMENModel` that everything else here can load and evaluate.
+
+    Raises:
+        ValueError: If the method, an option or a configuration field is unknown, or the output folder holds another
+            run.
+        FileNotFoundError: If there is no finished stage 1 in the folder that is to provide it.
+    """
+    method = get_method(method) if isinstance(method, str) else method
+    args = method.training_arguments(args, published_schedule=published_schedule)
+    make_trainer = method.make_trainer(options)
+    if stage_1 is not None:
+        model = model_after_stage_1(method, Path(stage_1))
+    else:
+        model = initial_model(method, args.seed, model_config, initial_weights)
+    if processor is None:
+        processor = method.processor_class.for_model(model.config)
+    description = {**(run_description or {}), "method": method.name, "options": {**method.options, **(options or {})}}
+    if stage_1 is not None and args.stage == "1":
+        claim_output_dir(Path(str(args.output_dir)), model, processor, args, description)
+        trained = model
+    else:
+        trained = fit(
+            model,
+            processor,
+            train_videos,
+            val_videos,
+            args if stage_1 is None else args.replace(stage="2"),
+            crop_padding=crop_padding,
+            eval_protocol=eval_protocol,
+            frames=frames,
+            run_description=description,
+            make_trainer=make_trainer,
+        )
+    final = without_training_state(trained).eval()
+    if int(os.environ.get("RANK", "0")) == 0:
+        final.save_pretrained(str(args.output_dir))
+        processor.save_pretrained(str(args.output_dir))
+    return final
+
+
+def initial_model(
+    method: Method,
+    seed: int,
+    model_config: Mapping[str, Any] | None = None,
+    initial_weights: EchoMENModel | None = None,
+) -> EchoMENModel:
+    """Make the model that a method's training starts from.
+
+    Whatever methods have in common begins with the same weights for the same seed.
+
+    Args:
+        method: The method.
+        seed: Seed of the weights.
+        model_config: Configuration fields that all methods share.
+        initial_weights: Model from which every weight is taken that the method's model has too.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If the given weights have none for the encoder.
+    """
+    if initial_weights is None and method.model_class.config_class is EchoMENConfig:
+        # One weight fewer in a head would shift the random numbers of all others.
+        set_seed(seed)
+        initial_weights = EchoMENModel(EchoMENConfig(**(model_config or {})))
+    set_seed(seed)
+    model: Any = method.model_class(method.make_config(model_config))
+    if initial_weights is not None:
+        own = model.state_dict()
+        given = {
+            name: value
+            for name, value in initial_weights.state_dict().items()
+            if name in own and own[name].shape == value.shape
+        }
+        missing = [name for name in own if name.startswith("encoder.") and name not in given]
+        if missing:
+            raise ValueError(
+                f"The initial weights do not fit the encoder of method {method.name!r}: {len(missing)} of its tensors "
+                f"are absent or of another shape, such as {missing[0]}. Give both the same configuration."
+            )
+        model.load_state_dict(given, strict=False)
+    return model
+
+
+def model_after_stage_1(method: Method, folder: Path) -> EchoMENModel:
+    """Load the result of a stage 1 that another method has run.
+
+    Args:
+        method: The method.
+        folder: Folder of that stage.
+
+    Returns:
+        The model, with the configuration of this method.
+
+    Raises:
+        ValueError: If the method has a stage 1 of its own.
+        FileNotFoundError: If the folder holds no finished stage.
+    """
+    if method.stage_1_of is None:
+        raise ValueError(f"Method {method.name!r} has a stage 1 of its own; leave `stage_1` out.")
+    if not is_finished(folder):
+        raise FileNotFoundError(f"{folder} holds no finished stage 1; it must be that of a {method.stage_1_of!r} run.")
+    model: Any = method.model_class.from_pretrained(folder, **method.model_defaults)
+    return model
+
+
+def without_training_state(model: EchoMENModel) -> EchoMENModel:
+    """Leave away what a loss-side rival carries only while it is trained.
+
+    Args:
+        model: Trained model.
+
+    Returns:
+        An `EchoMENModel` with the same weights, if the model is one that carries more; else the model itself.
+    """
+    if type(model) is EchoMENModel or model.config_class is not EchoMENModel.config_class:
+        return model
+    plain = EchoMENModel(model.config)
+    kept = plain.state_dict().keys()
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if name in kept})
+    return plain

@@ -1,0 +1,126 @@
+"""What a method is: a model, a loss, a trainer and defaults, under a name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..modeling_echomen import EchoMENModel
+from ..training import EchoMENTrainer, EchoMENTrainingArguments
+from ..video_processing_echomen import EchoMENVideoProcessor
+from .method_loss import MethodLoss
+
+
+__all__ = ["Method", "MethodGroup"]
+
+MethodGroup = Literal["paper", "rival", "newer", "ablation"]
+"""EchoMEN itself, a row of the paper's Table 1, a method published since or beside it, or a row of Table 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method that can be trained and compared with the others.
+
+    Args:
+        name: Name in results and on command lines.
+        title: Name in tables and figures.
+        source: Publication that it is built from, and what was decided where that leaves things open.
+        group: Which table it belongs to.
+        loss: Class of the loss that stage 1 trains on; its keyword arguments are the method's options. `None` if the
+            trainer brings the loss itself.
+        trainer_class: Class of the trainer. Given a `loss`, it must take the argument `loss`, as `MethodTrainer` does.
+        model_class: Class of the model. One of another architecture than EchoMEN's answers by `single_prediction`.
+        processor_class: Class of the video processor, with `for_model(config)`.
+        model_defaults: Configuration fields that make the method what it is; they replace what a recipe says.
+        training_defaults: Training arguments that make the method what it is; likewise.
+        published_training: Training arguments of the publication on EchoNet-Dynamic, for a comparison in which every
+            method has its own published schedule.
+        stage_1_of: Name of the method whose stage 1 is the very same training; a run may start from its result.
+    """
+
+    name: str
+    title: str
+    source: str
+    group: MethodGroup
+    trainer_class: type[EchoMENTrainer]
+    loss: Callable[..., MethodLoss] | None = None
+    model_class: type[PreTrainedModel] = EchoMENModel
+    processor_class: type[EchoMENVideoProcessor] = EchoMENVideoProcessor
+    model_defaults: Mapping[str, Any] = field(default_factory=dict)
+    training_defaults: Mapping[str, Any] = field(default_factory=dict)
+    published_training: Mapping[str, Any] = field(default_factory=dict)
+    stage_1_of: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the loss and their defaults."""
+        if self.loss is None:
+            return {}
+        parameters = inspect.signature(self.loss).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def make_config(self, model_config: Mapping[str, Any] | None = None) -> PreTrainedConfig:
+        """Make the configuration of a model.
+
+        Args:
+            model_config: Configuration fields, such as a recipe's; those of `model_defaults` are replaced.
+
+        Returns:
+            The configuration.
+        """
+        config_class: Any = self.model_class.config_class
+        return config_class(**{**(model_config or {}), **self.model_defaults})
+
+    def make_trainer(self, options: Mapping[str, Any] | None = None) -> Callable[..., EchoMENTrainer]:
+        """Make what makes the trainer.
+
+        Args:
+            options: Options of the loss, as in `options`.
+
+        Returns:
+            The trainer's class, with its loss bound to it.
+
+        Raises:
+            ValueError: If there is no such option.
+        """
+        given = dict(options or {})
+        unknown = sorted(set(given) - set(self.options))
+        if unknown:
+            known = ", ".join(self.options) or "none: its settings are training arguments"
+            raise ValueError(f"Method {self.name!r} has no option {', '.join(unknown)}; its options are {known}.")
+        if self.loss is None:
+            return self.trainer_class
+        return partial(self.trainer_class, loss=partial(self.loss, **given))
+
+    def training_arguments(
+        self, args: EchoMENTrainingArguments, *, published_schedule: bool = False
+    ) -> EchoMENTrainingArguments:
+        """Adapt the arguments of a comparison to this method.
+
+        Every method's final model is chosen on VAL by one metric, that of EchoMEN's last stage: a method of a single
+        stage takes `stage2_metric_for_best_model`, or `mae` if that is unset, unless `metric_for_best_model` was given
+        or stage 1 is that of another method.
+
+        Args:
+            args: Arguments that all methods share.
+            published_schedule: Whether to train as long, and at the rates, as the method's publication did, instead of
+                as the shared arguments say.
+
+        Returns:
+            Arguments of this method.
+        """
+        changes = {"stage": "both", **self.training_defaults}
+        if published_schedule:
+            changes.update(self.published_training)
+        is_single_stage = changes["stage"] == "1" and self.stage_1_of is None
+        if is_single_stage and args.chosen_metric is None and args.load_best_model_at_end:
+            changes |= {
+                "metric_for_best_model": args.stage2_metric_for_best_model or "mae",
+                "greater_is_better": None,
+            }
+        return args.replace(**changes)

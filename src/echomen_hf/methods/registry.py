@@ -1,0 +1,60 @@
+"""Every method by its name."""
+
+from __future__ import annotations
+
+import importlib
+from difflib import get_close_matches
+
+from .method import Method, MethodGroup
+
+
+__all__ = ["get_method", "list_methods"]
+
+# Name to where the method is defined, in the order of tables; a module is imported when its method is asked for.
+REGISTRY = {
+    "sqinv": ("sqinv", "SQINV"),
+    "ddir": ("ddir", "DDIR"),
+    "focal_r": ("focal_r", "FOCAL_R"),
+    "ranksim": ("ranksim", "RANKSIM"),
+    "echonet": ("echonet", "ECHONET"),
+    "adacon": ("adacon", "ADACON"),
+    "rank_n_contrast": ("rank_n_contrast", "RANK_N_CONTRAST"),
+    "balanced_mse": ("balanced_mse", "BALANCED_MSE"),
+    "echomen_plain_supcon": ("ablations", "PLAIN_SUPCON"),
+    "echomen_stage_1_head": ("ablations", "STAGE_1_HEAD"),
+    "echomen_category_experts": ("ablations", "CATEGORY_EXPERTS"),
+    "echomen_mean_of_experts": ("ablations", "MEAN_OF_EXPERTS"),
+    "echomen": ("echomen", "ECHOMEN"),
+}
+
+
+def list_methods(group: MethodGroup | None = None) -> list[str]:
+    """List the names of the methods in the order of tables.
+
+    Args:
+        group: Which of them; all without.
+
+    Returns:
+        Names.
+    """
+    return [name for name in REGISTRY if group is None or get_method(name).group == group]
+
+
+def get_method(name: str) -> Method:
+    """Look a method up.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        The method.
+
+    Raises:
+        ValueError: If there is none of that name; the message lists those that exist.
+    """
+    if name not in REGISTRY:
+        close = get_close_matches(name, REGISTRY, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"There is no method {name!r}.{hint} Methods: {', '.join(REGISTRY)}.")
+    module, attribute = REGISTRY[name]
+    return getattr(importlib.import_module(f".{module}", __package__), attribute)
