@@ -57,7 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
         model, processor = load_checkpoint(args.model)
         record = read_run(args.model, args.evaluation, args.data_dir)
         stage_repository(root / "model", model, processor, record, repo_id=repo_id, source=args.model, card=args.card)
-        warnings = record.warnings + (stage_space(root / "space", repo_id) if args.space else [])
+        warnings = list(record.warnings)
+        if args.space:
+            warnings += stage_space(root / "space", repo_id, synthetic=record.training_data == "synthetic")
         for repo_type in repo_types:
             print_files(f"{repo_type} {repo_id}", listing(root / repo_type))
         for warning in warnings:

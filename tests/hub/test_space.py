@@ -15,7 +15,7 @@ from echomen_hf.hub import listing, stage_space
 def test_space_is_complete(tmp_path):
     warnings = stage_space(tmp_path, "me/heart")
     app = (tmp_path / "app.py").read_text()
-    assert 'build_app("me/heart").queue().launch()' in ast.unparse(ast.parse(app)).replace("'", '"')
+    assert 'build_app("me/heart").launch()' in ast.unparse(ast.parse(app)).replace("'", '"')
     card = SpaceCard.load(tmp_path / "README.md").data
     assert (card.sdk, card.app_file, card.models) == ("gradio", "app.py", ["me/heart"])
     try:
@@ -31,6 +31,16 @@ def test_space_is_complete(tmp_path):
     assert {"torch", "transformers", "av", "pydicom"} <= set(names)
     assert not {"gradio", "pytest", "ruff"} & set(names)
     assert not [name for name in listing(tmp_path) if "__pycache__" in name or name.endswith(".pyc")]
+
+
+def test_page_of_a_model_trained_on_simulated_clips_says_so(run, push_script, tmp_path):
+    arguments = ["--model", str(run / "model"), "--data_dir", str(run / "data"), "--repo", "me/heart", "--space"]
+    push_script.main([*arguments, "--dry_run", "--output", str(tmp_path / "staged")])
+    call = ast.parse((tmp_path / "staged" / "space" / "app.py").read_text()).body[-1].value.func.value
+    assert [argument.value for argument in call.args] == ["me/heart"]
+    assert {keyword.arg: keyword.value.value for keyword in call.keywords} == {
+        "notice": "This model was trained on SYNTHETIC clips only."
+    }
 
 
 def test_packaged_source_is_what_the_space_runs(tmp_path):

@@ -23,8 +23,9 @@ APP = '''\
 from echomen_hf.app import build_app
 
 
-build_app("{repo_id}").queue().launch()
+build_app("{repo_id}"{notice}).launch()
 '''
+SYNTHETIC_NOTICE = "This model was trained on SYNTHETIC clips only."
 
 CARD = """\
 ---
@@ -39,7 +40,7 @@ Estimates the ejection fraction of an echocardiogram video with [{{ repo_id }}](
 """
 
 
-def stage_space(folder: str | Path, repo_id: str) -> list[str]:
+def stage_space(folder: str | Path, repo_id: str, *, synthetic: bool = False) -> list[str]:
     """Write the files of a Space: the app, what it needs installed, its card, and this package's source.
 
     The source goes along because a Space then runs the very code that its author has, released or not.
@@ -47,6 +48,7 @@ def stage_space(folder: str | Path, repo_id: str) -> list[str]:
     Args:
         folder: Empty folder.
         repo_id: Id of the model's repository.
+        synthetic: Whether the model was trained on simulated clips, which the page then says.
 
     Returns:
         Warnings to show to the user.
@@ -61,7 +63,8 @@ def stage_space(folder: str | Path, repo_id: str) -> list[str]:
             "gradio is not installed here, so the Space will run on the Hub's default version of it. Install it to "
             "name the version that you have tried."
         )
-    (folder / "app.py").write_text(APP.format(repo_id=repo_id), encoding="utf-8")
+    notice = f', notice="{SYNTHETIC_NOTICE}"' if synthetic else ""
+    (folder / "app.py").write_text(APP.format(repo_id=repo_id, notice=notice), encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join(space_requirements()) + "\n", encoding="utf-8")
     card_data = SpaceCardData(
         title=title,
