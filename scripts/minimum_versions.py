@@ -23,7 +23,11 @@ def lower_bounds(pyproject: str) -> dict[str, str]:
         Version by name of the package.
     """
     project = tomllib.loads(pyproject)["project"]
-    requirements = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    requirements = [*project["dependencies"], *extras["test"]]
+    for requirement in extras["test"]:
+        own = re.fullmatch(rf"{re.escape(project['name'])}\[(?P<extras>[^\]]*)\]", requirement)
+        requirements += [line for extra in (own["extras"].split(",") if own else []) for line in extras[extra.strip()]]
     found = (REQUIREMENT.match(requirement) for requirement in requirements)
     return {match["name"]: match["version"] for match in found if match}
 
