@@ -19,6 +19,7 @@ __all__ = [
     "ldw_supcon_loss",
     "negative_log_weights",
     "reweighted_regression_loss",
+    "squared_error",
     "weighted_supcon_loss",
 ]
 
@@ -212,6 +213,20 @@ def reweighted_regression_loss(
     dtype = torch.float64 if expert_predictions.dtype == torch.float64 else torch.float32
     squared_error = (expert_predictions.to(dtype) - labels.to(dtype)[:, None]) ** 2
     return (weights.to(dtype) * squared_error).mean(dim=0).sum()
+
+
+def squared_error(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Average the squared errors in single precision at least.
+
+    Args:
+        predictions: EF in percent, shape (B,).
+        labels: EF in percent, shape (B,).
+
+    Returns:
+        Scalar in squared percent.
+    """
+    dtype = torch.promote_types(predictions.dtype, torch.float32)
+    return (predictions.to(dtype) - labels.to(dtype)).square().mean()
 
 
 class LDWSupConLoss(nn.Module):

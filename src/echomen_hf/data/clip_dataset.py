@@ -14,6 +14,7 @@ from ..clip_sampling_echomen import clip_indices, protocol_starts, random_start
 from ..video_processing_echomen import pad_with_zeros
 from ..video_reading_echomen import probe_video
 from .decoded_frames import DecodedFrames
+from .epoch_dataset import EpochDataset
 
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class FrameSource(Protocol):
         """
 
 
-class TrainingClips(Dataset):
+class TrainingClips(EpochDataset):
     """One random clip per video and epoch, in one or several random crops.
 
     The clip and its crops are drawn from a generator keyed by seed, epoch and video, so that neither the number of
@@ -61,6 +62,7 @@ class TrainingClips(Dataset):
         seed: int = 0,
         frames: FrameSource | None = None,
     ) -> None:
+        super().__init__()
         if not hasattr(videos, "__len__"):
             raise TypeError(
                 f"Training draws videos in random order, which a stream ({type(videos).__name__}) cannot give: load "
@@ -76,21 +78,11 @@ class TrainingClips(Dataset):
         self.crop_padding = crop_padding
         self.seed = seed
         self.frames = frames if frames is not None else DecodedFrames(processor)
-        # Shared memory, so that loader processes which outlive an epoch see the next one.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
     @property
     def ejection_fractions(self) -> list[float]:
         """EF of every video in percent."""
         return ejection_fractions(self.videos)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose clips are drawn from now on.
-
-        Args:
-            epoch: Number of the epoch, from 0.
-        """
-        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         """Count the videos."""
@@ -106,7 +98,7 @@ class TrainingClips(Dataset):
             `pixel_values`, float32, (T, C, H, W), or (views, T, C, H, W) with several views; `labels`, EF in percent.
         """
         row = self.videos[index]
-        generator = np.random.default_rng((self.seed, int(self._epoch), index))
+        generator = np.random.default_rng((self.seed, self.epoch, index))
         num_frames, fps = video_length_and_rate(row)
         spec = self.processor.clip_spec
         indices = clip_indices(random_start(num_frames, fps, spec, generator), num_frames, fps, spec)
@@ -142,9 +134,9 @@ class EvaluationClips(Dataset):
         self.processor = processor
         self.protocol = protocol
         self.frames = frames if frames is not None else DecodedFrames(processor)
-        self._starts = [
-            protocol_starts(protocol, *video_length_and_rate(row), processor.clip_spec).tolist() for row in videos
-        ]
+        # Once, since a row that does not tell costs opening the file.
+        self._lengths = [video_length_and_rate(row) for row in videos]
+        self._starts = [protocol_starts(protocol, *length, processor.clip_spec).tolist() for length in self._lengths]
         self._clips = [(position, start) for position, starts in enumerate(self._starts) for start in starts]
         self._last_read: tuple[int, NDArray[np.int64], NDArray[np.uint8]] | None = None
 
@@ -181,14 +173,14 @@ class EvaluationClips(Dataset):
         row = self.videos[position]
         # Clips of one video follow each other, and share frames; reading it once is enough for all of them.
         if self._last_read is None or self._last_read[0] != position:
-            needed = np.unique(np.concatenate([self._frames_of(row, other) for other in self._starts[position]]))
+            needed = np.unique(np.concatenate([self._frames_of(position, other) for other in self._starts[position]]))
             self._last_read = (position, needed, self.frames.read(row, needed))
         _, needed, frames = self._last_read
-        clip = frames[np.searchsorted(needed, self._frames_of(row, start))]
+        clip = frames[np.searchsorted(needed, self._frames_of(position, start))]
         return {"pixel_values": make_clip(clip, self.processor), "labels": float(row["ejection_fraction"])}
 
-    def _frames_of(self, row: dict[str, Any], start: int) -> NDArray[np.int64]:
-        indices = clip_indices(start, *video_length_and_rate(row), self.processor.clip_spec)
+    def _frames_of(self, position: int, start: int) -> NDArray[np.int64]:
+        indices = clip_indices(start, *self._lengths[position], self.processor.clip_spec)
         return indices[indices >= 0]
 
 

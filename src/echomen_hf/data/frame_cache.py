@@ -119,7 +119,7 @@ class FrameCache:
         if self._map is None:
             self._map = np.memmap(self.folder / FRAMES_FILE, dtype=np.uint8, mode="r")
         frames = self._map[entry["start"] : entry["end"]].reshape(-1, self._height, self._width)
-        return np.array(frames if indices is None else frames[indices])
+        return np.asarray(frames.copy() if indices is None else frames[indices])  # either is a copy
 
     def verify(self) -> None:
         """Compare every video's frames with the checksum taken when they were written.

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..losses import label_distances, weighted_supcon_loss
+from ..losses import label_distances, squared_error, weighted_supcon_loss
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
 from ..training.gather import loss_of_all_processes
-from ..training.trainer import squared_error
 from .echonet import ECHONET_SCHEDULE
 from .method import Method
 from .method_loss import MethodLoss

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..losses import squared_error
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
-from ..training.trainer import squared_error
 
 
 __all__ = ["MethodLoss"]

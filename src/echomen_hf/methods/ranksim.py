@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ..label_distribution import label_bins
+from ..losses import squared_error
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
 from ..training.gather import loss_of_all_processes
-from ..training.trainer import squared_error
 from .echonet import ECHONET_SCHEDULE
 from .method import Method
 from .method_loss import MethodLoss

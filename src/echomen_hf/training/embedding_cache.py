@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from ..data.clip_dataset import EvaluationClips, TrainingClips
 from ..data.collation import collate_clips
+from ..data.epoch_dataset import EpochDataset
 from ..modeling_echomen import EchoMENModel
 from .arguments import EchoMENTrainingArguments
 
@@ -24,7 +25,7 @@ from .arguments import EchoMENTrainingArguments
 __all__ = ["EvaluationEmbeddings", "TrainingEmbeddings", "embed_for_stage_2"]
 
 
-class TrainingEmbeddings(Dataset):
+class TrainingEmbeddings(EpochDataset):
     """Embeddings of several random clips per training video; every epoch shows one of them.
 
     Epoch e shows the clips that `TrainingClips` would draw in epoch e modulo the number of draws. With as many draws
@@ -36,18 +37,9 @@ class TrainingEmbeddings(Dataset):
     """
 
     def __init__(self, embeddings: torch.Tensor, labels: list[float]) -> None:
+        super().__init__()
         self.embeddings = embeddings
         self.ejection_fractions = labels
-        # Shared memory, so that loader processes which outlive an epoch see the next one.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose clips are shown from now on.
-
-        Args:
-            epoch: Number of the epoch, from 0.
-        """
-        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         """Count the videos."""
@@ -62,7 +54,7 @@ class TrainingEmbeddings(Dataset):
         Returns:
             `embedding`, float32, (D,); `labels`, EF in percent.
         """
-        draw = int(self._epoch) % len(self.embeddings)
+        draw = self.epoch % len(self.embeddings)
         return {"embedding": self.embeddings[draw, index], "labels": self.ejection_fractions[index]}
 
 

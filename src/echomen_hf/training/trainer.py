@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import EarlyStoppingCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from ..data.clip_dataset import EvaluationClips
 from ..data.collation import collate_clips
 from ..label_distribution import ExpertWeightTable
-from ..losses import LDWSupConLoss, ReweightedRegressionLoss
+from ..losses import LDWSupConLoss, ReweightedRegressionLoss, squared_error
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
 from .arguments import EchoMENTrainingArguments
 from .embedding_cache import EvaluationEmbeddings, TrainingEmbeddings
+from .epoch_of_dataset import EpochOfDataset
 from .expert_solution import set_experts_to_their_optimum
 from .gather import loss_of_all_processes
 from .hub_trainer import HubTrainer
@@ -370,24 +371,6 @@ class EchoMENTrainer(HubTrainer):
         (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
 
 
-class EpochOfDataset(TrainerCallback):
-    """Tells the training set which epoch begins, also after a resume and with several processes."""
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
-        """Pass the number of the epoch on.
-
-        Args:
-            args: Training arguments.
-            state: State of the training.
-            control: Not used.
-            train_dataloader: Loader whose data set is told.
-            kwargs: Not used.
-        """
-        dataset: Any = getattr(train_dataloader, "dataset", None)
-        if hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(int(state.epoch or 0))
-
-
 def labels_of(dataset: Any) -> list[float] | None:
     """Find the labels of a training set without reading its videos.
 
@@ -402,17 +385,3 @@ def labels_of(dataset: Any) -> list[float] | None:
     if isinstance(dataset, (list, tuple)):
         return [float(item["labels"]) for item in dataset]
     return None
-
-
-def squared_error(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Average the squared errors in single precision at least.
-
-    Args:
-        predictions: EF in percent, shape (B,).
-        labels: EF in percent, shape (B,).
-
-    Returns:
-        Scalar in squared percent.
-    """
-    dtype = torch.promote_types(predictions.dtype, torch.float32)
-    return (predictions.to(dtype) - labels.to(dtype)).square().mean()
