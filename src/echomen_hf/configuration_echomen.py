@@ -7,6 +7,8 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
+from .prediction_interval_echomen import check_calibration
+
 
 logger = logging.get_logger(__name__)
 
@@ -50,6 +52,8 @@ class EchoMENConfig(PreTrainedConfig):
         stem_mid_channels (`int`, *optional*):
             Channels between the spatial and the temporal convolution of the stem. Defaults to 45 for a stem of 64
             channels, as in torchvision, and to the same proportion for other widths.
+        stem_stride (`int`, *optional*, defaults to 2):
+            Stride of the stem in height and width; 4 quarters the cost of everything behind it.
         num_frames (`int`, *optional*, defaults to 32):
             Number of frames of a clip.
         sampling_period (`int`, *optional*, defaults to 2):
@@ -87,6 +91,9 @@ class EchoMENConfig(PreTrainedConfig):
             Width in EF points of the label bins that weighed the experts' training samples; a record for figures.
         expert_min_count (`float`, *optional*):
             Smallest bin count used then, `None` for 1 % of the training set; a record for figures.
+        interval_calibration (`dict`, *optional*):
+            Result of `calibrate_intervals`, which turns a prediction into an interval, with the test protocol it holds
+            for; `None` for a model that was not calibrated.
 
     Example:
     ```python
@@ -104,6 +111,7 @@ class EchoMENConfig(PreTrainedConfig):
     depths: list[int] | tuple[int, ...] = (2, 2, 2, 2)
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
     stem_mid_channels: int | None = None
+    stem_stride: int = 2
     num_frames: int = 32
     sampling_period: int = 2
     reference_fps: float | int = 50.0
@@ -122,6 +130,7 @@ class EchoMENConfig(PreTrainedConfig):
     prediction_head: Literal["regression", "experts"] = "experts"
     expert_bin_width: float | int = 1.0
     expert_min_count: float | int | None = None
+    interval_calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
         """Fill in derived values and reject arguments that no field knows."""
@@ -181,7 +190,7 @@ class EchoMENConfig(PreTrainedConfig):
             )
         if min(self.depths) < 1 or min(self.hidden_sizes) < 1:
             raise ValueError("Every stage needs at least one block and one channel.")
-        for name in ("num_frames", "image_size", "sampling_period", "stem_mid_channels"):
+        for name in ("num_frames", "image_size", "sampling_period", "stem_mid_channels", "stem_stride"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.num_channels not in (1, 3):
@@ -199,6 +208,11 @@ class EchoMENConfig(PreTrainedConfig):
                 f"`expert_top_k` must lie between 1 and `num_experts` ({self.num_experts}), got {self.expert_top_k}; "
                 "`None` evaluates every expert."
             )
+
+    def validate_interval_calibration(self):
+        """Check a stored calibration of prediction intervals."""
+        if self.interval_calibration is not None:
+            check_calibration(self.interval_calibration)
 
 
 __all__ = ["EchoMENConfig"]

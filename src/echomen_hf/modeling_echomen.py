@@ -67,9 +67,9 @@ class R2Plus1DStem(nn.Sequential):
     """First layer of R(2+1)D: a 7 x 7 spatial convolution, then a temporal one over 3 frames (Tran et al. 2018)."""
 
     def __init__(self, config: EchoMENConfig) -> None:
-        mid, out = cast(int, config.stem_mid_channels), config.hidden_sizes[0]
+        mid, out, stride = cast(int, config.stem_mid_channels), config.hidden_sizes[0], config.stem_stride
         super().__init__(
-            nn.Conv3d(config.num_channels, mid, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
+            nn.Conv3d(config.num_channels, mid, (1, 7, 7), stride=(1, stride, stride), padding=(0, 3, 3), bias=False),
             batch_norm(mid, config),
             nn.ReLU(inplace=True),
             nn.Conv3d(mid, out, (3, 1, 1), padding=(1, 0, 0), bias=False),
