@@ -24,6 +24,7 @@ CODE = {
         "heart_failure_category",
         "modeling",
         "pipeline",
+        "prediction_interval",
         "video_processing",
         "video_reading",
         "video_source",

@@ -110,7 +110,8 @@ def configuration_table(config: EchoMENConfig) -> str:
     Returns:
         Markdown table.
     """
-    names = sorted(name for name in EchoMENConfig.__annotations__ if name != "model_type")
+    # Intervals have a section of their own.
+    names = sorted(set(EchoMENConfig.__annotations__) - {"model_type", "interval_calibration"})
     return markdown_table(["Field", "Value"], [[f"`{name}`", setting(getattr(config, name))] for name in names])
 
 
