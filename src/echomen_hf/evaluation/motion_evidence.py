@@ -1,0 +1,84 @@
+"""Evidence that a model reads the motion of the heart: what its estimate does when a clip is changed on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..video_reading_echomen import EchoVideo
+
+
+__all__ = [
+    "INVARIANCES",
+    "backwards",
+    "half_frame_rate",
+    "mirrored",
+    "motion_evidence",
+    "scaled_brightness",
+    "still",
+]
+
+
+def still(video: EchoVideo) -> EchoVideo:
+    """Repeat the first frame: a heart that does not move."""
+    return replace(video, frames=np.repeat(video.frames[:1], video.num_frames, axis=0))
+
+
+def backwards(video: EchoVideo) -> EchoVideo:
+    """Play a clip from its end to its beginning, which changes no volume."""
+    return replace(video, frames=np.ascontiguousarray(video.frames[::-1]))
+
+
+def mirrored(video: EchoVideo) -> EchoVideo:
+    """Exchange left and right, as laboratories do that show the apical view the other way round."""
+    return replace(video, frames=np.ascontiguousarray(video.frames[:, :, ::-1]))
+
+
+def half_frame_rate(video: EchoVideo) -> EchoVideo:
+    """Leave out every second frame, and state half the frame rate."""
+    return replace(video, frames=video.frames[::2], fps=video.fps / 2)
+
+
+def scaled_brightness(factor: float) -> Callable[[EchoVideo], EchoVideo]:
+    """Make the change that multiplies all gray values.
+
+    Args:
+        factor: What to multiply by; values above 255 become 255.
+
+    Returns:
+        Function that changes a clip.
+    """
+
+    def change(video: EchoVideo) -> EchoVideo:
+        return replace(video, frames=np.clip(np.rint(video.frames * factor), 0, 255).astype(np.uint8))
+
+    return change
+
+
+INVARIANCES: dict[str, Callable[[EchoVideo], EchoVideo]] = {
+    "backwards": backwards,
+    "mirrored": mirrored,
+    "half_frame_rate": half_frame_rate,
+    "brightness_0.6": scaled_brightness(0.6),
+    "brightness_1.6": scaled_brightness(1.6),
+}
+"""Changes that leave the ejection fraction as it is."""
+
+
+def motion_evidence(
+    estimate: Callable[[EchoVideo], float], videos: Sequence[EchoVideo]
+) -> dict[str, NDArray[np.float64]]:
+    """Estimate clips as they are and changed.
+
+    Args:
+        estimate: Function from a clip to its EF in percent.
+        videos: Clips.
+
+    Returns:
+        EF in percent, each of shape (clips,): `unchanged`, `still`, and one entry for each of `INVARIANCES`.
+    """
+    changes = {"unchanged": lambda video: video, "still": still, **INVARIANCES}
+    return {name: np.array([estimate(change(video)) for video in videos]) for name, change in changes.items()}
