@@ -1,0 +1,42 @@
+"""Calibration of intervals on a split, and their coverage."""
+
+import numpy as np
+import pytest
+
+from echomen_hf import EchoMENModel, load_echonet_dynamic
+from echomen_hf.evaluation import predict_split
+from echomen_hf.evaluation.interval_calibration import calibrate_model, interval_metrics
+
+
+@pytest.fixture(scope="module")
+def videos(echonet_dir):
+    return load_echonet_dynamic(echonet_dir, split="train")
+
+
+def test_calibration_is_that_of_the_splits_errors_and_stays_with_the_model(
+    tiny_model, tiny_processor, videos, tmp_path
+):
+    found = calibrate_model(tiny_model, tiny_processor, videos, protocol="Center", coverage=0.5, progress=False)
+    predictions = predict_split(tiny_model, tiny_processor, videos, "center", progress=False)
+    errors = np.sort(
+        [
+            row["ejection_fraction"] - prediction.ejection_fraction
+            for row, prediction in zip(videos, predictions)
+            if row["ejection_fraction"] >= 50
+        ]
+    )
+    rank = int((len(errors) + 1) * 0.25)
+    assert found["offsets"]["hfpef"] == [errors[rank - 1], errors[-rank]]
+    assert found["protocol"] == "center"
+    tiny_model.save_pretrained(tmp_path)
+    assert EchoMENModel.from_pretrained(tmp_path).config.interval_calibration == found
+
+
+def test_coverage_and_width_per_category():
+    offsets = {"hfref": [-5, 5], "hfmref": [-5, 5], "hfpef": [-10, 10]}
+    calibration = {"coverage": 0.9, "offsets": offsets}
+    found = interval_metrics([20.0, 20.0, 70.0, 80.0], [24.0, 26.0, 79.0, 71.0], calibration)
+    assert found["hfref"] == {"coverage": 0.5, "width": 10.0, "n": 2}
+    assert found["hfpef"] == {"coverage": 1.0, "width": 20.0, "n": 2}
+    assert found["all"] == {"coverage": 0.75, "width": 15.0, "n": 4}
+    assert "hfmref" not in found
