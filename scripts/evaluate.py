@@ -18,6 +18,7 @@ from echomen_hf.command_line import run_script
 from echomen_hf.data import is_synthetic
 from echomen_hf.evaluation import comparison_table, evaluate_split, save_report
 from echomen_hf.inference import load_checkpoint
+from echomen_hf.inference.dense_windows import windows_of_model
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,11 +35,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="Folder or Hub id of a trained model.")
     parser.add_argument("--output", required=True, type=Path, help="Folder for the report.")
     parser.add_argument("--split", default="test", help="Split to evaluate: train, validation or test.")
-    parser.add_argument("--protocol", default="windows", help="Clips per video: all, windows, center or a number.")
+    parser.add_argument("--protocol", default="windows", help="Clips per video: all, everyN, windows, center, or N.")
     parser.add_argument("--batch_size", type=int, default=8, help="Clips per forward pass.")
     parser.add_argument("--num_workers", type=int, default=1, help="Processes that read videos.")
     parser.add_argument("--bootstrap_samples", type=int, default=1000, help="Resamples of the intervals; 0: none.")
     parser.add_argument("--confidence_level", type=float, default=0.95, help="Coverage of the intervals.")
+    parser.add_argument(
+        "--share_windows",
+        action=argparse.BooleanOptionalAction,
+        help="Do work that clips of all or everyN have in common once; on CPUs, that is the default.",
+    )
     parser.add_argument("--device", help="Where to run, such as cpu or cuda:0; an accelerator if there is one.")
     parser.add_argument("--seed", type=int, default=42, help="Seed of the bootstrap.")
     args = parser.parse_args(arguments)
@@ -47,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     set_seed(args.seed)
     # Before hours of predicting, and not after them.
     args.output.mkdir(parents=True, exist_ok=True)
-    model, processor = load_checkpoint(args.model)
+    model, processor = load_checkpoint(args.model, exports=True)
     device = args.device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
     evaluation = evaluate_split(
         model.to(device),
@@ -60,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         bootstrap_samples=args.bootstrap_samples,
         confidence_level=args.confidence_level,
         seed=args.seed,
+        windows=windows_of_model(model, args.protocol, args.batch_size, args.share_windows),
     )
     save_report(
         evaluation, args.output, model=args.model, data_dir=args.data_dir, synthetic=is_synthetic(args.data_dir)

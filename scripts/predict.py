@@ -24,7 +24,7 @@ from transformers.utils import logging
 from echomen_hf import Predictor
 from echomen_hf.command_line import run_script
 from echomen_hf.evaluation.protocol import VideoPrediction
-from echomen_hf.inference import find_videos
+from echomen_hf.inference import ENGINE_NAMES, PRECISIONS, find_videos
 from echomen_hf.label_distribution import CATEGORY_TITLES
 
 
@@ -42,15 +42,27 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER", help="Videos, or folders searched for them.")
-    parser.add_argument("--model", required=True, help="Folder or Hub id of a trained model.")
+    parser.add_argument("--model", required=True, help="Folder or Hub id of a trained model, or an export.")
     parser.add_argument("--output", type=Path, help="CSV file to write; the results are printed in any case.")
-    parser.add_argument("--protocol", default="windows", help="Clips per video: all, windows, center or a number.")
+    parser.add_argument("--protocol", default="windows", help="Clips per video: all, everyN, windows, center, or N.")
     parser.add_argument("--device", help="Where to run, such as cpu or cuda:0; an accelerator if there is one.")
+    parser.add_argument("--engine", default="auto", choices=ENGINE_NAMES, help="What runs the encoder.")
+    parser.add_argument("--precision", choices=PRECISIONS, help="Of the encoder; fp32 without, or the export's own.")
+    parser.add_argument("--batch_size", type=int, default=4, help="Clips per forward pass, filled across videos.")
+    parser.add_argument("--workers", type=int, default=1, help="Threads that read files while the model computes.")
     args = parser.parse_args(arguments)
 
     logging.disable_progress_bar()
     files = find_videos(args.paths)
-    predictor = Predictor(args.model, protocol=args.protocol, device=args.device)
+    predictor = Predictor(
+        args.model,
+        protocol=args.protocol,
+        device=args.device,
+        batch_size=args.batch_size,
+        engine=args.engine,
+        precision=args.precision,
+        num_workers=args.workers,
+    )
     rows = []
     with open_csv(args.output) as writer, heard_warnings() as heard:
         results = track(predictor.predict_files(files), "Predicting", len(files), console=Console(stderr=True))

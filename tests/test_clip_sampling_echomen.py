@@ -85,7 +85,7 @@ def test_random_start_repeats_with_its_generator() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 28, 62, 63])
-@pytest.mark.parametrize("protocol", ["all", "windows", "center", "5"])
+@pytest.mark.parametrize("protocol", ["all", "every4", "windows", "center", "5"])
 def test_video_without_room_has_the_single_start_zero(length: int, protocol: str) -> None:
     np.testing.assert_array_equal(protocol_starts(protocol, length, 50, SPEC), [0])
     assert random_start(length, 50, SPEC, np.random.default_rng(0)) == 0
@@ -98,6 +98,15 @@ def test_protocols_on_a_video_of_median_length() -> None:
     np.testing.assert_array_equal(protocol_starts("center", 171, 50, SPEC), [54])
     np.testing.assert_array_equal(protocol_starts(4, 171, 50, SPEC), [0, 36, 72, 108])
     np.testing.assert_array_equal(protocol_starts("1", 171, 50, SPEC), [54])
+
+
+def test_strided_starts_end_with_the_last_start() -> None:
+    # 171 frames: starts 0 to 108, of which 108 is a multiple of 4 and not of 8 or 100.
+    np.testing.assert_array_equal(protocol_starts("every4", 171, 50, SPEC), np.arange(0, 109, 4))
+    np.testing.assert_array_equal(protocol_starts("every8", 171, 50, SPEC), [*range(0, 108, 8), 108])
+    np.testing.assert_array_equal(protocol_starts("every100", 171, 50, SPEC), [0, 100, 108])
+    np.testing.assert_array_equal(protocol_starts("every500", 171, 50, SPEC), [0, 108])
+    np.testing.assert_array_equal(protocol_starts("every1", 171, 50, SPEC), protocol_starts("all", 171, 50, SPEC))
 
 
 def test_windows_that_fit_exactly_are_not_repeated() -> None:
@@ -128,15 +137,27 @@ def test_empty_video_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "canonical"), [(" All ", "all"), ("WINDOWS", "windows"), ("center", "center"), (5, "5"), ("007", "7")]
+    ("text", "canonical"),
+    [
+        (" All ", "all"),
+        ("WINDOWS", "windows"),
+        ("center", "center"),
+        (5, "5"),
+        ("007", "7"),
+        (" Every4", "every4"),
+        ("every08", "every8"),
+        ("every1", "all"),
+    ],
 )
 def test_protocol_names_become_canonical(text: str | int, canonical: str) -> None:
     assert parse_protocol(text) == canonical
 
 
-@pytest.mark.parametrize("text", ["", "centre of mass", "0", "-3", "2.5", "²"])
+@pytest.mark.parametrize(
+    "text", ["", "centre of mass", "0", "-3", "2.5", "²", "every", "every0", "every-4", "every4.0", "every²"]
+)
 def test_unknown_protocol_lists_the_choices(text: str) -> None:
-    with pytest.raises(ValueError, match=r"'all'.*'windows'.*'center'.*N >= 1"):
+    with pytest.raises(ValueError, match=r"'all'.*'everyN'.*'windows'.*'center'.*N >= 1"):
         parse_protocol(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,10 +136,11 @@ def parse_protocol(protocol: str | int) -> str:
     """Bring the name of a test protocol to the form that metrics files carry.
 
     Args:
-        protocol: `"all"`, `"windows"`, `"center"`, or a number of clips, as text or number; case does not matter.
+        protocol: `"all"`, `"everyN"` such as `"every4"`, `"windows"`, `"center"`, or a number of clips, as text or
+            number; case does not matter.
 
     Returns:
-        The canonical name.
+        The canonical name; `"every1"` is `"all"`.
 
     Raises:
         ValueError: If there is no such protocol; the message lists them.
@@ -148,9 +150,13 @@ def parse_protocol(protocol: str | int) -> str:
         return name
     if name.isascii() and name.isdigit() and int(name) >= 1:
         return str(int(name))
+    stride = _start_stride(name)
+    if stride is not None:
+        return "all" if stride == 1 else f"every{stride}"
     raise ValueError(
-        f"Unknown protocol {protocol!r}: choose 'all' (every start frame), 'windows' (back-to-back clips, the "
-        "default), 'center' (one clip from the middle), or a whole number N >= 1 (N evenly spaced clips)."
+        f"Unknown protocol {protocol!r}: choose 'all' (every start frame), 'everyN' (every N-th start frame and the "
+        "last one, such as 'every4'), 'windows' (back-to-back clips, the default), 'center' (one clip from the "
+        "middle), or a whole number N >= 1 (N evenly spaced clips)."
     )
 
 
@@ -158,7 +164,8 @@ def protocol_starts(protocol: str | int, video_length: int, fps: float, spec: Cl
     """Starts of the clips that a test protocol takes from a video.
 
     Back-to-back windows are `num_frames * step` source frames apart (64 for the default clip at 50 frames per second);
-    what remains at the end gets one more window, shifted back so that it is full.
+    what remains at the end gets one more window, shifted back so that it is full. `everyN` also ends with the last
+    start, so that no frame of the video is left out.
 
     Args:
         protocol: See `parse_protocol`.
@@ -182,7 +189,15 @@ def protocol_starts(protocol: str | int, video_length: int, fps: float, spec: Cl
     if protocol == "windows":
         stride = max(1, math.floor(spec.num_frames * spec.frame_step(fps) + 0.5))
         return np.append(np.arange(0, last, stride), last)
+    start_stride = _start_stride(protocol)
+    if start_stride is not None:
+        return np.append(np.arange(0, last, start_stride), last)
     return np.unique(np.rint(np.linspace(0, last, int(protocol))).astype(np.int64))
+
+
+def _start_stride(name: str) -> int | None:
+    match = re.fullmatch(r"every0*([1-9][0-9]*)", name)
+    return int(match.group(1)) if match else None
 
 
 def _last_start(video_length: int, fps: float, spec: ClipSpec) -> int:

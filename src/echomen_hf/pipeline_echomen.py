@@ -1,7 +1,7 @@
 """Pipeline from an echocardiogram file to its ejection fraction."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,18 @@ from .video_reading_echomen import EchoVideo, read_video, require_moving, warn_i
 class EjectionFractionPipeline(ChunkPipeline):
     r"""Ejection fraction of echocardiograms: `pipeline("ejection-fraction", model=...)`.
 
-    The options of a call can also be given to the constructor, see `__call__`.
+    The options of a call can also be given to the constructor, see `__call__`. So can `engine`, which runs the encoder
+    instead of the model: a function from clips, float32, shape (B, T, C, H, W), to embeddings, float32, shape (B, D).
+    `Predictor` of the package `echomen_hf` has one for every checkpoint, and for the folders of scripts/export.py:
+
+    ```python
+    >>> from transformers import pipeline
+    >>> from echomen_hf import Predictor
+
+    >>> predictor = Predictor("runs/demo/export")
+    >>> parts = {"model": predictor.model, "video_processor": predictor.processor, "engine": predictor.engine}
+    >>> estimate = pipeline("ejection-fraction", **parts)
+    ```
 
     Returns one dictionary per video:
         - **ejection_fraction** (`float`) -- EF in percent.
@@ -38,6 +49,12 @@ class EjectionFractionPipeline(ChunkPipeline):
     _load_video_processor = True
     _load_feature_extractor = False
     _load_tokenizer = False
+
+    def __init__(
+        self, *args: Any, engine: Callable[[torch.Tensor], torch.Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.engine = engine
 
     def _sanitize_parameters(
         self, protocol: str | int | None = None, fps: float | None = None, **kwargs: Any
@@ -119,7 +136,11 @@ class EjectionFractionPipeline(ChunkPipeline):
             yield {"pixel_values": clip[None], "start": seconds, "is_last": number == len(starts)}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        output = self.model(pixel_values=model_inputs.pop("pixel_values").to(self.model.dtype))
+        pixel_values = model_inputs.pop("pixel_values")
+        if self.engine is None:
+            output = self.model(pixel_values=pixel_values.to(self.model.dtype))
+        else:
+            output = self.model(embedding=self.engine(pixel_values).to(self.device))
         return {
             "ejection_fraction": output.ejection_fraction,
             "expert_predictions": output.expert_predictions,

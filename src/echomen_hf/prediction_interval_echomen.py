@@ -96,9 +96,10 @@ def check_calibration(calibration: dict[str, Any]) -> None:
     Raises:
         ValueError: If something is missing or no number.
     """
-    offsets, coverage = calibration.get("offsets"), calibration.get("coverage")
-    known = isinstance(offsets, dict) and set(offsets) == set(HEART_FAILURE_CATEGORIES)
-    numbers = [coverage] + [value for pair in offsets.values() for value in pair] if known else [None]
+    offsets: Any = calibration.get("offsets")
+    numbers = [None]
+    if isinstance(offsets, dict) and set(offsets) == set(HEART_FAILURE_CATEGORIES):
+        numbers = [calibration.get("coverage"), *(value for pair in offsets.values() for value in pair)]
     if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
         raise ValueError(
             "`interval_calibration` must hold `coverage` and, in `offsets`, two numbers for each of "

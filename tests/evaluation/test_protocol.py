@@ -80,6 +80,24 @@ def test_summary_of_a_prediction():
     assert prediction.expert_spread == 7.5
 
 
+def test_engine_takes_the_place_of_the_encoder(lively_model, tiny_processor, videos):
+    asked = []
+
+    def engine(clips):
+        asked.append(len(clips))
+        return lively_model.encoder(clips)
+
+    plain, other = (
+        predict_split(lively_model, tiny_processor, videos, batch_size=5, progress=False, engine=encode)
+        for encode in (None, engine)
+    )
+    assert [found.ejection_fraction for found in plain] == [found.ejection_fraction for found in other]
+    assert sum(asked) == sum(found.num_clips for found in plain)
+    video = read_video(videos[0]["video"])
+    far = predict_video(lively_model, tiny_processor, video, engine=lambda clips: 100 * lively_model.encoder(clips))
+    assert abs(far.ejection_fraction - plain[0].ejection_fraction) > 1
+
+
 def test_unknown_protocol(lively_model, tiny_processor, videos):
     with pytest.raises(ValueError, match="Unknown protocol 'some'"):
         predict_split(lively_model, tiny_processor, videos, "some")

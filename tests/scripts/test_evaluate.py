@@ -115,3 +115,18 @@ def test_folder_without_a_model(load_script, echonet_dir, tmp_path):
         load_script("evaluate").main(
             ["--data_dir", str(echonet_dir), "--model", str(tmp_path), "--output", str(tmp_path / "out")]
         )
+
+
+def test_clips_that_share_work_give_the_same_report(load_script, trained, echonet_dir, tmp_path):
+    found = {}
+    for flag in ("--share_windows", "--no-share_windows"):
+        load_script("evaluate").main(
+            ["--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path / flag)]
+            + ["--bootstrap_samples", "0", "--num_workers", "0", "--split", "VAL", "--protocol", "every4", flag]
+        )
+        with (tmp_path / flag / "predictions.csv").open(newline="") as file:
+            found[flag] = list(csv.DictReader(file))
+    assert max(int(row["clips"]) for row in found["--share_windows"]) >= 5
+    for shared, single in zip(found["--share_windows"], found["--no-share_windows"], strict=True):
+        assert (shared["FileName"], shared["clips"]) == (single["FileName"], single["clips"])
+        assert float(shared["EF_pred"]) == pytest.approx(float(single["EF_pred"]), abs=1e-4)

@@ -72,6 +72,27 @@ def test_colour_is_reported_beside_the_estimate(load_script, trained, study, wri
     assert warnings.showwarning is before
 
 
+def test_engine_and_its_options(load_script, trained, study, tmp_path):
+    (study / "b.avi").unlink()
+    rows = []
+    for name, options in (
+        ("plain", []),
+        ("other", ["--engine", "torch", "--precision", "bf16", "--batch_size", "3", "--workers", "2"]),
+    ):
+        output = tmp_path / f"{name}.csv"
+        command = [str(study), "--model", str(trained), "--output", str(output), *options]
+        assert load_script("predict").main(command) == 0
+        rows.append(read(output))
+    for plain, other in zip(*rows):
+        assert other["file"] == plain["file"]
+        assert float(other["EF_pred"]) == pytest.approx(float(plain["EF_pred"]), abs=1)
+
+
+def test_precision_that_takes_an_export(load_script, trained, study):
+    with pytest.raises(ValueError, match="scripts/export.py"):
+        load_script("predict").main([str(study), "--model", str(trained), "--precision", "int8"])
+
+
 @pytest.mark.parametrize("paths", [["missing.avi"], ["."]])
 def test_nothing_to_predict(load_script, trained, tmp_path, monkeypatch, paths):
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 from .clip_dataset import EvaluationClips, TrainingClips
 from .collation import collate_clips
+from .device_clips import with_pixel_values
 from .echonet_dynamic import EchoNetFormatError, load_echonet_dynamic
 from .frame_cache import FrameCache
 from .pixel_statistics import pixel_statistics
@@ -22,4 +23,5 @@ __all__ = [
     "pixel_statistics",
     "raise_for_problems",
     "validate_videos",
+    "with_pixel_values",
 ]

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ..clip_sampling_echomen import clip_indices, protocol_starts, random_start
-from ..video_processing_echomen import pad_with_zeros
 from ..video_reading_echomen import probe_video
 from .decoded_frames import DecodedFrames
+from .device_clips import pack_clip, random_shift
 from .epoch_dataset import EpochDataset
 
 
 if TYPE_CHECKING:
     from ..video_processing_echomen import EchoMENVideoProcessor
 
-__all__ = ["EvaluationClips", "FrameSource", "TrainingClips", "random_crop"]
+__all__ = ["EvaluationClips", "FrameSource", "TrainingClips"]
 
 
 class FrameSource(Protocol):
@@ -39,7 +39,7 @@ class FrameSource(Protocol):
 
 
 class TrainingClips(EpochDataset):
-    """One random clip per video and epoch, in one or several random crops.
+    """One random clip per video and epoch, in one or several random crops, as `with_pixel_values` unpacks it.
 
     The clip and its crops are drawn from a generator keyed by seed, epoch and video, so that neither the number of
     loader processes nor an interruption changes what is drawn.
@@ -95,24 +95,34 @@ class TrainingClips(EpochDataset):
             index: Position of the video.
 
         Returns:
-            `pixel_values`, float32, (T, C, H, W), or (views, T, C, H, W) with several views; `labels`, EF in percent.
+            The clip as `pack_clip` makes it, its views as `shifts`; `labels`, EF in percent.
         """
         row = self.videos[index]
         generator = np.random.default_rng((self.seed, self.epoch, index))
+        indices = self.draw_frames(row, generator)
+        present = indices[indices >= 0]
+        shifts = torch.stack([random_shift(self.crop_padding, generator) for _ in range(self.num_views)])
+        frames = self.frames.read(row, present)
+        clip = pack_clip(frames, self.processor, shifts if self.num_views > 1 else shifts[0])
+        return {**clip, "labels": float(row["ejection_fraction"])}
+
+    def draw_frames(self, row: dict[str, Any], generator: np.random.Generator) -> NDArray[np.int64]:
+        """Draw the frames of a training clip; a subclass may have another rule.
+
+        Args:
+            row: Row of the video.
+            generator: Source of randomness.
+
+        Returns:
+            Frame numbers, ascending, shape (T,); `PADDING_INDEX` past the end of the video.
+        """
         num_frames, fps = video_length_and_rate(row)
         spec = self.processor.clip_spec
-        indices = clip_indices(random_start(num_frames, fps, spec, generator), num_frames, fps, spec)
-        present = indices[indices >= 0]
-        clip = make_clip(self.frames.read(row, present), self.processor)
-        views = [random_crop(clip, self.crop_padding, generator) for _ in range(self.num_views)]
-        return {
-            "pixel_values": views[0] if self.num_views == 1 else torch.stack(views),
-            "labels": float(row["ejection_fraction"]),
-        }
+        return clip_indices(random_start(num_frames, fps, spec, generator), num_frames, fps, spec)
 
 
 class EvaluationClips(Dataset):
-    """The clips that a test protocol takes from every video, in the order of the videos.
+    """The clips that a test protocol takes from every video, in their order, as `with_pixel_values` unpacks them.
 
     Args:
         videos: Rows as `load_echonet_dynamic` gives them.
@@ -167,7 +177,7 @@ class EvaluationClips(Dataset):
             index: Position of the clip.
 
         Returns:
-            `pixel_values`, float32, (T, C, H, W); `labels`, EF of its video in percent.
+            The clip as `pack_clip` makes it; `labels`, EF of its video in percent.
         """
         position, start = self._clips[index]
         row = self.videos[position]
@@ -177,7 +187,7 @@ class EvaluationClips(Dataset):
             self._last_read = (position, needed, self.frames.read(row, needed))
         _, needed, frames = self._last_read
         clip = frames[np.searchsorted(needed, self._frames_of(position, start))]
-        return {"pixel_values": make_clip(clip, self.processor), "labels": float(row["ejection_fraction"])}
+        return {**pack_clip(clip, self.processor), "labels": float(row["ejection_fraction"])}
 
     def _frames_of(self, position: int, start: int) -> NDArray[np.int64]:
         indices = clip_indices(start, *self._lengths[position], self.processor.clip_spec)
@@ -211,33 +221,3 @@ def video_length_and_rate(row: dict[str, Any]) -> tuple[int, float]:
         info = probe_video(row["video"]["path"])
         num_frames, fps = info.num_frames, info.fps
     return int(num_frames), float(fps)
-
-
-def make_clip(frames: NDArray[np.uint8], processor: EchoMENVideoProcessor) -> torch.Tensor:
-    """Normalise the frames of one clip.
-
-    Args:
-        frames: Frames of the clip that the video has, resized, uint8, shape (K, H, W).
-        processor: Video processor.
-
-    Returns:
-        Normalised clip, float32, (T, C, H, W); frames past the end are zero.
-    """
-    return pad_with_zeros(processor.normalize_frames(torch.from_numpy(frames)), processor.num_frames)
-
-
-def random_crop(clip: torch.Tensor, padding: int, generator: np.random.Generator) -> torch.Tensor:
-    """Shift a clip by up to `padding` pixels in each direction, filling with zeros.
-
-    Args:
-        clip: Normalised clip, (T, C, H, W).
-        padding: Largest shift in pixels.
-        generator: Source of the shift.
-
-    Returns:
-        Clip of the same shape: a random window of the zero-padded clip.
-    """
-    height, width = clip.shape[-2:]
-    top, left = generator.integers(0, 2 * padding + 1, size=2)
-    padded = torch.nn.functional.pad(clip, (padding, padding, padding, padding))
-    return padded[..., top : top + height, left : left + width].contiguous()

@@ -14,11 +14,12 @@ def collate_clips(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Stack clips, of one view or of several, or their embeddings, and labels.
 
     Args:
-        samples: Items of `TrainingClips` or `EvaluationClips`, or of data sets of their embeddings.
+        samples: Items of `TrainingClips` or `EvaluationClips`, of data sets of their embeddings, or of any data set
+            whose items are tensors and `labels`, such as `pixel_values`, float32, (T, C, H, W).
 
     Returns:
-        `pixel_values`, float32, (B, T, C, H, W), or (B, views, T, C, H, W) for several views, or `embedding`, float32,
-        (B, D); `labels`, EF in percent, float32, (B,).
+        Every field stacked along a new first dimension (see `with_pixel_values` for what packed clips become);
+        `labels`, EF in percent, float32, (B,).
     """
     features = [name for name in samples[0] if name != "labels"]
     return {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from tqdm.auto import tqdm
 from ..clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol, protocol_starts
 from ..data.clip_dataset import EvaluationClips
 from ..data.collation import collate_clips
+from ..data.device_clips import with_pixel_values
+from ..data.whole_videos import WholeVideos
 from ..label_distribution import heart_failure_category
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
 from ..pipeline_echomen import average_experts
@@ -22,7 +24,22 @@ from ..video_processing_echomen import EchoMENVideoProcessor
 from ..video_reading_echomen import EchoVideo
 
 
-__all__ = ["VideoPrediction", "predict_split", "predict_video"]
+if TYPE_CHECKING:
+    from ..inference.dense_windows import SharedWindows
+
+__all__ = [
+    "Encode",
+    "VideoPrediction",
+    "average_clips",
+    "estimate_clips",
+    "estimate_together",
+    "join_clips",
+    "predict_split",
+    "predict_video",
+]
+
+Encode = Callable[[torch.Tensor], torch.Tensor]
+"""From normalised clips, float32, shape (B, T, C, H, W), to embeddings, (B, D); see `echomen_hf.inference.Engine`."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,8 @@ def predict_video(
     video: EchoVideo,
     protocol: str = DEFAULT_PROTOCOL,
     batch_size: int = 4,
+    engine: Encode | None = None,
+    windows: SharedWindows | None = None,
 ) -> VideoPrediction:
     """Estimate the ejection fraction of one video.
 
@@ -81,16 +100,20 @@ def predict_video(
         video: Grayscale video and its frame rate.
         protocol: Which clips to take, see `protocol_starts`.
         batch_size: Clips per forward pass.
+        engine: What runs the encoder; the model itself without.
+        windows: What runs the encoder instead, on all clips of the video together.
 
     Returns:
         The prediction, averaged over clips.
     """
+    if windows is not None:
+        frames = processor.resize_frames(video.frames)
+        return average_clips(video.source, estimate_together(model, processor, frames, video.fps, protocol, windows))
     starts = protocol_starts(protocol, video.num_frames, video.fps, processor.clip_spec)
     batches = (
         processor.make_clips(video, starts[first : first + batch_size]) for first in range(0, len(starts), batch_size)
     )
-    clips = _run(model, batches)
-    return _average(clips, np.zeros(len(starts), dtype=np.int64), [video.source])[0]
+    return average_clips(video.source, join_clips([estimate_clips(model, batch, engine) for batch in batches]))
 
 
 def predict_split(
@@ -101,6 +124,8 @@ def predict_split(
     batch_size: int = 8,
     num_workers: int = 0,
     progress: bool = True,
+    engine: Encode | None = None,
+    windows: SharedWindows | None = None,
 ) -> list[VideoPrediction]:
     """Estimate the ejection fraction of every video of a split.
 
@@ -112,51 +137,130 @@ def predict_split(
         batch_size: Clips per forward pass, filled across videos.
         num_workers: Processes that read videos besides this one.
         progress: Whether to show a progress bar.
+        engine: What runs the encoder; the model itself without.
+        windows: What runs the encoder instead, on all clips of a video together.
 
     Returns:
         Predictions in the order of the videos.
     """
+    if windows is not None:
+        whole: Iterable[dict[str, Any]] = DataLoader(
+            WholeVideos(videos, processor), batch_size=None, num_workers=num_workers
+        )
+        if progress:
+            whole = tqdm(whole, desc=f"Predicting {len(videos)} videos ({protocol})", unit="video")
+        return [
+            average_clips(
+                item["file_name"],
+                estimate_together(model, processor, item["frames"], item["fps"], protocol, windows),
+            )
+            for item in whole
+        ]
     dataset = EvaluationClips(videos, processor, parse_protocol(protocol))
     loader: Iterable[dict[str, torch.Tensor]] = DataLoader(
         dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=collate_clips
     )
     if progress:
         loader = tqdm(loader, desc=f"Predicting {len(videos)} videos ({protocol})", unit="batch")
-    clips = _run(model, (batch["pixel_values"] for batch in loader))
-    return _average(clips, dataset.video_index, [row["file_name"] for row in videos])
+    device = model.device if engine is None else None
+    batches = (with_pixel_values(batch, device)["pixel_values"] for batch in loader)
+    clips = join_clips([estimate_clips(model, pixel_values, engine) for pixel_values in batches])
+    predictions = []
+    for position, row in enumerate(videos):
+        mine = dataset.video_index == position
+        predictions.append(average_clips(row["file_name"], {name: values[mine] for name, values in clips.items()}))
+    return predictions
 
 
 @torch.inference_mode()
-def _run(model: EchoMENModel, batches: Iterable[torch.Tensor]) -> dict[str, NDArray[np.float64]]:
+def estimate_clips(
+    model: EchoMENModel, pixel_values: torch.Tensor, engine: Encode | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Estimate the ejection fraction of single clips.
+
+    Args:
+        model: Model; it is put into evaluation mode.
+        pixel_values: Normalised clips, float32, shape (B, T, C, H, W).
+        engine: What runs the encoder; the model itself without.
+
+    Returns:
+        `ejection_fraction` and `regression`, in percent, each of shape (B,); `expert_predictions`, in percent, and
+        `expert_weights`, each of shape (B, M).
+    """
     model.eval()
-    collected: dict[str, list[NDArray[np.float64]]] = {}
-    for pixel_values in batches:
-        output: EchoMENOutput = model(pixel_values=pixel_values.to(model.device, model.dtype))
-        parts = {
-            "ejection_fraction": output.ejection_fraction,
-            "regression": output.regression,
-            "expert_predictions": output.expert_predictions,
-            "expert_weights": output.expert_weights,
-        }
-        for name, value in parts.items():
-            collected.setdefault(name, []).append(value.cpu().double().numpy())
-    return {name: np.concatenate(values) for name, values in collected.items()}
+    if engine is None:
+        return as_arrays(model(pixel_values=pixel_values.to(model.device, model.dtype)))
+    # Not `model.device`, which is that of the encoder: an exported model has none.
+    return as_arrays(model(embedding=engine(pixel_values).to(model.regression_head.weight.device)))
 
 
-def _average(
-    clips: dict[str, NDArray[np.float64]], video_index: NDArray[np.int64], names: Sequence[str]
-) -> list[VideoPrediction]:
-    predictions = []
-    for position, name in enumerate(names):
-        mine = video_index == position
-        predictions.append(
-            VideoPrediction(
-                file_name=name,
-                ejection_fraction=float(clips["ejection_fraction"][mine].mean()),
-                regression=float(clips["regression"][mine].mean()),
-                expert_predictions=average_experts(clips["expert_predictions"][mine]),
-                expert_weights=clips["expert_weights"][mine].mean(axis=0),
-                clip_ejection_fractions=clips["ejection_fraction"][mine],
-            )
-        )
-    return predictions
+@torch.inference_mode()
+def estimate_together(
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    frames: torch.Tensor,
+    fps: float,
+    protocol: str,
+    windows: SharedWindows,
+) -> dict[str, NDArray[np.float64]]:
+    """Estimate the ejection fraction of all clips of a video, with the work that clips have in common done once.
+
+    Args:
+        model: Model; it is put into evaluation mode.
+        processor: Video processor whose channels `windows` expects.
+        frames: All frames of the video, resized, uint8, shape (N, H, W).
+        fps: Frames per second of the video.
+        protocol: Which clips to take, see `protocol_starts`.
+        windows: What runs the encoder.
+
+    Returns:
+        See `estimate_clips`.
+    """
+    model.eval()
+    spec = processor.clip_spec
+    starts = protocol_starts(protocol, len(frames), fps, spec)
+    embedding = windows(frames, starts, spec.frame_offsets(fps), processor.normalize_frames)
+    return as_arrays(model(embedding=embedding.to(model.regression_head.weight.device)))
+
+
+def as_arrays(output: EchoMENOutput) -> dict[str, NDArray[np.float64]]:
+    """Take out of an output what the prediction of a video is made of, as `estimate_clips` returns it."""
+    parts = {
+        "ejection_fraction": output.ejection_fraction,
+        "regression": output.regression,
+        "expert_predictions": output.expert_predictions,
+        "expert_weights": output.expert_weights,
+    }
+    return {name: value.cpu().double().numpy() for name, value in parts.items()}
+
+
+def average_clips(file_name: str, clips: dict[str, NDArray[np.float64]]) -> VideoPrediction:
+    """Make the prediction of a video out of those of its clips.
+
+    Args:
+        file_name: Name of the video.
+        clips: All clips of the video, as `estimate_clips` gives them.
+
+    Returns:
+        The prediction.
+    """
+    return VideoPrediction(
+        file_name=file_name,
+        ejection_fraction=float(clips["ejection_fraction"].mean()),
+        regression=float(clips["regression"].mean()),
+        expert_predictions=average_experts(clips["expert_predictions"]),
+        expert_weights=clips["expert_weights"].mean(axis=0),
+        clip_ejection_fractions=clips["ejection_fraction"],
+    )
+
+
+def join_clips(batches: Sequence[dict[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
+    """Join the estimates of several batches of clips to those of one.
+
+    Args:
+        batches: One or more results of `estimate_clips`.
+
+    Returns:
+        What `estimate_clips` would give for all clips at once.
+    """
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,6 +28,9 @@ from .figures import (
 from .protocol import VideoPrediction, predict_split
 from .report import predictor_comparison, results_table, write_metrics_json, write_predictions_csv
 
+
+if TYPE_CHECKING:
+    from ..inference.dense_windows import SharedWindows
 
 __all__ = ["SplitEvaluation", "comparison_table", "evaluate_split", "report_figures", "save_report"]
 
@@ -113,6 +116,7 @@ def evaluate_split(
     confidence_level: float = 0.95,
     seed: int = 0,
     progress: bool = True,
+    windows: SharedWindows | None = None,
 ) -> SplitEvaluation:
     """Predict every video of a split and measure the errors.
 
@@ -128,6 +132,7 @@ def evaluate_split(
         confidence_level: Coverage of the intervals.
         seed: Seed of the bootstrap.
         progress: Whether to show a progress bar.
+        windows: What runs the encoder on all clips of a video together; each clip is run on its own without.
 
     Returns:
         The evaluation. For a model of stage 1 it compares the stage-1 head with the constant guess only.
@@ -145,7 +150,9 @@ def evaluate_split(
             "`confidence_level` lies between 0 and 1, such as 0.95, and `bootstrap_samples` is not negative; got "
             f"{confidence_level} and {bootstrap_samples}."
         )
-    predictions = predict_split(model, processor, videos[name], protocol, batch_size, num_workers, progress)
+    predictions = predict_split(
+        model, processor, videos[name], protocol, batch_size, num_workers, progress, windows=windows
+    )
     references = np.asarray(videos[name]["ejection_fraction"], dtype=np.float64)
     labels = {key: np.asarray(rows["ejection_fraction"], dtype=np.float64) for key, rows in videos.items()}
     experts = np.stack([prediction.expert_predictions for prediction in predictions])  # (N, M)

@@ -5,23 +5,59 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ..configuration_echomen import EchoMENConfig
 from ..modeling_echomen import EchoMENModel
 from ..video_processing_echomen import EchoMENVideoProcessor, as_size
+from .export_folder import EXPORT_NAME, load_export
 
 
-__all__ = ["load_checkpoint"]
+__all__ = ["load_checkpoint", "load_checkpoint_of", "read_model_type"]
 
 
-def load_checkpoint(model: str | Path) -> tuple[EchoMENModel, EchoMENVideoProcessor]:
-    """Load a model in evaluation mode, and the video processor stored beside it.
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoMENModel, EchoMENVideoProcessor]:
+    """Load an EchoMEN model in evaluation mode, and the video processor stored beside it.
 
     Args:
         model: Folder, or id on the Hub.
+        exports: Whether it may be a folder that scripts/export.py wrote; the model's encoder is then the exported one,
+            which can be run but neither trained nor published.
+
+    Returns:
+        Model and video processor.
+
+    Raises:
+        FileNotFoundError: If a folder is named that does not exist.
+        ValueError: If a folder holds no model, another kind of model, or weights or a video processor that do not fit
+            its configuration.
+        OSError: If something is missing, or the Hub cannot be reached.
+    """
+    if (Path(model) / EXPORT_NAME).is_file():
+        if not exports:
+            raise ValueError(
+                f"{model} holds an exported model, which `Predictor` and scripts/evaluate.py run; for anything else "
+                "give the folder of the trained model that it was made from."
+            )
+        return load_export(model)[:2]
+    return load_checkpoint_of(model, EchoMENModel, EchoMENVideoProcessor)
+
+
+def load_checkpoint_of(
+    model: str | Path, model_class: type[Model], processor_class: type[EchoMENVideoProcessor]
+) -> tuple[Model, EchoMENVideoProcessor]:
+    """Load a model of a given class; see `load_checkpoint`.
+
+    Args:
+        model: Folder, or id on the Hub.
+        model_class: Class of the model that it must hold.
+        processor_class: Class of its video processor.
 
     Returns:
         Model and video processor.
@@ -34,11 +70,11 @@ def load_checkpoint(model: str | Path) -> tuple[EchoMENModel, EchoMENVideoProces
     """
     folder = Path(model)
     if folder.is_dir():
-        check_folder(folder)
+        check_folder(folder, model_class.config_class.model_type)
     elif folder.is_absolute() or str(model).count("/") != 1 or str(model).startswith((".", "~", os.sep)):
         raise FileNotFoundError(f"There is no model folder {model}, and that is no id on the Hub (owner/name) either.")
     try:
-        loaded, report = EchoMENModel.from_pretrained(model, output_loading_info=True)
+        loaded, report = model_class.from_pretrained(model, output_loading_info=True)
     except (RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -52,7 +88,7 @@ def load_checkpoint(model: str | Path) -> tuple[EchoMENModel, EchoMENVideoProces
             f"The weights in {model} do not fit its config.json, which must be the one that was saved with them: "
             f"{len(strange)} entries are missing or unknown, such as {', '.join(strange[:3])}."
         )
-    processor = EchoMENVideoProcessor.from_pretrained(model)
+    processor = processor_class.from_pretrained(model)
     config, size = loaded.config, as_size(processor.crop_size)
     made = (processor.num_frames, processor.num_channels, size.height, size.width)
     expected = (config.num_frames, config.num_channels, config.image_size, config.image_size)
@@ -64,27 +100,43 @@ def load_checkpoint(model: str | Path) -> tuple[EchoMENModel, EchoMENVideoProces
     return loaded.eval(), processor
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, expected_type: str) -> None:
     """Refuse a folder that is not a saved model.
 
     Args:
         folder: Folder.
+        expected_type: The `model_type` of its configuration.
 
     Raises:
         ValueError: If its config.json is missing, broken or of another kind of model, or there are no weights.
     """
+    model_type = read_model_type(folder)
+    if model_type != expected_type:
+        raise ValueError(f"{folder} holds a model of type {model_type!r} and not {expected_type!r}.")
+    if not any((folder / name).is_file() for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+        raise ValueError(
+            f"{folder} holds a configuration but no weights ({SAFE_WEIGHTS_NAME} is missing); copy the folder again."
+        )
+
+
+def read_model_type(folder: Path) -> str | None:
+    """Read what kind of model a folder holds.
+
+    Args:
+        folder: Folder.
+
+    Returns:
+        The `model_type` of its configuration, if it states one.
+
+    Raises:
+        ValueError: If its config.json is missing or broken.
+    """
     path = folder / "config.json"
     try:
-        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+        return json.loads(path.read_text(encoding="utf-8")).get("model_type")
     except FileNotFoundError:
         raise ValueError(
             f"{folder} holds no model: config.json is missing. Give the folder that training wrote its result to."
         ) from None
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a JSON object: {error}") from error
-    if model_type != EchoMENConfig.model_type:
-        raise ValueError(f"{folder} holds a model of type {model_type!r} and not {EchoMENConfig.model_type!r}.")
-    if not any((folder / name).is_file() for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
-        raise ValueError(
-            f"{folder} holds a configuration but no weights ({SAFE_WEIGHTS_NAME} is missing); copy the folder again."
-        )

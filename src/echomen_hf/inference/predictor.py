@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import copy
+from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.utils.data import default_collate
 
 from ..clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
+from ..data.device_clips import with_pixel_values
 from ..dicom_reading_echomen import is_dicom
-from ..evaluation.protocol import VideoPrediction, predict_video
+from ..evaluation.protocol import (
+    VideoPrediction,
+    average_clips,
+    estimate_clips,
+    estimate_together,
+    join_clips,
+    predict_video,
+)
 from ..modeling_echomen import EchoMENModel
 from ..video_processing_echomen import EchoMENVideoProcessor
-from ..video_reading_echomen import read_video, require_moving, warn_if_coloured
+from ..video_reading_echomen import EchoVideo, read_video, require_moving, warn_if_coloured
 from ..video_source_echomen import VIDEO_SUFFIXES, VideoReadError
 from .checkpoint import load_checkpoint
+from .dense_windows import SharedWindows, windows_of_engine
+from .engine import Engine, check_engine, is_echomen, make_engine
+from .export_folder import EXPORT_NAME, load_export
+from .read_ahead import FileRead, VideoClips, read_ahead
 
 
 __all__ = ["Predictor", "find_videos"]
@@ -23,12 +41,26 @@ __all__ = ["Predictor", "find_videos"]
 class Predictor:
     """Estimates ejection fractions from files, with a model and the video processor stored beside it.
 
+    The encoder runs in an engine, see `make_engine`, and the heads as they are. The default engine rounds differently
+    from the model itself, by less than 1e-4 EF points. A network of another architecture runs without an engine.
+
     Args:
-        model: A model, or a folder or Hub id to load model and processor from.
+        model: A model, or a folder or Hub id to load model and processor from, or a folder that scripts/export.py
+            wrote, which brings its own engine.
         processor: Video processor; the one stored with the model if a folder or id was given.
         protocol: Which clips of a video to average, see `protocol_starts`.
         device: Where to run; the first accelerator, or else the CPU, without.
         batch_size: Clips per forward pass.
+        engine: What runs the encoder: `auto`, `torch`, `compile`, `onnx` or `openvino`.
+        precision: Precision of the encoder, `fp32` or `bf16`; without, `fp32`, or for an export its own.
+        num_workers: Threads that read files while `predict_files` computes.
+        share_windows: Whether the overlapping clips of the protocols `all` and `everyN` share the work they have in
+            common, see `SharedWindows`: `all` takes half the time, and results are the same but for rounding. Without,
+            they do with the engine `torch` on CPUs; `True` asks for it on any device.
+
+    Raises:
+        ValueError: If engine and precision do not go together, or are not those of the export, or if clips are to
+            share work in an engine that cannot.
 
     Example:
     ```python
@@ -47,20 +79,45 @@ class Predictor:
         protocol: str = DEFAULT_PROTOCOL,
         device: str | torch.device | None = None,
         batch_size: int = 4,
+        engine: str = "auto",
+        precision: str | None = None,
+        num_workers: int = 1,
+        share_windows: bool | None = None,
     ) -> None:
-        if isinstance(model, (str, Path)):
-            loaded, stored = load_checkpoint(model)
-            processor = processor if processor is not None else stored
-        else:
-            loaded = model
-        if processor is None:
-            raise ValueError("A model object needs its video processor: pass `processor`, or the model's folder.")
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        self.device = torch.device(device) if device is not None else (accelerator or torch.device("cpu"))
-        self.model = loaded.to(self.device).eval()
-        self.processor = processor
+        for name, value in (("batch_size", batch_size), ("num_workers", num_workers)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
         self.protocol = parse_protocol(protocol)
         self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.engine: Engine | None
+        if isinstance(model, (str, Path)) and (Path(model) / EXPORT_NAME).is_file():
+            self.model, stored, self.engine = load_exported(Path(model), engine, precision, device)
+            self.processor = processor if processor is not None else stored
+            self.device = torch.device("cpu")
+        else:
+            check_engine(engine, precision or "fp32")
+            loaded: EchoMENModel
+            if isinstance(model, (str, Path)):
+                loaded, stored = load_checkpoint(model)
+                processor = processor if processor is not None else stored
+            else:
+                loaded = model
+            if processor is None:
+                raise ValueError("A model object needs its video processor: pass `processor`, or the model's folder.")
+            self.processor = processor
+            accelerator = torch.accelerator.current_accelerator(check_available=True)
+            self.device = torch.device(device) if device is not None else (accelerator or torch.device("cpu"))
+            self.model = loaded.to(self.device).eval()
+            self.engine = None
+            if is_echomen(self.model) or (engine, precision) != ("auto", None):
+                self.engine = make_engine(
+                    self.model, engine, precision or "fp32", processor=processor, batch_size=batch_size
+                )
+        self._clip_processor = with_channels_of(self.processor, self.engine)
+        self._windows: SharedWindows | None = windows_of_engine(
+            self.engine, self.protocol, self.batch_size, share_windows
+        )
 
     def __call__(self, source: str | Path | bytes) -> VideoPrediction:
         """Estimate the ejection fraction of one video.
@@ -74,23 +131,153 @@ class Predictor:
         Raises:
             VideoReadError: If the file cannot be read, or has a single frame.
         """
-        video = warn_if_coloured(require_moving(read_video(source)))
-        return predict_video(self.model, self.processor, video, self.protocol, self.batch_size)
+        video = read_cine_loop(source)
+        return predict_video(
+            self.model, self._clip_processor, video, self.protocol, self.batch_size, self.engine, self._windows
+        )
 
     def predict_files(self, paths: Iterable[str | Path]) -> Iterator[tuple[Path, VideoPrediction | Exception]]:
         """Estimate many files; one that cannot be read does not stop the others.
+
+        Files are read in threads while the model computes, and batches are filled across videos. However many files
+        there are and however long they are, only a few of them are in memory at a time.
 
         Args:
             paths: Files.
 
         Yields:
-            Each path with its prediction, or with the error that reading it raised.
+            Each path in the order given, with its prediction, or with the error that reading it raised, as soon as it
+            is known. Warnings about a file are given just before.
         """
-        for path in map(Path, paths):
-            try:
-                yield path, self(path)
-            except Exception as error:
-                yield path, error
+        waiting: deque[_Waiting] = deque()
+        batch: list[tuple[_Waiting, dict[str, torch.Tensor]]] = []
+        for file in read_ahead(map(Path, paths), self._read, self.num_workers):
+            waiting.append(_Waiting(file))
+            if self._windows is not None and isinstance(file.content, VideoClips):
+                waiting[-1].add(self._estimate_together(file.content, self._windows))
+                yield from _finished(waiting)
+                continue
+            for clip in waiting[-1].clips():
+                batch.append((waiting[-1], clip))
+                if len(batch) == self.batch_size:
+                    self._estimate(batch)
+                    batch = []
+                    yield from _finished(waiting)
+            yield from _finished(waiting)
+        if batch:
+            self._estimate(batch)
+        yield from _finished(waiting)
+
+    def _read(self, path: Path) -> VideoClips:
+        return VideoClips(read_cine_loop(path), self._clip_processor, self.protocol)
+
+    def _estimate(self, batch: list[tuple[_Waiting, dict[str, torch.Tensor]]]) -> None:
+        packed = default_collate([clip for _, clip in batch])
+        pixel_values = with_pixel_values(packed, self.device)["pixel_values"]  # (B, T, C, H, W)
+        estimates = estimate_clips(self.model, pixel_values, self.engine)
+        for position, (video, _) in enumerate(batch):
+            video.add({name: values[position : position + 1] for name, values in estimates.items()})
+
+    def _estimate_together(self, clips: VideoClips, windows: SharedWindows) -> dict[str, NDArray[np.float64]]:
+        return estimate_together(
+            self.model, self._clip_processor, clips.whole_video(), clips.fps, self.protocol, windows
+        )
+
+
+@dataclass
+class _Waiting:
+    """A file whose clips have not all been estimated."""
+
+    file: FileRead[VideoClips]
+    estimates: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
+    num_estimated: int = 0
+
+    def add(self, estimates: dict[str, NDArray[np.float64]]) -> None:
+        self.estimates.append(estimates)
+        self.num_estimated += len(estimates["ejection_fraction"])
+
+    def clips(self) -> Iterator[dict[str, torch.Tensor]]:
+        if isinstance(self.file.content, VideoClips):
+            yield from (self.file.content[number] for number in range(len(self.file.content)))
+
+    def result(self) -> VideoPrediction | Exception | None:
+        content = self.file.content
+        if isinstance(content, Exception):
+            return content
+        if self.num_estimated < len(content):
+            return None
+        return average_clips(content.source, join_clips(self.estimates))
+
+
+def _finished(waiting: deque[_Waiting]) -> Iterator[tuple[Path, VideoPrediction | Exception]]:
+    while waiting and (result := waiting[0].result()) is not None:
+        file = waiting.popleft().file
+        file.warn()
+        yield file.path, result
+
+
+def load_exported(
+    folder: Path, engine: str, precision: str | None, device: str | torch.device | None
+) -> tuple[EchoMENModel, EchoMENVideoProcessor, Engine]:
+    """Load what scripts/export.py wrote, if it is what is asked for.
+
+    Args:
+        folder: Folder.
+        engine: Engine that is asked for, or `auto`.
+        precision: Precision that is asked for, or `None`.
+        device: Device that is asked for, or `None`.
+
+    Returns:
+        Model, whose encoder is the engine, video processor, and engine.
+
+    Raises:
+        ValueError: If something else is asked for.
+    """
+    model, processor, stored = load_export(folder)
+    for name, asked, having in (
+        ("engine", engine if engine != "auto" else None, stored.name),
+        ("precision", precision, stored.precision),
+        ("device", None if device is None else torch.device(device).type, "cpu"),
+    ):
+        if asked not in (None, having):
+            raise ValueError(
+                f"{folder} holds an export for {name} {having!r}, not {asked!r}: leave {name} out, or give the folder "
+                "of the trained model."
+            )
+    return model.eval(), processor, stored
+
+
+def with_channels_of(processor: EchoMENVideoProcessor, engine: Engine | None) -> EchoMENVideoProcessor:
+    """Spare a processor the channels that an engine does not look at.
+
+    Args:
+        processor: Video processor; it is left as it is.
+        engine: Engine.
+
+    Returns:
+        A processor that makes one channel if the engine needs only one (`num_channels`), else `processor`.
+    """
+    if getattr(engine, "num_channels", processor.num_channels) == processor.num_channels:
+        return processor
+    single = copy.deepcopy(processor)
+    single.num_channels = 1
+    single.image_mean, single.image_std = processor.image_mean[:1], processor.image_std[:1]
+    return single
+
+
+def read_cine_loop(source: str | Path | bytes) -> EchoVideo:
+    """Read a video that an ejection fraction can be estimated from.
+
+    Args:
+        source: Path or bytes of a video or DICOM file.
+
+    Returns:
+        The video; one in colour comes with a warning.
+
+    Raises:
+        VideoReadError: If the file cannot be read, or has a single frame.
+    """
+    return warn_if_coloured(require_moving(read_video(source)))
 
 
 def find_videos(paths: Iterable[str | Path]) -> list[Path]:

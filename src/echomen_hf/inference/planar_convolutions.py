@@ -1,0 +1,143 @@
+"""Factorised convolutions as two-dimensional ones, for which CPUs have better kernels than for three dimensions.
+
+With channels last in memory, frames are images below each other, and the pixels of all frames make one image whose
+rows are frames. So nothing has to be copied for a spatial convolution to be one of images, and for a temporal one to
+be one along the columns of that image.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+__all__ = ["PlanarSpatialConv", "PlanarTemporalConv", "convolve_space", "convolve_time", "use_planar_convolutions"]
+
+
+def convolve_space(
+    features: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...] = (0, 0, 0),
+) -> torch.Tensor:
+    """Convolve each frame for itself.
+
+    Args:
+        features: Features, shape (B, C, T, H, W).
+        weight: Weight of the convolution, shape (D, C, 1, h, w).
+        bias: Its bias, shape (D,).
+        stride: Its stride in time, height and width; 1 in time.
+        padding: Its padding, likewise; 0 in time.
+
+    Returns:
+        What `torch.nn.functional.conv3d` gives, shape (B, D, T, H', W').
+    """
+    frames = features.transpose(1, 2).flatten(0, 1)  # (B, C, T, H, W) -> (B * T, C, H, W)
+    convolved = F.conv2d(frames, weight.squeeze(2), bias, stride[1:], padding[1:])
+    return convolved.unflatten(0, (len(features), -1)).transpose(1, 2)  # (B * T, D, H', W') -> (B, D, T, H', W')
+
+
+def convolve_time(
+    features: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...] = (0, 0, 0),
+) -> torch.Tensor:
+    """Convolve each pixel for itself along time.
+
+    Args:
+        features: Features, shape (B, C, T, H, W).
+        weight: Weight of the convolution, shape (D, C, t, 1, 1).
+        bias: Its bias, shape (D,).
+        stride: Its stride in time, height and width; 1 but in time.
+        padding: Its padding, likewise; 0 but in time.
+
+    Returns:
+        What `torch.nn.functional.conv3d` gives, shape (B, D, T', H, W).
+    """
+    image = features.flatten(3)  # (B, C, T, H, W) -> (B, C, T, H * W)
+    convolved = F.conv2d(image, weight.squeeze(4), bias, stride[:2], padding[:2])
+    return convolved.unflatten(3, features.shape[3:])  # (B, D, T', H * W) -> (B, D, T', H, W)
+
+
+class PlanarSpatialConv(nn.Conv3d):
+    """Convolution of kernel (1, h, w), see `convolve_space`."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Convolve features of shape (B, C, T, H, W)."""
+        return convolve_space(features, self.weight, self.bias, self.stride, cast(tuple[int, ...], self.padding))
+
+
+class PlanarTemporalConv(nn.Conv3d):
+    """Convolution of kernel (t, 1, 1), see `convolve_time`."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Convolve features of shape (B, C, T, H, W)."""
+        return convolve_time(features, self.weight, self.bias, self.stride, cast(tuple[int, ...], self.padding))
+
+
+def use_planar_convolutions(encoder: nn.Module, *, temporal: bool = True) -> None:
+    """Replace the factorised convolutions of an encoder by two-dimensional ones of the same weights.
+
+    Args:
+        encoder: Encoder; its modules are replaced.
+        temporal: Whether to replace the temporal ones, too.
+    """
+    for parent in list(encoder.modules()):
+        for name, conv in list(parent.named_children()):
+            if type(conv) is not nn.Conv3d:
+                continue
+            planar = planar_class(conv)
+            if planar is PlanarSpatialConv or (planar is PlanarTemporalConv and temporal):
+                setattr(parent, name, with_weights_of(conv, planar))
+
+
+def planar_class(conv: nn.Conv3d) -> type[PlanarSpatialConv] | type[PlanarTemporalConv] | None:
+    """Find the two-dimensional form of a convolution.
+
+    Args:
+        conv: Convolution over time, height and width.
+
+    Returns:
+        Its class; `None` for one that acts on space and time at once, or on neither.
+    """
+    kernel, stride, padding = geometry(conv)
+    if kernel[1:] == (1, 1) and kernel[0] > 1 and stride[1:] == (1, 1) and padding[1:] == (0, 0):
+        return PlanarTemporalConv
+    if kernel[0] == 1 and kernel[1:] != (1, 1) and stride[0] == 1 and padding[0] == 0:
+        return PlanarSpatialConv
+    return None
+
+
+def geometry(conv: nn.Conv3d) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]:
+    """Tell kernel, stride and padding of a convolution.
+
+    Args:
+        conv: Convolution.
+
+    Returns:
+        Each in time, height and width.
+    """
+    parts = (conv.kernel_size, conv.stride, conv.padding)
+    return cast(tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]], parts)
+
+
+def with_weights_of(conv: nn.Conv3d, planar: type[PlanarSpatialConv] | type[PlanarTemporalConv]) -> nn.Conv3d:
+    """Make the two-dimensional form of a convolution.
+
+    Args:
+        conv: Convolution.
+        planar: Its class, see `planar_class`.
+
+    Returns:
+        Convolution that shares its weights.
+    """
+    kernel, stride, padding = geometry(conv)
+    made = planar(conv.in_channels, conv.out_channels, kernel, stride, padding, device="meta")
+    made.weight, made.bias = conv.weight, conv.bias
+    return made
