@@ -22,19 +22,28 @@ from documents import PAGES, Block, blocks_of, read_page
 
 SENDS = "publishes on the Hub; tests/hub does so on a loopback server"
 SERVES = "serves a page until it is interrupted"
+MEASURES = "takes an hour; tests/scripts/test_training_switches.py runs its script in small"
 INSTALLS = "changes the environment that the tests run in; .ci/run installs the package in this way"
 
+LONG_RUN = (
+    "python scripts/make_synthetic_echonet.py --output runs/comparison_data --num_videos 1500 --label_noise 3 --seed 42"
+)
+PAPER_RUN = "python scripts/compare_methods.py --recipe scripts/recipes/paper.yaml --data_dir EchoNet-Dynamic \\"
 NOT_RUN = {
     ("README.md", "make demo   # everything once on synthetic data: simulate, train, evaluate, predict, reload"): (
         "takes minutes; tests/scripts/test_demo.py runs its script"
     ),
     ("README.md", "pip install -e ."): INSTALLS,
     ("docs/index.md", "pip install -e ."): INSTALLS,
+    ("docs/comparison.md", LONG_RUN): "takes hours; tests/comparison and the other blocks of the page run its parts",
+    ("docs/comparison.md", PAPER_RUN): "takes days on GPUs; its schedule is tested in tests/comparison",
     ("docs/publishing.md", "hf auth login"): SENDS,
     ("docs/publishing.md", "from echomen_hf import EchoMENModel"): SENDS,
     ("docs/publishing.md", "from transformers import pipeline"): (
         "loads a repository that does not exist; tests/hub loads a published one without the package"
     ),
+    ("docs/speed.md", "python scripts/training_switches.py cost --output runs/switch_cost"): MEASURES,
+    ("docs/speed.md", "python scripts/training_switches.py accuracy \\"): MEASURES,
     ("docs/tracking.md", "tensorboard --logdir runs/tracked"): SERVES,
     ("docs/tracking.md", "trackio show --project echomen"): SERVES,
 }

@@ -18,7 +18,7 @@ from echomen_hf import (
     EchoMENVideoProcessor,
     load_echonet_dynamic,
 )
-from echomen_hf.data import TrainingClips, collate_clips
+from echomen_hf.data import TrainingClips, collate_clips, with_pixel_values
 
 
 def main(data_dir: str, folder: Path, stage: int) -> None:
@@ -38,7 +38,7 @@ def main(data_dir: str, folder: Path, stage: int) -> None:
     trainer.prepare_stage()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     share = 8 // world_size
-    batch = collate_clips([clips[index] for index in range(rank * share, (rank + 1) * share)])
+    batch = with_pixel_values(collate_clips([clips[index] for index in range(rank * share, (rank + 1) * share)]))
     batch["pixel_values"] = batch["pixel_values"].double()
     wrapped = trainer.accelerator.prepare_model(model.train())
     for layer in model.modules():

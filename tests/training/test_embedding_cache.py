@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from echomen_hf import EchoMENModel, EchoMENTrainingArguments
+from echomen_hf.data import collate_clips, with_pixel_values
 from echomen_hf.training.embedding_cache import TrainingEmbeddings, embed_for_stage_2
 from echomen_hf.training.two_stage import fit
 
@@ -30,6 +31,11 @@ def count_passes(monkeypatch):
     return names
 
 
+def unpacked(item):
+    """What a model takes in of an item."""
+    return {"pixel_values": with_pixel_values(collate_clips([item]))["pixel_values"]}
+
+
 def test_epoch_shows_the_clips_that_training_on_videos_draws(tiny_model, make_data, stage_2_arguments, tmp_path):
     clips, evaluation = make_data(seed=5)
     train, val = embed_for_stage_2(tiny_model, clips, evaluation, stage_2_arguments(), tmp_path)
@@ -38,12 +44,12 @@ def test_epoch_shows_the_clips_that_training_on_videos_draws(tiny_model, make_da
         clips.set_epoch(epoch % 3)
         for index in (0, 4):
             with torch.no_grad():
-                expected = tiny_model(pixel_values=clips[index]["pixel_values"][None]).embedding[0]
+                expected = tiny_model(**unpacked(clips[index])).embedding[0]
             torch.testing.assert_close(train[index]["embedding"], expected)
             assert train[index]["labels"] == clips[index]["labels"]
     assert len(train) == len(clips) and len(val) == len(evaluation)
     with torch.no_grad():
-        expected = tiny_model(pixel_values=evaluation[2]["pixel_values"][None]).embedding[0]
+        expected = tiny_model(**unpacked(evaluation[2])).embedding[0]
     torch.testing.assert_close(val[2]["embedding"], expected)
     assert val[2]["labels"] == evaluation[2]["labels"]
 

@@ -11,8 +11,7 @@ import torch
 from transformers import EvalPrediction, TrainerCallback
 
 from echomen_hf import EchoMENModel, EchoMENTrainer, EchoMENVideoProcessor
-from echomen_hf.data import EvaluationClips
-from echomen_hf.data.collation import collate_clips
+from echomen_hf.data import EvaluationClips, collate_clips, with_pixel_values
 from echomen_hf.evaluation import predict_split
 from echomen_hf.label_distribution import expert_sample_weights
 from echomen_hf.losses import ldw_supcon_loss, reweighted_regression_loss
@@ -44,7 +43,7 @@ def make_trainer(make_arguments, make_data, tiny_model):
 
 
 def batch_of(trainer, size=4):
-    return collate_clips([trainer.train_dataset[index] for index in range(size)])
+    return with_pixel_values(collate_clips([trainer.train_dataset[index] for index in range(size)]))
 
 
 class TestStages:

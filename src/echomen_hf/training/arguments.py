@@ -11,7 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 
-__all__ = ["DataArguments", "EchoMENTrainingArguments", "ModelArguments"]
+__all__ = ["DataArguments", "EchoMENTrainingArguments", "ModelArguments", "SimulationArguments"]
 
 # Value of stage 2 by the name of the ordinary argument that it takes the place of.
 STAGE_2_FIELDS = {
@@ -34,7 +34,7 @@ class DataArguments:
     """Which videos to train on, and how clips are taken from them.
 
     Args:
-        data_dir: Folder in EchoNet-Dynamic's layout.
+        data_dir: Folder in EchoNet-Dynamic's layout; unset for a training on simulated videos.
         require_tracings: Drop videos without volume tracings, as the paper did with five of them.
         validate_data: Look for bad videos before training: `headers` opens every file, `frames` decodes it, `none`.
         crop_padding: Largest random shift of a training clip in pixels of the model's input.
@@ -43,7 +43,9 @@ class DataArguments:
         frame_cache: Folder for decoded frames (22 GB for EchoNet-Dynamic at 112 pixels); unset decodes every epoch.
     """
 
-    data_dir: str = field(metadata={"help": "Folder with FileList.csv and Videos/ in EchoNet-Dynamic's layout."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Folder with FileList.csv and Videos/ in EchoNet-Dynamic's layout."}
+    )
     require_tracings: bool = field(default=False, metadata={"help": "Drop videos without volume tracings."})
     validate_data: str = field(
         default="headers",
@@ -55,6 +57,30 @@ class DataArguments:
     frame_cache: str | None = field(
         default=None, metadata={"help": "Folder for decoded frames; unset decodes videos in every epoch."}
     )
+
+
+@dataclass
+class SimulationArguments:
+    """Videos to simulate in place of a data set; no clip is shown twice.
+
+    Args:
+        simulated_videos: Videos per epoch; 0 trains on the data set in `data_dir`.
+        simulated_val_videos: Videos of the validation split, the same in every epoch.
+        simulation_profile: Ranges of patients and machines, see `echomen_hf.simulation.get_profile`.
+        simulated_distribution: Distribution of the ejection fractions, see `ejection_fraction_at`.
+        mirrored_share: Share of the videos in which left and right are exchanged.
+        reversed_share: Share of the videos that run backwards.
+    """
+
+    simulated_videos: int = field(default=0, metadata={"help": "Videos that an epoch simulates; 0 for a data set."})
+    simulated_val_videos: int = field(default=400, metadata={"help": "Simulated videos of the validation split."})
+    simulation_profile: str = field(default="wide", metadata={"help": "Ranges of simulated patients and machines."})
+    simulated_distribution: str = field(
+        default="uniform",
+        metadata={"help": "Distribution of simulated EF.", "choices": ["uniform", "categories", "echonet"]},
+    )
+    mirrored_share: float = field(default=0.0, metadata={"help": "Share of simulated videos shown mirrored."})
+    reversed_share: float = field(default=0.0, metadata={"help": "Share of simulated videos shown backwards."})
 
 
 @dataclass
@@ -118,6 +144,8 @@ class EchoMENTrainingArguments(TrainingArguments):
         lr_decay_factor: What the learning rate is multiplied by then.
         channels_last: Lay activations out channels last, which convolutions on CPUs (and tensor cores) prefer. Sums
             are then taken in another order, so results differ in the last digits.
+        keep_large_blocks: Let the process that trains keep freed memory for its next allocation, which saves time on
+            Linux CPUs and changes no number; see `echomen_hf.allocator.keep_large_blocks`.
         early_stopping_patience: Epochs without improvement on VAL after which a stage ends; unset runs to the end.
         stage2_num_train_epochs: Epochs of stage 2.
         stage2_learning_rate: Learning rate of stage 2.
@@ -192,6 +220,10 @@ class EchoMENTrainingArguments(TrainingArguments):
     lr_decay_factor: float = field(default=0.1, metadata={"help": "Factor of a decay."})
     channels_last: bool = field(
         default=False, metadata={"help": "Lay activations out channels last, which convolutions on CPUs prefer."}
+    )
+    keep_large_blocks: bool = field(
+        default=False,
+        metadata={"help": "Keep freed memory for the next allocation: faster on Linux CPUs, same numbers."},
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Epochs without improvement on VAL before a stage ends."}

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from ..data.clip_dataset import EvaluationClips, TrainingClips
 from ..data.collation import collate_clips
+from ..data.device_clips import with_pixel_values
 from ..data.epoch_dataset import EpochDataset
 from ..modeling_echomen import EchoMENModel
 from .arguments import EchoMENTrainingArguments
@@ -147,7 +148,7 @@ def embed(model: EchoMENModel, dataset: Dataset, args: EchoMENTrainingArguments,
 
     Args:
         model: Model.
-        dataset: Items with `pixel_values` of one view.
+        dataset: Clips of one view.
         args: Arguments that say where, in which precision and in what batches.
         name: What is embedded, for the progress bar.
 
@@ -168,7 +169,7 @@ def embed(model: EchoMENModel, dataset: Dataset, args: EchoMENTrainingArguments,
     embeddings = []
     with torch.autocast(args.device.type, half, enabled=args.bf16 or args.fp16):
         for batch in tqdm(loader, desc=f"Embedding {name}", unit="batch", disable=args.disable_tqdm, leave=False):
-            clips = batch["pixel_values"].to(args.device, non_blocking=True)
+            clips = with_pixel_values(batch, args.device)["pixel_values"].to(args.device)
             embeddings.append(model(pixel_values=clips).embedding.float().cpu())
     return torch.cat(embeddings)
 

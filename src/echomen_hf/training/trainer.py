@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import EarlyStoppingCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
+from ..allocator import keep_large_blocks
 from ..data.clip_dataset import EvaluationClips
 from ..data.collation import collate_clips
+from ..data.device_clips import CLIP_FIELDS, with_pixel_values
 from ..label_distribution import ExpertWeightTable
 from ..losses import LDWSupConLoss, ReweightedRegressionLoss, squared_error
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
 from .arguments import EchoMENTrainingArguments
+from .bf16_probe import guarded_against_bf16
 from .embedding_cache import EvaluationEmbeddings, TrainingEmbeddings
 from .epoch_of_dataset import EpochOfDataset
 from .expert_solution import set_experts_to_their_optimum
@@ -82,6 +86,7 @@ class EchoMENTrainer(HubTrainer):
                 "Experts are solved in closed form from embeddings: set `embedding_draws`, or pass "
                 "`TrainingEmbeddings` as `train_dataset`."
             )
+        keep_large_blocks(args.keep_large_blocks)
         super().__init__(
             model, args, data_collator or collate_clips, train_dataset, eval_dataset, *positional, **kwargs
         )
@@ -127,8 +132,11 @@ class EchoMENTrainer(HubTrainer):
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in `train`, which may make the model anew by `model_init`.
         self.prepare_stage()
+        # A frozen encoder has no gradients that could be wrong.
+        is_at_risk = self.args.bf16 and self.args.stage == "1"
         try:
-            return super()._inner_training_loop(*args, **kwargs)
+            with guarded_against_bf16(self.model) if is_at_risk else nullcontext():
+                return super()._inner_training_loop(*args, **kwargs)
         finally:
             self.leave_stage()
 
@@ -187,6 +195,14 @@ class EchoMENTrainer(HubTrainer):
             self.expert_loss = ReweightedRegressionLoss(
                 ExpertWeightTable(labels.numpy(), num_experts, args.expert_bin_width, args.expert_min_count)
             )
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        # Frames arrive as 8-bit integers and become floating point numbers where the model is.
+        return with_pixel_values(super()._prepare_inputs(inputs))
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns: list[str] = list(dict.fromkeys([*self._signature_columns, *CLIP_FIELDS]))
 
     def compute_loss(
         self,
@@ -342,7 +358,7 @@ class EchoMENTrainer(HubTrainer):
 
         Args:
             model: Model.
-            inputs: `pixel_values` and `labels`.
+            inputs: Clips, packed or as `pixel_values`, and `labels`.
             prediction_loss_only: Whether to return the loss alone.
             ignore_keys: Not used: what is returned is always the same.
 
@@ -350,7 +366,9 @@ class EchoMENTrainer(HubTrainer):
             Loss; EF predicted in percent (B,) with expert predictions (B, M) and weights (B, M); and EF in percent
             (B,). `evaluation_loop` keeps the experts for trackers and returns the EF alone.
         """
-        inputs = self._prepare_inputs(inputs)
+        given, inputs = inputs, self._prepare_inputs(inputs)
+        if "inputs" in self.args.include_for_metrics:
+            given.update(inputs)  # `evaluation_loop` takes what the model saw from there
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         if prediction_loss_only:

@@ -14,6 +14,7 @@ from transformers import EvalPrediction, PreTrainedConfig, TrainingArguments, se
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
+from ..allocator import keep_large_blocks
 from ..clip_sampling_echomen import parse_protocol
 from ..data.clip_dataset import EvaluationClips, FrameSource, TrainingClips
 from ..modeling_echomen import EchoMENModel
@@ -42,7 +43,7 @@ EMBEDDINGS_FOLDER = "embeddings"
 COMPARED_ARGUMENTS = frozenset(
     {field.name for field in fields(EchoMENTrainingArguments)}
     - {field.name for field in fields(TrainingArguments)}
-    - {"stage"}
+    - {"keep_large_blocks", "stage"}
     | {
         "adam_beta1",
         "adam_beta2",
@@ -87,6 +88,7 @@ def fit(
     frames: FrameSource | None = None,
     run_description: dict[str, Any] | None = None,
     make_trainer: Callable[..., EchoMENTrainer] = EchoMENTrainer,
+    make_clips: Callable[..., TrainingClips] = TrainingClips,
 ) -> EchoMENModel:
     """Train the stages one after the other, continuing where an earlier call with the same settings stopped.
 
@@ -105,6 +107,7 @@ def fit(
         frames: Where frames come from, such as a `FrameCache` of both splits; the videos' files without.
         run_description: What else makes this run itself (data folder, initial weights); a resumed run must match it.
         make_trainer: Class of the trainer, or a function that makes one.
+        make_clips: Class of the training clips, or a function that makes them.
 
     Returns:
         The best model of the last stage that is finished, in evaluation mode.
@@ -112,12 +115,13 @@ def fit(
     Raises:
         ValueError: If the output folder holds a run with other settings.
     """
+    keep_large_blocks(args.keep_large_blocks)
     if 2 in args.stages and args.expert_solver == "least_squares":
         require_solvable(model, args)
     output_dir = Path(str(args.output_dir))
     evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol), frames)
     training = {
-        stage: TrainingClips(
+        stage: make_clips(
             train_videos, processor, args.num_views if stage == 1 else 1, crop_padding, args.seed + stage, frames
         )
         for stage in args.stages
@@ -132,6 +136,9 @@ def fit(
         "num_processes": args.world_size,
     }
     claim_output_dir(output_dir, model, processor, args, description)
+    # Intervals of the weights that training starts from say nothing about those it ends with.
+    if hasattr(model.config, "interval_calibration"):
+        model.config.interval_calibration = None
     warn_about_labels(training[args.stages[0]].ejection_fractions, evaluation.labels.tolist())
     if args.stages == (2,) and is_finished(output_dir / "stage1"):
         logger.warning(f"Stage 2 starts from the result of stage 1 in {output_dir / 'stage1'}.")
@@ -290,7 +297,7 @@ def claim_output_dir(
         ValueError: If the folder holds a run with other settings; the message lists them.
     """
     inherited = {field.name for field in fields(PreTrainedConfig)}
-    set_by_training = {"prediction_head", "expert_bin_width", "expert_min_count"}
+    set_by_training = {"prediction_head", "expert_bin_width", "expert_min_count", "interval_calibration"}
     own = {field.name for field in fields(model.config)} - inherited - set_by_training
     now = {
         **{f"model.{name}": getattr(model.config, name) for name in own},

@@ -1,0 +1,168 @@
+"""Convolutions whose gradients a processor gets wrong in bfloat16: how to find them, and to do without.
+
+In torch 2.14 with oneDNN, the weight gradient of a (3, 1, 1) kernel over two frames is read from memory that nothing
+has written to, on processors with AVX-512 and without AMX: NaN, 1e28 or, worse, something plausible. That is the last
+stage on clips of 16 frames. Nothing reports it, so a training in bfloat16 begins by comparing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from ..modeling_echomen import EchoMENModel
+
+
+__all__ = ["FullPrecisionConv3d", "guarded_against_bf16", "temporal_convolutions", "wrong_in_bf16"]
+
+logger = logging.get_logger(__name__)
+
+LARGEST_ERROR = 0.05
+"""Relative error above which a bfloat16 result is taken to be wrong; rounding causes about 0.003."""
+
+
+class FullPrecisionConv3d(nn.Conv3d):
+    """A convolution that computes in float32 under autocast."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Convolve.
+
+        Args:
+            input: Features, (B, C, T, H, W).
+
+        Returns:
+            Features, float32.
+        """
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.to(self.weight.dtype))
+
+
+def temporal_convolutions(model: PreTrainedModel, num_frames: int | None = None) -> dict[str, tuple[nn.Conv3d, int]]:
+    """Find the convolutions over time, and how many frames each sees.
+
+    Args:
+        model: Model.
+        num_frames: Frames of a clip; the configured number without.
+
+    Returns:
+        Convolution and its number of input frames, by name.
+    """
+    found: dict[str, tuple[nn.Conv3d, int]] = {}
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1:
+
+            def note(layer: nn.Module, inputs: tuple[torch.Tensor, ...], name: str = name) -> None:
+                found[name] = cast(nn.Conv3d, layer), inputs[0].shape[2]
+
+            handles.append(module.register_forward_pre_hook(note))
+    mode, config = model.training, model.config
+    # Space does not matter here: one pixel is left by the last stage, as stem and stages halve it.
+    side = 2 ** len(config.hidden_sizes) if isinstance(model, EchoMENModel) else config.image_size
+    clip = torch.zeros(1, num_frames or config.num_frames, config.num_channels, side, side, device=model.device)
+    try:
+        with torch.no_grad():
+            model.eval()(pixel_values=clip)  # in evaluation mode, so that batch statistics stay
+    finally:
+        model.train(mode)
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def wrong_in_bf16(model: PreTrainedModel, num_frames: int | None = None) -> dict[str, float]:
+    """Find the temporal convolutions whose result or gradients in bfloat16 are far from those in float32.
+
+    Every distinct geometry is tried once, on a small input of random numbers, on the model's device and in its layout.
+
+    Args:
+        model: Model with float32 weights.
+        num_frames: Frames of a clip; the configured number without.
+
+    Returns:
+        Largest relative error (Frobenius norm; infinite if not finite) of every such layer, by name.
+    """
+    errors: dict[tuple[Any, ...], float] = {}
+    wrong = {}
+    for name, (layer, frames) in temporal_convolutions(model, num_frames).items():
+        strides = layer.weight.stride()
+        size = (layer.weight.shape, layer.stride, layer.padding, layer.dilation, layer.groups)
+        geometry = (type(layer), *size, strides, frames)
+        if geometry not in errors:
+            errors[geometry] = bf16_error(layer, frames)
+        if not errors[geometry] <= LARGEST_ERROR:
+            wrong[name] = errors[geometry]
+    return wrong
+
+
+def bf16_error(layer: nn.Conv3d, num_frames: int, batch_size: int = 2, side: int = 4) -> float:
+    """Compare a convolution's output and gradients in bfloat16 with those in float32.
+
+    Args:
+        layer: Convolution with float32 weights.
+        num_frames: Frames of the input.
+        batch_size: Samples of the input.
+        side: Height and width of the input.
+
+    Returns:
+        Largest relative error of output, input gradient and weight gradient; infinite if one is not finite.
+    """
+    generator = torch.Generator().manual_seed(0)
+    device = layer.weight.device
+    shape = (batch_size, layer.in_channels, num_frames, side, side)
+    features = torch.randn(shape, generator=generator).to(device)
+    if layer.weight.is_contiguous(memory_format=torch.channels_last_3d):
+        features = features.contiguous(memory_format=torch.channels_last_3d)
+    features.requires_grad_()
+    weight = layer.weight.detach().requires_grad_()
+
+    def results(enabled: bool) -> list[torch.Tensor]:
+        with torch.enable_grad(), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+            # By the layer itself: what is compared is what will run.
+            output = torch.func.functional_call(layer, {"weight": weight}, (features,))
+            pattern = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(device)
+            gradients = torch.autograd.grad(output, (features, weight), pattern.to(output.dtype))
+        return [output.detach(), *gradients]
+
+    worst = 0.0
+    for exact, rounded in zip(results(False), results(True)):
+        error = ((rounded.double() - exact.double()).norm() / exact.double().norm()).item()
+        worst = max(worst, error) if error < float("inf") else float("inf")  # a NaN compares as false
+    return worst
+
+
+@contextmanager
+def guarded_against_bf16(model: PreTrainedModel, num_frames: int | None = None) -> Iterator[list[str]]:
+    """Compute in float32, for as long as the context lasts, what this processor gets wrong in bfloat16.
+
+    Args:
+        model: Model that will be trained under bfloat16 autocast.
+        num_frames: Frames of a clip; the configured number without.
+
+    Yields:
+        Names of these layers; a warning names them too.
+    """
+    wrong = wrong_in_bf16(model, num_frames)
+    layers = [model.get_submodule(name) for name in wrong]
+    classes = [type(layer) for layer in layers]
+    if wrong:
+        listed = ", ".join(f"{name} ({error:.2g})" for name, error in wrong.items())
+        logger.warning(
+            f"This processor computes {len(wrong)} of the model's convolutions wrongly in bfloat16 at "
+            f"{num_frames or model.config.num_frames} frames a clip (relative error in brackets): {listed}. They are "
+            "computed in float32."
+        )
+    try:
+        for layer in layers:
+            # By its class and not by a function of the instance, which would be shared by copies of the model.
+            layer.__class__ = FullPrecisionConv3d
+        yield list(wrong)
+    finally:
+        for layer, original in zip(layers, classes):
+            layer.__class__ = original

@@ -1,0 +1,117 @@
+"""What a training reads: the videos of a data set, or videos that are simulated when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from ..data import FrameCache, load_echonet_dynamic, raise_for_problems, validate_videos
+from ..data.clip_dataset import FrameSource, TrainingClips
+from ..data.echonet_layout import FILE_LIST_NAME
+from ..simulation import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos
+from ..video_processing_echomen import EchoMENVideoProcessor, as_size
+from .arguments import DataArguments, EchoMENTrainingArguments, SimulationArguments
+
+
+__all__ = ["TrainingData", "load_training_data"]
+
+# Added to the seed of a run, so that VAL never holds a heart of the training split.
+_VAL_SEED_OFFSET = 1_000_003
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Videos to train on and to choose by.
+
+    Args:
+        train: Rows of the training split.
+        val: Rows of the validation split.
+        frames: Where their frames come from; their files if `None`.
+        make_clips: Class of the training clips.
+        description: What tells these data from others, for the record of the run.
+    """
+
+    train: Sequence[dict[str, Any]]
+    val: Sequence[dict[str, Any]]
+    frames: FrameSource | None = None
+    make_clips: Callable[..., TrainingClips] = TrainingClips
+    description: dict[str, Any] = field(default_factory=dict)
+
+
+def load_training_data(
+    data_args: DataArguments,
+    simulation_args: SimulationArguments,
+    args: EchoMENTrainingArguments,
+    processor: EchoMENVideoProcessor,
+) -> TrainingData:
+    """Load a data set, or prepare a simulation.
+
+    Args:
+        data_args: Which data set, and how clips are taken from it.
+        simulation_args: What is simulated, if anything.
+        args: Training arguments, for seed and processes.
+        processor: Video processor of the model.
+
+    Returns:
+        The data.
+
+    Raises:
+        ValueError: If neither or both are asked for, or a split has no videos.
+    """
+    if bool(data_args.data_dir) == bool(simulation_args.simulated_videos):
+        raise ValueError(
+            "Give either `--data_dir`, a folder in EchoNet-Dynamic's layout, or `--simulated_videos`, the number of "
+            "videos that an epoch simulates; not both."
+        )
+    if simulation_args.simulated_videos:
+        return _simulate(data_args, simulation_args, args, processor)
+    return _load(data_args, args, processor)
+
+
+def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: EchoMENVideoProcessor) -> TrainingData:
+    data_dir = Path(str(data_args.data_dir))
+    with args.main_process_first(desc="loading the data set"):
+        videos = load_echonet_dynamic(data_dir, require_tracings=data_args.require_tracings)
+    for split, name in (("train", "TRAIN"), ("validation", "VAL")):
+        if split not in videos:
+            raise ValueError(
+                f"{data_dir} has no {split} videos, which training needs; mark some as {name} in the Split "
+                "column of its FileList.csv."
+            )
+    train, val = videos["train"], videos["validation"]
+    if data_args.validate_data != "none" and args.process_index == 0:
+        for rows in (train, val):
+            raise_for_problems(validate_videos(rows, level=cast(Any, data_args.validate_data)))
+    frames = None
+    if data_args.frame_cache is not None:
+        with args.main_process_first(desc="caching frames"):
+            frames = FrameCache.build(data_args.frame_cache, [*train, *val], processor)
+    # Content and not location: a run may continue where its data were moved to.
+    checksum = hashlib.sha256((data_dir / FILE_LIST_NAME).read_bytes()).hexdigest()
+    return TrainingData(train, val, frames, description={"file_list_sha256": checksum})
+
+
+def _simulate(
+    data_args: DataArguments,
+    simulation_args: SimulationArguments,
+    args: EchoMENTrainingArguments,
+    processor: EchoMENVideoProcessor,
+) -> TrainingData:
+    if data_args.frame_cache is not None:
+        raise ValueError("`--frame_cache` has no use for simulated videos, of which every epoch shows others.")
+    distribution, profile = cast(Any, simulation_args.simulated_distribution), simulation_args.simulation_profile
+    return TrainingData(
+        train=SimulatedVideos(simulation_args.simulated_videos, args.seed, distribution),
+        val=SimulatedVideos(simulation_args.simulated_val_videos, args.seed + _VAL_SEED_OFFSET, distribution),
+        frames=SimulatedFrames(
+            profile,
+            image_size=as_size(processor.crop_size).height,
+            mirrored_share=simulation_args.mirrored_share,
+            reversed_share=simulation_args.reversed_share,
+        ),
+        make_clips=SimulatedTrainingClips,
+        description={f"simulation.{name}": value for name, value in vars(simulation_args).items()},
+    )

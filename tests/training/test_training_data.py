@@ -1,0 +1,63 @@
+"""What a training reads: a data set or a simulation."""
+
+import numpy as np
+import pytest
+
+from echomen_hf.simulation import SimulatedFrames
+from echomen_hf.training import DataArguments, SimulationArguments
+from echomen_hf.training.training_data import load_training_data
+
+
+def test_data_set_is_loaded_with_its_checksum(echonet_dir, make_arguments, tiny_processor):
+    data = load_training_data(
+        DataArguments(data_dir=str(echonet_dir)), SimulationArguments(), make_arguments(), tiny_processor
+    )
+    assert len(data.train) > len(data.val) > 0
+    assert data.frames is None
+    assert len(data.description["file_list_sha256"]) == 64
+
+
+def test_simulation_has_other_hearts_on_val_and_draws_clips_anew_each_epoch(make_arguments, tiny_processor):
+    settings = SimulationArguments(simulated_videos=3, simulated_val_videos=2)
+    data = load_training_data(DataArguments(), settings, make_arguments(), tiny_processor)
+    assert (len(data.train), len(data.val)) == (3, 2)
+    assert {tuple(row["seed"]) for row in data.train}.isdisjoint({tuple(row["seed"]) for row in data.val})
+    clips = data.make_clips(data.train, tiny_processor, 1, 2, 7, data.frames)
+    first = clips[0]
+    clips.set_epoch(1)
+    second = clips[0]
+    assert first["labels"] == second["labels"]
+    assert (first["frames"] != second["frames"]).float().mean() > 0.2
+    assert data.description["simulation.simulation_profile"] == "wide"
+
+
+@pytest.mark.parametrize(("folder", "videos"), [(None, 0), ("folder", 5)])
+def test_either_a_data_set_or_a_simulation(folder, videos, make_arguments, tiny_processor):
+    with pytest.raises(ValueError, match="either `--data_dir`.* or `--simulated_videos`"):
+        load_training_data(
+            DataArguments(data_dir=folder),
+            SimulationArguments(simulated_videos=videos),
+            make_arguments(),
+            tiny_processor,
+        )
+
+
+def test_a_cache_of_what_is_never_shown_again_is_refused(make_arguments, tiny_processor):
+    with pytest.raises(ValueError, match="no use for simulated videos"):
+        load_training_data(
+            DataArguments(frame_cache="cache"),
+            SimulationArguments(simulated_videos=5),
+            make_arguments(),
+            tiny_processor,
+        )
+
+
+def test_mirrored_and_reversed_videos_are_the_same_heart():
+    row = {"file_name": "x", "ejection_fraction": 50.0, "num_frames": 40, "fps": 50.0, "seed": [1, 2]}
+    plain, mirrored, turned = (
+        SimulatedFrames("wide", 32, mirrored_share=m, reversed_share=r).read(row, np.array([0, 3, 39]))
+        for m, r in ((0, 0), (1, 0), (0, 1))
+    )
+    np.testing.assert_array_equal(mirrored, plain[:, :, ::-1])
+    backwards = SimulatedFrames("wide", 32).read(row, np.array([0, 36, 39]))
+    np.testing.assert_array_equal(turned, backwards[::-1])
