@@ -1,0 +1,1 @@
+"""Workloads: the reference of each comparison, and this package's ways to do the same."""

@@ -1,0 +1,184 @@
+"""A training item from a video file: EchoNet-Dynamic's way with OpenCV, against the data sets of this package."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...clip_sampling_echomen import clip_indices, random_start
+from ...data.clip_dataset import TrainingClips
+from ...data.collation import collate_clips
+from ...data.device_clips import with_pixel_values
+from ...data.echonet_dynamic import load_echonet_dynamic
+from ...data.frame_cache import FrameCache
+from ...inference.checkpoint import load_checkpoint
+from ..workload import Workload
+
+
+__all__ = ["CachedItems", "FileItems", "OpenCVItems", "PackedCachedItems", "PackedItems", "read_whole_video"]
+
+CROP_PADDING = 12
+
+
+class Items(Workload):
+    """Reads training items of the first videos of the training split, one after the other, in this process.
+
+    Args:
+        model: Checkpoint whose video processor makes the clips.
+        data_dir: Data set.
+        num_videos: Videos that are read in a run.
+        seed: Seed of the clips.
+    """
+
+    def __init__(self, model: str, data_dir: str, num_videos: int = 12, seed: int = 0) -> None:
+        _, self.processor = load_checkpoint(model)
+        train = load_echonet_dynamic(data_dir)["train"]
+        # As a list, since reading a row of Arrow is no part of decoding.
+        self.rows: list[dict[str, Any]] = list(train.select(range(min(num_videos, len(train)))))
+        self.seed = seed
+        self.last: list[torch.Tensor] = []
+
+    def item(self, index: int) -> torch.Tensor:
+        """Read one training item.
+
+        Args:
+            index: Position of the video.
+
+        Returns:
+            Normalised clip, (T, C, H, W).
+        """
+        raise NotImplementedError
+
+    def run(self) -> float:
+        """Read all items."""
+        self.last = [self.item(index) for index in range(len(self.rows))]
+        return len(self.rows)
+
+    def values(self) -> NDArray[np.floating]:
+        """Items in grey levels, shape (videos, T, C, H, W)."""
+        mean, std = self.processor.image_mean[0], self.processor.image_std[0]
+        return (torch.stack(self.last) * std + mean).double().numpy()
+
+
+class OpenCVItems(Items):
+    """The whole video in three float channels, normalised, of which the clip is then taken and cropped.
+
+    Args:
+        options: See `Items`.
+    """
+
+    def item(self, index: int) -> torch.Tensor:
+        """Read one training item; clip and crop are those that `TrainingClips` draws."""
+        row, spec = self.rows[index], self.processor.clip_spec
+        generator = np.random.default_rng((self.seed, 0, index))
+        video = read_whole_video(row["video"]["path"])  # (F, H, W, C)
+        video -= np.asarray(self.processor.image_mean, dtype=np.float32)
+        video /= np.asarray(self.processor.image_std, dtype=np.float32)
+        num_frames, fps = int(row["num_frames"]), float(row["fps"])
+        indices = clip_indices(random_start(num_frames, fps, spec, generator), num_frames, fps, spec)
+        clip = np.zeros((len(indices), *video.shape[1:]), dtype=np.float32)
+        clip[indices >= 0] = video[indices[indices >= 0]]
+        top, left = generator.integers(0, 2 * CROP_PADDING + 1, size=2)
+        padding = (0, 0), (CROP_PADDING, CROP_PADDING), (CROP_PADDING, CROP_PADDING), (0, 0)
+        height, width = clip.shape[1:3]
+        crop = np.pad(clip, padding)[:, top : top + height, left : left + width]
+        return torch.from_numpy(crop.transpose(0, 3, 1, 2).copy())  # (T, H, W, C) -> (T, C, H, W)
+
+
+class FileItems(Items):
+    """`TrainingClips`, which decodes the frames of the clip from the file, and its normalisation.
+
+    Args:
+        options: See `Items`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.dataset = TrainingClips(self.rows, self.processor, crop_padding=CROP_PADDING, seed=self.seed)
+
+    def item(self, index: int) -> torch.Tensor:
+        """Read one training item."""
+        return with_pixel_values(collate_clips([self.dataset[index]]))["pixel_values"][0]
+
+
+class PackedItems(FileItems):
+    """`TrainingClips` alone: frames as 8-bit numbers, which the device that trains normalises.
+
+    Args:
+        options: See `Items`.
+    """
+
+    def run(self) -> float:
+        """Read all items as a loader process does."""
+        for index in range(len(self.rows)):
+            self.dataset[index]
+        return len(self.rows)
+
+    def values(self) -> NDArray[np.floating]:
+        """Items in grey levels, shape (videos, T, C, H, W)."""
+        self.last = [self.item(index) for index in range(len(self.rows))]
+        return super().values()
+
+
+class CachedItems(FileItems):
+    """`TrainingClips`, which copies the frames of the clip from a memory-mapped cache.
+
+    Args:
+        options: See `Items`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._folder = tempfile.TemporaryDirectory()
+        began = time.perf_counter()
+        self.dataset.frames = FrameCache.build(self._folder.name, self.rows, self.processor, num_threads=1)
+        self.seconds_to_build = time.perf_counter() - began
+
+    def notes(self) -> dict[str, Any]:
+        """What the cache cost."""
+        size = sum(file.stat().st_size for file in Path(self._folder.name).iterdir())
+        return {
+            "cache_seconds_per_video": self.seconds_to_build / len(self.rows),
+            "cache_bytes_per_video": size / len(self.rows),
+        }
+
+
+class PackedCachedItems(PackedItems, CachedItems):
+    """`TrainingClips` alone, on a memory-mapped cache.
+
+    Args:
+        options: See `Items`.
+    """
+
+
+def read_whole_video(path: str) -> NDArray[np.float32]:
+    """Decode all frames of a video with OpenCV, in colour.
+
+    Args:
+        path: Video file.
+
+    Returns:
+        RGB frames, float32, 0-255, shape (F, H, W, 3).
+
+    Raises:
+        OSError: If OpenCV cannot read the file.
+    """
+    import cv2
+
+    capture = cv2.VideoCapture(path)
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    height, width = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+    frames = np.empty((count, height, width, 3), dtype=np.uint8)
+    for number in range(count):
+        found, frame = capture.read()
+        if not found:
+            raise OSError(f"OpenCV cannot read frame {number} of {path}.")
+        frames[number] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    capture.release()
+    return frames.astype(np.float32)
