@@ -25,9 +25,7 @@ SERVES = "serves a page until it is interrupted"
 MEASURES = "takes an hour; tests/scripts/test_training_switches.py runs its script in small"
 INSTALLS = "changes the environment that the tests run in; .ci/run installs the package in this way"
 
-LONG_RUN = (
-    "python scripts/make_synthetic_echonet.py --output runs/comparison_data --num_videos 1500 --label_noise 3 --seed 42"
-)
+LONG_RUN = "python scripts/make_synthetic_echonet.py --output runs/comparison_data --num_videos 1500 \\"
 PAPER_RUN = "python scripts/compare_methods.py --recipe scripts/recipes/paper.yaml --data_dir EchoNet-Dynamic \\"
 NOT_RUN = {
     ("README.md", "make demo   # everything once on synthetic data: simulate, train, evaluate, predict, reload"): (

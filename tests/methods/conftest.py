@@ -1,7 +1,7 @@
 import pytest
 
 from echomen_hf import load_echonet_dynamic
-from echomen_hf.data import EvaluationClips, TrainingClips, collate_clips
+from echomen_hf.data import EvaluationClips, TrainingClips, collate_clips, with_pixel_values
 from echomen_hf.data.decoded_frames import DecodedFrames
 from echomen_hf.methods import fit_method, get_method
 from echomen_hf.methods.fitting import initial_model
@@ -77,7 +77,7 @@ def make_trainer_of(make_arguments, make_data, tiny_fields):
         model = initial_model(method, args.seed, tiny_fields).train()
         trainer = method.make_trainer(options)(model=model, args=args, train_dataset=train, eval_dataset=evaluation)
         trainer.prepare_stage()
-        return trainer, collate_clips([train[index] for index in range(4)])
+        return trainer, with_pixel_values(collate_clips([train[index] for index in range(4)]))
 
     return make
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from echomen_hf import EchoMENTrainingArguments, EchoMENVideoProcessor, load_echonet_dynamic
-from echomen_hf.data import TrainingClips, collate_clips
+from echomen_hf.data import TrainingClips, collate_clips, with_pixel_values
 from echomen_hf.methods import get_method
 
 
@@ -32,7 +32,7 @@ def gradients(name: str, videos, folder: Path) -> dict[str, torch.Tensor]:
     trainer.prepare_stage()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     share = 8 // world_size
-    batch = collate_clips([clips[index] for index in range(rank * share, (rank + 1) * share)])
+    batch = with_pixel_values(collate_clips([clips[index] for index in range(rank * share, (rank + 1) * share)]))
     batch["pixel_values"] = batch["pixel_values"].double()
     labels = torch.arange(21.5, 93.5, 9.0)
     if name != "ranksim":

@@ -20,7 +20,10 @@ class TestLookup:
 
     def test_titles_and_groups(self):
         assert len({get_method(name).title for name in list_methods()}) == len(list_methods())
-        assert list_methods("rival") == ["sqinv", "ddir", "focal_r", "ranksim", "echonet"]
+        loss_side = ["sqinv", "ddir", "focal_r", "ranksim", "echonet"]
+        assert list_methods("rival") == [*loss_side, "esfeh", "uvt", "echognn", "echocotr"]
+        networks = [name for name in list_methods() if not get_method(name).shares_encoder]
+        assert networks == ["uvt", "echognn", "echocotr"]
         assert list_methods("newer") == ["adacon", "rank_n_contrast", "balanced_mse"]
         assert list_methods("paper") == ["echomen"]
         assert len(list_methods("ablation")) == 4

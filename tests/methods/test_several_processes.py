@@ -4,10 +4,12 @@ from pathlib import Path
 
 import torch
 
+from echomen_hf import EchoMENConfig
 from echomen_hf.methods import get_method, list_methods
 
 
-NAMES = [name for name in list_methods() if get_method(name).loss is not None]
+METHODS = [get_method(name) for name in list_methods()]
+NAMES = [m.name for m in METHODS if m.loss is not None and m.model_class.config_class is EchoMENConfig]
 
 
 def test_two_processes_give_the_gradients_and_statistics_of_one(tiny_model, echonet_dir, tmp_path):

@@ -81,16 +81,20 @@ What else a method may need:
 - Something to be done once an epoch: `MethodLoss.end_epoch`.
 - A second stage: a subclass of `MethodTrainer` as `trainer_class`, and `stage: both`; see `rank_n_contrast.py`.
 - Another network: a `PreTrainedModel` with a configuration of its own, whose `forward` ends in `single_prediction`,
-  and `ArchitectureTrainer` as `trainer_class`; see `architecture.py`. `processor_class` brings its own clip rule.
+  and `ArchitectureTrainer` as `trainer_class`; see `uniformer.py` and `echocotr.py`. The configuration holds its clip
+  rule, and `load_method_checkpoint` loads it.
+- Training clips by another rule, or with further labels: `training_clips`; see `uvt_clips.py`.
 - What makes it the method and not a setting goes into `model_defaults` and `training_defaults`, which no recipe
   overrides; the schedule of its publication into `published_training`.
 '''
 
 from .architecture import ArchitectureTrainer, single_prediction
 from .fitting import fit_method
+from .loading import load_method_checkpoint
 from .method import Method, MethodGroup
 from .method_loss import MethodLoss
 from .method_trainer import MethodTrainer
+from .parameter_count import trained_parameter_count
 from .registry import get_method, list_methods
 
 
@@ -103,5 +107,7 @@ __all__ = [
     "fit_method",
     "get_method",
     "list_methods",
+    "load_method_checkpoint",
     "single_prediction",
+    "trained_parameter_count",
 ]

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from ..losses import squared_error
 from ..modeling_echomen import EchoMENOutput
 from .method_trainer import MethodTrainer
 
@@ -18,6 +19,7 @@ Output = TypeVar("Output", bound=EchoMENOutput)
 def single_prediction(
     ejection_fraction: torch.Tensor,
     output_class: type[Output] = EchoMENOutput,
+    labels: torch.Tensor | None = None,
     **parts: Any,
 ) -> Output:
     """Make the output of a network without experts: its one prediction is that of a single expert with weight 1.
@@ -25,11 +27,14 @@ def single_prediction(
     Args:
         ejection_fraction: EF in percent, shape (B,).
         output_class: Class of the output; a dataclass derived from `EchoMENOutput` if it has more parts.
-        parts: Further parts, such as `embedding`, `loss`, or an uncertainty.
+        labels: EF in percent, shape (B,); with them the output has their squared error as `loss`.
+        parts: Further parts, such as `embedding` or an uncertainty.
 
     Returns:
         The output, complete for trainer and test protocols.
     """
+    if labels is not None:
+        parts["loss"] = squared_error(ejection_fraction, labels.view(-1))
     column = ejection_fraction.unsqueeze(-1)  # (B,) -> (B, 1)
     return output_class(
         logits=column,

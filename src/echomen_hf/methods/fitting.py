@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ def fit_method(
         val_videos: Rows of the validation split, on which the best epoch is chosen.
         args: Arguments that all methods of a comparison share; see `Method.training_arguments` for what a method
             changes. `args.output_dir` is the folder of this run.
-        model_config: Configuration fields that all methods share.
-        processor: Video processor with the pixel statistics of the training split; a new one without.
+        model_config: Configuration fields, see `Method.make_config`.
+        processor: Video processor with the pixel statistics of the training split; a new one without. A method with a
+            network of its own has a clip rule of its own, that of `method.processor_class.for_model(config)`.
         options: Options of the method's loss, see `Method.options`.
         initial_weights: Model from which every weight is taken that the method's model has too, such as one with a
             pre-trained encoder.
@@ -96,6 +98,7 @@ def fit_method(
             frames=frames,
             run_description=description,
             make_trainer=make_trainer,
+            make_clips=method.training_clips,
         )
     final = without_training_state(trained).eval()
     if int(os.environ.get("RANK", "0")) == 0:
@@ -117,19 +120,26 @@ def initial_model(
     Args:
         method: The method.
         seed: Seed of the weights.
-        model_config: Configuration fields that all methods share.
+        model_config: Configuration fields, see `Method.make_config`.
         initial_weights: Model from which every weight is taken that the method's model has too.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: If the given weights have none for the encoder.
+        ValueError: If the given weights have none for the encoder, or the method has another network.
     """
-    if initial_weights is None and method.model_class.config_class is EchoMENConfig:
+    if initial_weights is not None and not method.shares_encoder:
+        raise ValueError(
+            f"Method {method.name!r} has a network of its own, which takes no weights of EchoMEN's encoder: leave "
+            "`initial_weights` out."
+        )
+    if initial_weights is None and method.shares_encoder:
         # One weight fewer in a head would shift the random numbers of all others.
         set_seed(seed)
-        initial_weights = EchoMENModel(EchoMENConfig(**(model_config or {})))
+        known = {field.name for field in fields(EchoMENConfig)}
+        shared = {name: value for name, value in (model_config or {}).items() if name in known}
+        initial_weights = EchoMENModel(EchoMENConfig(**shared))
     set_seed(seed)
     model: Any = method.model_class(method.make_config(model_config))
     if initial_weights is not None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..modeling_echomen import EchoMENModel
+from ..configuration_echomen import EchoMENConfig
+from ..data.clip_dataset import TrainingClips
+from ..modeling_echomen import EchoMENModel, EchoMENPreTrainedModel
 from ..training import EchoMENTrainer, EchoMENTrainingArguments
 from ..video_processing_echomen import EchoMENVideoProcessor
 from .method_loss import MethodLoss
@@ -36,6 +38,7 @@ class Method:
         trainer_class: Class of the trainer. Given a `loss`, it must take the argument `loss`, as `MethodTrainer` does.
         model_class: Class of the model. One of another architecture than EchoMEN's answers by `single_prediction`.
         processor_class: Class of the video processor, with `for_model(config)`.
+        training_clips: Class of the training clips.
         model_defaults: Configuration fields that make the method what it is; they replace what a recipe says.
         training_defaults: Training arguments that make the method what it is; likewise.
         published_training: Training arguments of the publication on EchoNet-Dynamic, for a comparison in which every
@@ -51,10 +54,16 @@ class Method:
     loss: Callable[..., MethodLoss] | None = None
     model_class: type[PreTrainedModel] = EchoMENModel
     processor_class: type[EchoMENVideoProcessor] = EchoMENVideoProcessor
+    training_clips: type[TrainingClips] = TrainingClips
     model_defaults: Mapping[str, Any] = field(default_factory=dict)
     training_defaults: Mapping[str, Any] = field(default_factory=dict)
     published_training: Mapping[str, Any] = field(default_factory=dict)
     stage_1_of: str | None = None
+
+    @property
+    def shares_encoder(self) -> bool:
+        """Whether the model has EchoMEN's encoder; else it is another network, with a configuration of its own."""
+        return issubclass(self.model_class, EchoMENPreTrainedModel)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -68,13 +77,18 @@ class Method:
         """Make the configuration of a model.
 
         Args:
-            model_config: Configuration fields, such as a recipe's; those of `model_defaults` are replaced.
+            model_config: Configuration fields; those of `model_defaults` are replaced. A model with EchoMEN's encoder
+                takes a recipe's, and leaves those of heads that it does not have; another network takes its own.
 
         Returns:
             The configuration.
         """
         config_class: Any = self.model_class.config_class
-        return config_class(**{**(model_config or {}), **self.model_defaults})
+        given = dict(model_config or {})
+        if self.shares_encoder:
+            of_other_heads = {f.name for f in fields(EchoMENConfig)} - {f.name for f in fields(config_class)}
+            given = {name: value for name, value in given.items() if name not in of_other_heads}
+        return config_class(**{**given, **self.model_defaults})
 
     def make_trainer(self, options: Mapping[str, Any] | None = None) -> Callable[..., EchoMENTrainer]:
         """Make what makes the trainer.

@@ -1,0 +1,21 @@
+"""The paper's tables for any data set in EchoNet-Dynamic's layout: every method, several seeds, fair and tested."""
+
+from .cells import Cell, CellFolder
+from .runner import ComparisonOutcome, run_comparison
+from .settings import ComparisonSettings, read_settings
+from .significance import paired_bootstrap, significance_table
+from .variants import SWEEPS, select_methods
+
+
+__all__ = [
+    "SWEEPS",
+    "Cell",
+    "CellFolder",
+    "ComparisonOutcome",
+    "ComparisonSettings",
+    "paired_bootstrap",
+    "read_settings",
+    "run_comparison",
+    "select_methods",
+    "significance_table",
+]

@@ -1,0 +1,301 @@
+"""The computation of one cell: train, choose on VAL, and open TEST once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from transformers.utils import logging
+
+from ..configuration_echomen import EchoMENConfig
+from ..data import FrameCache, is_synthetic, load_echonet_dynamic, pixel_statistics
+from ..data.frame_cache import frame_description
+from ..evaluation import VideoPrediction, predict_split
+from ..evaluation.report import write_metrics_json, write_predictions_csv
+from ..methods import fit_method, trained_parameter_count
+from ..metrics import ef_regression_metrics
+from ..modeling_echomen import EchoMENModel
+from ..training.two_stage import STAGE_FINISHED_FILE, is_finished
+from ..video_processing_echomen import EchoMENVideoProcessor
+from .cells import Cell, CellFolder, cell_settings
+from .record import file_list_checksum, git_commit, write_json
+from .settings import ComparisonSettings
+
+
+__all__ = ["run_cell"]
+
+
+def run_cell(cell: Cell, settings: ComparisonSettings, results: Path, *, keep_checkpoints: bool = False) -> None:
+    """Compute a cell, continuing where an earlier process stopped; a finished one is left as it is.
+
+    Args:
+        cell: The cell.
+        settings: Settings of the comparison.
+        results: Results folder.
+        keep_checkpoints: Whether to keep what continuing the training would need.
+
+    Raises:
+        RuntimeError: If another process computes it.
+    """
+    folder = CellFolder.of(results, cell)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.lock, timeout=0):
+            if not folder.is_finished:
+                folder.error.unlink(missing_ok=True)
+                compute_cell(cell, settings, folder)
+            if not keep_checkpoints:
+                folder.remove_checkpoints()
+    except Timeout:
+        raise RuntimeError(f"Another process computes {folder.path}; wait for it, or end it.") from None
+
+
+def compute_cell(cell: Cell, settings: ComparisonSettings, folder: CellFolder) -> None:
+    """Train a method, predict VAL and TEST, and write the results.
+
+    Args:
+        cell: The cell.
+        settings: Settings of the comparison.
+        folder: Its folder.
+    """
+    logging.disable_progress_bar()
+    data_dir = settings.data_dir
+    videos = load_echonet_dynamic(data_dir, require_tracings=settings.data.require_tracings)
+    with stopwatch(folder.path / "training_seconds.json") as clock:
+        model, processor = make_model(cell, settings, folder, videos)
+    predict_started = time.perf_counter()
+    splits = {split: predict(model, processor, videos[split], settings) for split in ("validation", "test")}
+    predict_seconds = time.perf_counter() - predict_started
+    metrics = {
+        split: ef_regression_metrics(
+            [prediction.ejection_fraction for prediction in predictions],
+            videos[split]["ejection_fraction"],
+            bootstrap_samples=settings.bootstrap_samples if split == "test" else 0,
+            seed=cell.seed,
+        )
+        for split, predictions in splits.items()
+    }
+    write_predictions_csv(
+        folder.path / "validation_predictions.csv", splits["validation"], videos["validation"]["ejection_fraction"]
+    )
+    write_predictions_csv(folder.predictions, splits["test"], videos["test"]["ejection_fraction"])
+    write_json(
+        folder.cost,
+        {
+            "parameters": model.num_parameters(),
+            "trained_parameters": trained_parameter_count(cell.variant.method, model)
+            if cell.variant.is_trained
+            else 0,
+            **count_steps(folder.run),
+            "training_seconds": clock["seconds"],
+            "training_attempts": clock["attempts"],
+            "stage_1_of": stage_1_source(cell, folder),
+            "prediction_seconds": predict_seconds,
+        },
+    )
+    write_metrics_json(
+        folder.metrics,
+        metrics["test"],
+        protocol=settings.protocol,
+        split="test",
+        seed=cell.seed,
+        model=folder.run,
+        data_dir=data_dir,
+        confidence_level=0.95 if settings.bootstrap_samples else None,
+        bootstrap_samples=settings.bootstrap_samples,
+        extra={
+            "cell_settings": cell_settings(cell, settings),
+            "git_commit": git_commit(),
+            "method": cell.variant.name,
+            "synthetic_data": is_synthetic(data_dir),
+            "title": cell.variant.method.title,
+            "validation": metrics["validation"],
+        },
+    )
+
+
+def make_model(
+    cell: Cell, settings: ComparisonSettings, folder: CellFolder, videos: Any
+) -> tuple[EchoMENModel, EchoMENVideoProcessor]:
+    """Train the model of a cell, or take the one that it is a setting of.
+
+    Args:
+        cell: The cell.
+        settings: Settings of the comparison.
+        folder: Its folder.
+        videos: Data set by split.
+
+    Returns:
+        The model that was chosen on VAL, and its video processor.
+
+    Raises:
+        FileNotFoundError: If the model that it is a setting of does not exist.
+    """
+    method, seed = cell.variant.method, cell.seed
+    needed = None if cell.variant.needs is None else CellFolder(folder.results, cell.variant.needs, seed)
+    if not cell.variant.is_trained:
+        if needed is None or not needed.is_finished:
+            raise FileNotFoundError(f"{cell.name} is a setting of a finished {cell.variant.needs}, which is missing.")
+        finished = EchoMENModel.from_pretrained(needed.run, **method.model_defaults).eval()
+        return finished, EchoMENVideoProcessor.from_pretrained(needed.run)
+
+    fields = settings.model_fields(method)
+    config = method.make_config(fields)
+    processor = method.processor_class.for_model(config)
+    train, val = videos["train"], videos["validation"]
+    frames = None
+    if settings.data.frame_cache is not None:
+        place = frame_cache_folder(Path(settings.data.frame_cache), processor, settings)
+        frames = FrameCache.build(place, [*train, *val], processor)
+    mean, std = pixel_statistics(train, processor, settings.data.statistics_videos, seed, frames)
+    processor.image_mean, processor.image_std = [mean], [std]
+
+    initial = None
+    stage_1 = None if needed is None else needed.run / "stage1"
+    if stage_1 is not None and is_finished(stage_1):
+        if config.num_experts != EchoMENConfig(**settings.model_config).num_experts:
+            # Its experts have not been trained yet, and are as many as this method's only by chance.
+            initial, stage_1 = EchoMENModel.from_pretrained(stage_1), None
+            method = replace(method, training_defaults={**method.training_defaults, "stage": "2"})
+    else:
+        stage_1 = None
+    initial = initial if initial is not None else pre_trained(cell, settings)
+    model = fit_method(
+        method,
+        train,
+        val,
+        settings.training.replace(output_dir=str(folder.run), seed=seed, disable_tqdm=True),
+        model_config=fields,
+        processor=processor,
+        options=settings.options(method),
+        initial_weights=initial,
+        published_schedule=settings.schedule == "published",
+        stage_1=stage_1,
+        crop_padding=settings.data.crop_padding,
+        eval_protocol=settings.data.eval_protocol,
+        frames=frames,
+        run_description={
+            "file_list_sha256": file_list_checksum(settings.data_dir),
+            "backbone_checkpoint": settings.backbone_checkpoint,
+        },
+    )
+    return model, processor
+
+
+def pre_trained(cell: Cell, settings: ComparisonSettings) -> EchoMENModel | None:
+    """Load the weights that all encoders like EchoMEN's begin with.
+
+    Args:
+        cell: The cell.
+        settings: Settings of the comparison.
+
+    Returns:
+        A model with them; `None` if there are none, or the method has another network.
+    """
+    if settings.backbone_checkpoint is None or not cell.variant.method.shares_encoder:
+        return None
+    shared = EchoMENConfig(**settings.model_config)
+    return EchoMENModel.from_backbone_checkpoint(settings.backbone_checkpoint, shared)
+
+
+def frame_cache_folder(root: Path, processor: EchoMENVideoProcessor, settings: ComparisonSettings) -> Path:
+    """Find the folder for the frames of a processor: one cache holds frames of one size.
+
+    Args:
+        root: Folder of the caches; that of EchoMEN's network itself.
+        processor: Video processor.
+        settings: Settings of the comparison.
+
+    Returns:
+        The folder, or one in it for frames of another size than EchoMEN's.
+    """
+    own = frame_description(processor)
+    shared = frame_description(EchoMENVideoProcessor.for_model(EchoMENConfig(**settings.model_config)))
+    return root if own == shared else root / f"{own['height']}x{own['width']}"
+
+
+def predict(
+    model: EchoMENModel, processor: EchoMENVideoProcessor, videos: Any, settings: ComparisonSettings
+) -> list[VideoPrediction]:
+    """Predict the videos of a split by the test protocol.
+
+    Args:
+        model: Model.
+        processor: Its video processor.
+        videos: Rows of the split.
+        settings: Settings of the comparison.
+
+    Returns:
+        Predictions in the order of the videos.
+    """
+    args = settings.training
+    return predict_split(
+        model.to(args.device),
+        processor,
+        videos,
+        settings.protocol,
+        args.per_device_eval_batch_size,
+        args.dataloader_num_workers,
+        progress=False,
+    )
+
+
+def count_steps(run: Path) -> dict[str, int]:
+    """Read how many optimiser steps each stage took.
+
+    Args:
+        run: Folder of the training.
+
+    Returns:
+        `stage_1_steps` and `stage_2_steps`, 0 for a stage that was not run here.
+    """
+    steps = {}
+    for stage in (1, 2):
+        path = run / f"stage{stage}" / STAGE_FINISHED_FILE
+        steps[f"stage_{stage}_steps"] = (
+            int(json.loads(path.read_text(encoding="utf-8"))["global_step"]) if path.is_file() else 0
+        )
+    return steps
+
+
+def stage_1_source(cell: Cell, folder: CellFolder) -> str | None:
+    """Tell whose stage 1 a cell was built on.
+
+    Args:
+        cell: The cell.
+        folder: Its folder.
+
+    Returns:
+        Name of the method, `None` if it trained its own.
+    """
+    return None if (folder.run / "stage1").is_dir() else cell.variant.needs
+
+
+@contextmanager
+def stopwatch(path: Path) -> Iterator[dict[str, Any]]:
+    """Measure seconds over several attempts; those of a killed process are lost.
+
+    Args:
+        path: JSON file that keeps them between attempts.
+
+    Yields:
+        `seconds` and `attempts`, complete after the block.
+    """
+    clock: dict[str, Any] = {"seconds": 0.0, "attempts": 0}
+    if path.is_file():
+        clock |= json.loads(path.read_text(encoding="utf-8"))
+    clock["attempts"] += 1
+    write_json(path, clock)
+    started = time.perf_counter()
+    try:
+        yield clock
+    finally:
+        clock["seconds"] = float(np.round(clock["seconds"] + time.perf_counter() - started, 3))
+        write_json(path, clock)

@@ -1,0 +1,280 @@
+"""Figures 1c, 3a and 3b of the paper for all methods of a comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import NDArray
+
+from ..evaluation.figure_style import (
+    COUNT_COLOUR,
+    NEUTRAL_COLOUR,
+    SERIES_COLOURS,
+    SeriesStyle,
+    label_ef_axis,
+    legend_below,
+    mark_category_boundaries,
+    new_figure,
+    shade_categories,
+    styled,
+)
+from ..evaluation.figures import expert_mae_figure, save_figures
+from ..heart_failure_category_echomen import CATEGORY_TITLES
+from ..label_distribution import EF_RANGE
+from ..metrics import ef_regression_metrics, error_by_band, oracle_predictions
+from .results import FinishedCell, seeds_of
+from .variants import REFERENCE_METHOD
+
+
+__all__ = ["error_by_band_of_methods", "mae_by_category_of_methods", "save_comparison_figures", "scatter_of_methods"]
+
+Predictions = Mapping[str, Sequence[NDArray[np.float64]]]
+"""Title of every method to EF in percent, shape (N,), once per seed."""
+
+PANELS_PER_ROW = 4
+
+
+@styled
+def error_by_band_of_methods(
+    predictions: Predictions,
+    references: NDArray[np.float64],
+    *,
+    emphasised: str | None = None,
+    band_width: float = 10.0,
+    subtitle: str | None = None,
+) -> Figure:
+    """Draw the mean squared error per band of reference EF, averaged over seeds (figure 1c of the paper).
+
+    Args:
+        predictions: Predictions by method and seed.
+        references: Reference EF in percent, shape (N,).
+        emphasised: Method that is drawn thick.
+        band_width: Width of a band in EF points.
+        subtitle: Line below the title.
+
+    Returns:
+        The figure; a panel below shows how many videos each band has.
+    """
+    figure = new_figure("Error along the range of ejection fractions", subtitle, width=9.0, height=6.4)
+    errors_panel, counts_panel = figure.subplots(2, 1, sharex=True, height_ratios=(3.5, 1))
+    looks = looks_of(list(predictions), emphasised)
+    for title, by_seed in predictions.items():
+        bands = [error_by_band(values, references, band_width=band_width, error="mse") for values in by_seed]
+        look, is_main = looks[title], title == emphasised
+        errors_panel.plot(
+            (bands[0].lower + bands[0].upper) / 2,
+            np.mean([band.errors for band in bands], axis=0),
+            color=look.colour,
+            linestyle=look.line,
+            linewidth=3.0 if is_main else 1.3,
+            marker=look.marker,
+            markersize=7 if is_main else 4,
+            zorder=3 if is_main else 2,
+            label=title,
+        )
+    errors_panel.set_ylabel("Mean squared error\n(squared EF points)")
+    # The rarest bands err so much more that a linear scale would show nothing of all others.
+    errors_panel.set_yscale("log")
+    errors_panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    errors_panel.yaxis.set_major_formatter("{x:g}")
+    errors_panel.yaxis.set_minor_formatter(NullFormatter())
+    shade_categories(errors_panel)
+    lower, counts = bands[0].lower, bands[0].counts
+    bars = counts_panel.bar(
+        lower, counts, width=bands[0].upper - lower, align="edge", color=COUNT_COLOUR, edgecolor="white"
+    )
+    counts_panel.bar_label(bars, labels=[f"{number}" if number else "" for number in counts], fontsize=8)
+    counts_panel.set_ylim(0, 1.3 * counts.max())
+    counts_panel.set_ylabel("Videos")
+    mark_category_boundaries(counts_panel)
+    label_ef_axis(counts_panel, f"Reference ejection fraction (%), bands of {band_width:g} points")
+    legend_below(figure, errors_panel)
+    return figure
+
+
+@styled
+def scatter_of_methods(
+    predictions: Predictions,
+    references: NDArray[np.float64],
+    *,
+    emphasised: str | None = None,
+    subtitle: str | None = None,
+) -> Figure:
+    """Draw predicted against reference EF with the least-squares line of every method (figure 3a of the paper).
+
+    Args:
+        predictions: Predictions by method and seed; the points are those of the first seed, slope and intercept the
+            means over seeds.
+        references: Reference EF in percent, shape (N,), not all equal.
+        emphasised: Method that is drawn black.
+        subtitle: Line below the title.
+
+    Returns:
+        The figure, a panel per method.
+    """
+    columns = min(PANELS_PER_ROW, len(predictions))
+    rows = math.ceil(len(predictions) / columns)
+    width, height = max(3.1 * columns, 5.0), 3.4 * rows + 1.0
+    figure = new_figure("Predicted against reference ejection fraction", subtitle, width=width, height=height)
+    panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).ravel()
+    for panel in panels[len(predictions) :]:
+        panel.set_visible(False)
+    span, looks = np.array([references.min(), references.max()]), looks_of(list(predictions), emphasised)
+    for position, (panel, (title, by_seed)) in enumerate(zip(panels, predictions.items(), strict=False)):
+        lines = [np.polyfit(references, values, deg=1) for values in by_seed]
+        slope, intercept = np.mean(lines, axis=0)
+        panel.scatter(references, by_seed[0], s=6, color=looks[title].colour, alpha=0.35, linewidths=0)
+        panel.plot(EF_RANGE, EF_RANGE, color=NEUTRAL_COLOUR, linestyle="--", linewidth=1.0, label="Identity")
+        panel.plot(span, slope * span + intercept, color="black", linewidth=1.8, label="Least-squares line")
+        line = f"slope {slope:.2f}, intercept {intercept:.1f}".replace("-", "\N{MINUS SIGN}")
+        panel.set_title(f"{title}\n{line}", loc="left", fontsize=9)
+        panel.set_aspect("equal")
+        label_ef_axis(panel, "Reference EF (%)" if position >= len(predictions) - columns else "")
+        panel.xaxis.set_tick_params(labelbottom=position >= len(predictions) - columns)
+        panel.set_xticks(np.arange(EF_RANGE[0], EF_RANGE[1] + 1, 20))
+    everything = np.concatenate([EF_RANGE, *(values for by_seed in predictions.values() for values in by_seed[:1])])
+    panels[0].set_ylim(everything.min(), everything.max())
+    for panel in panels[::columns]:
+        panel.set_ylabel("Predicted EF (%)")
+    legend_below(figure, panels[0])
+    return figure
+
+
+@styled
+def mae_by_category_of_methods(
+    predictions: Predictions,
+    references: NDArray[np.float64],
+    *,
+    emphasised: str | None = None,
+    subtitle: str | None = None,
+) -> Figure:
+    """Draw the mean absolute error of every method per heart-failure category (figure 3b of the paper).
+
+    Args:
+        predictions: Predictions by method and seed.
+        references: Reference EF in percent, shape (N,).
+        emphasised: Method that is drawn black.
+        subtitle: Line below the title.
+
+    Returns:
+        The figure: mean over seeds, with their standard deviation as a whisker; a category without videos has no bars.
+    """
+    metrics = {title: [ef_regression_metrics(v, references) for v in seeds] for title, seeds in predictions.items()}
+    figure = new_figure(
+        "Mean absolute error per heart-failure category", subtitle, width=max(8.5, 0.95 * len(metrics)), height=4.8
+    )
+    panel = figure.subplots()
+    bar_width = 0.86 / len(metrics)
+    groups = np.arange(len(CATEGORY_TITLES))
+    looks = looks_of(list(predictions), emphasised)
+    keys = ["mae" if category == "all" else f"mae_{category}" for category in CATEGORY_TITLES]
+    for position, (title, by_seed) in enumerate(metrics.items()):
+        values = np.array([[metrics_of_seed[key] for key in keys] for metrics_of_seed in by_seed])  # (S, 4)
+        means = values.mean(axis=0)
+        whiskers = values.std(axis=0, ddof=1) if len(values) > 1 else None
+        bars = panel.bar(
+            groups + (position - (len(metrics) - 1) / 2) * bar_width,
+            means,
+            width=0.92 * bar_width,
+            color=looks[title].colour,
+            edgecolor="white",
+            hatch=looks[title].hatch,
+            yerr=whiskers,
+            error_kw={"ecolor": NEUTRAL_COLOUR, "elinewidth": 1.0, "capsize": 1.5},
+            label=title,
+        )
+        labels = ["" if np.isnan(error) else f"{error:.2f}" for error in means]
+        panel.bar_label(bars, labels=labels, rotation=90 if len(metrics) > 3 else 0, padding=3, fontsize=7)
+    counts = next(iter(metrics.values()))[0]
+    panel.set_xticks(
+        groups,
+        [f"{title}\nn = {counts['n' if key == 'all' else f'n_{key}']:,}" for key, title in CATEGORY_TITLES.items()],
+    )
+    panel.tick_params(axis="x", length=0)
+    panel.set_ylabel("Mean absolute error (EF points)")
+    panel.margins(x=0.01, y=0.16)
+    legend_below(figure, panel)
+    return figure
+
+
+def looks_of(titles: Sequence[str], emphasised: str | None) -> dict[str, SeriesStyle]:
+    """Choose the look of every method, so that the one that is compared alone is black.
+
+    Args:
+        titles: Titles of the methods.
+        emphasised: Title of that method.
+
+    Returns:
+        Looks by title.
+    """
+    black = SERIES_COLOURS.index("#000000")
+    own = (SeriesStyle(number) for number in count() if number % len(SERIES_COLOURS) != black)
+    return {title: SeriesStyle(black) if title == emphasised else next(own) for title in titles}
+
+
+def save_comparison_figures(
+    cells: Sequence[FinishedCell], folder: Path, *, what: Mapping[str, Sequence[str]], about: str
+) -> list[Path]:
+    """Draw the figures of finished cells.
+
+    Args:
+        cells: Finished cells.
+        folder: Folder to write to.
+        what: Methods of every set of figures, by the ending of the file names.
+        about: What the data and the protocol are.
+
+    Returns:
+        Written files.
+    """
+    references = cells[0].predictions["EF"].to_numpy()
+    main = next((cell.title for cell in cells if cell.method == REFERENCE_METHOD), None)
+    figures: dict[str, Figure] = {}
+    for ending, methods in what.items():
+        predictions: dict[str, list[NDArray[np.float64]]] = {}
+        for cell in cells:
+            if cell.method in methods:
+                predictions.setdefault(cell.title, []).append(cell.predictions["EF_pred"].to_numpy())
+        if not predictions:
+            continue
+        seeds = seeds_of([cell for cell in cells if cell.method in methods])
+        drawings = {
+            "error_by_band": (error_by_band_of_methods, "mean"),
+            "mae_by_category": (mae_by_category_of_methods, "mean and standard deviation"),
+            "scatter": (scatter_of_methods, "points of the first, mean line"),
+        }
+        if np.ptp(references) == 0:
+            drawings.pop("scatter")
+        for name, (draw, shown) in drawings.items():
+            figures[f"{name}{ending}"] = draw(
+                predictions, references, emphasised=main, subtitle=f"{about}; {seeds}: {shown}"
+            )
+    own = next((cell for cell in cells if cell.method == REFERENCE_METHOD), None)
+    if own is not None:
+        experts = own.predictions.filter(regex=r"^EF_expert_\d+$")
+        if experts.shape[1] > 1 and not experts.isna().to_numpy().any():
+            figures["expert_mae"] = expert_mae_figure(
+                parts_of(own, experts.to_numpy()), references, subtitle=f"{about}; {own.title}, seed {own.seed}"
+            )
+    return save_figures(figures, folder)
+
+
+def parts_of(cell: FinishedCell, experts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Collect the predictions of EchoMEN's experts, of their mean, of EchoMEN and of the oracle.
+
+    Args:
+        cell: Cell of EchoMEN.
+        experts: EF in percent of every expert, shape (N, M).
+
+    Returns:
+        EF in percent, shape (N,), by title.
+    """
+    references = cell.predictions["EF"].to_numpy()
+    parts = {f"expert {number}": column for number, column in enumerate(experts.T)}
+    parts |= {"mean of experts": experts.mean(axis=1), cell.title: cell.predictions["EF_pred"].to_numpy()}
+    return parts | {"oracle": oracle_predictions(experts, references)}

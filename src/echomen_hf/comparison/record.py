@@ -1,0 +1,204 @@
+"""What a results folder belongs to: settings, data set and versions, which every later run must match."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..data.echonet_layout import FILE_LIST_NAME
+from ..data.provenance import is_synthetic
+from ..evaluation.report import REPORTED_PACKAGES
+from ..hub.run_record import read_json
+from ..training.two_stage import COMPARED_ARGUMENTS
+from .settings import ComparisonSettings
+
+
+__all__ = [
+    "RECORD_FILE",
+    "claim_results_folder",
+    "describe_comparison",
+    "file_list_checksum",
+    "git_commit",
+    "read_record",
+    "write_json",
+]
+
+RECORD_FILE = "comparison.json"
+
+IDENTITY = ("data", "settings", "versions")
+"""Entries of the record that a later run must match."""
+
+NOT_COMPARED = ("data.data_dir",)
+"""Where the data are, which is not what they are."""
+
+
+def describe_comparison(settings: ComparisonSettings, videos: Mapping[str, Any]) -> dict[str, Any]:
+    """Write down what decides the results of a comparison.
+
+    Args:
+        settings: Settings.
+        videos: Data set by split.
+
+    Returns:
+        Content of comparison.json.
+    """
+    data_dir = settings.data_dir
+    training = {name: value for name, value in settings.training.to_dict().items() if name in COMPARED_ARGUMENTS}
+    # What is set per cell.
+    training.pop("seed")
+    return {
+        "data": {
+            "data_dir": data_dir.as_posix(),
+            "file_list_sha256": file_list_checksum(data_dir),
+            "synthetic": is_synthetic(data_dir),
+            "videos": {split: len(rows) for split, rows in videos.items()},
+        },
+        "settings": {
+            "backbone_checkpoint": settings.backbone_checkpoint,
+            "bootstrap_samples": settings.bootstrap_samples,
+            "crop_padding": settings.data.crop_padding,
+            "eval_protocol": settings.data.eval_protocol,
+            "model_config": dict(settings.model_config),
+            "metric_for_best_model": settings.training.chosen_metric,
+            "protocol": settings.protocol,
+            "require_tracings": settings.data.require_tracings,
+            "schedule": settings.schedule,
+            "statistics_videos": settings.data.statistics_videos,
+            "training": training,
+        },
+        "versions": {package: installed_version(package) for package in REPORTED_PACKAGES},
+        "git_commit": git_commit(),
+    }
+
+
+def claim_results_folder(folder: Path, description: Mapping[str, Any]) -> None:
+    """Write down what a results folder belongs to, or compare it with what it already holds.
+
+    Args:
+        folder: Results folder.
+        description: Result of `describe_comparison`.
+
+    Raises:
+        ValueError: If the folder holds results of other data, settings or versions, or something else; nothing in it
+            is changed then.
+    """
+    path = folder / RECORD_FILE
+    now = json.loads(json.dumps(description, default=str))
+    if path.is_file():
+        before = read_record(folder)
+        old, new = (flatten({entry: found.get(entry) for entry in IDENTITY}) for found in (before, now))
+        changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        changed = [name for name in changed if name not in NOT_COMPARED]
+        if changed:
+            listed = "; ".join(f"{name} was {old.get(name)} and is {new.get(name)}" for name in changed[:6])
+            raise ValueError(
+                f"{folder} holds results of another data set, other settings or other versions ({listed}). Choose "
+                "another `--output`; nothing was changed."
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} is not empty and holds no {RECORD_FILE}, so it is no results folder of a comparison. Choose "
+            "another `--output`; nothing was changed."
+        )
+    else:
+        write_json(path, now)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read the record of a results folder.
+
+    Args:
+        folder: Results folder.
+
+    Returns:
+        Content of comparison.json.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    return read_json(folder / RECORD_FILE)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file completely or not at all.
+
+    Args:
+        path: File; its folder is made if missing.
+        content: What JSON can express.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def flatten(value: Any, name: str = "") -> dict[str, str]:
+    """Give every leaf of nested mappings a name with points.
+
+    Args:
+        value: Mapping or leaf.
+        name: Name of the value.
+
+    Returns:
+        Leaves as JSON by name.
+    """
+    if not isinstance(value, dict):
+        return {name: json.dumps(value, sort_keys=True)}
+    leaves: dict[str, str] = {}
+    for key, entry in value.items():
+        leaves |= flatten(entry, f"{name}.{key}".lstrip("."))
+    return leaves
+
+
+def file_list_checksum(data_dir: str | Path) -> str:
+    """Tell data sets apart by their content, and not by where they are.
+
+    Args:
+        data_dir: Folder in EchoNet-Dynamic's layout.
+
+    Returns:
+        SHA-256 of its FileList.csv in hexadecimal digits.
+    """
+    return hashlib.sha256((Path(data_dir) / FILE_LIST_NAME).read_bytes()).hexdigest()
+
+
+def installed_version(package: str) -> str | None:
+    """Look up the version of a package.
+
+    Args:
+        package: Name of the distribution.
+
+    Returns:
+        Version, or `None` if it is not installed.
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """Find the commit of the source tree that this package is imported from.
+
+    Returns:
+        Hash, with `-dirty` behind it if files differ from the commit; `None` if the package is not in a git tree.
+    """
+    source = Path(__file__).resolve()
+    git = ["git", "-C", str(source.parent)]
+    try:
+        # An environment may lie in the tree of another project.
+        subprocess.run([*git, "ls-files", "--error-unmatch", source.name], check=True, capture_output=True)
+        found = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,165 @@
+"""The whole comparison: check everything, compute what is missing, report what is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from ..clip_sampling_echomen import parse_protocol
+from ..data import EvaluationClips, load_echonet_dynamic, raise_for_problems, validate_videos
+from ..training.two_stage import require_metric
+from .cells import Cell, CellFolder, cell_settings, make_cells, order_by_dependency, require_same_cell
+from .record import claim_results_folder, describe_comparison
+from .report import build_report, write_results
+from .rules import require_equal_steps
+from .scheduler import Scheduler
+from .settings import ComparisonSettings
+from .variants import REFERENCE_METHOD, Variant, make_sweep, select_methods
+
+
+__all__ = ["ComparisonOutcome", "run_comparison"]
+
+SPLITS = {"train": "TRAIN", "validation": "VAL", "test": "TEST"}
+
+
+@dataclass(frozen=True)
+class ComparisonOutcome:
+    """What a run of a comparison came to.
+
+    Args:
+        cells: Cells that were asked for.
+        failed: Those that failed; each has its traceback in `error.txt` of its folder.
+        tables: Tables in Markdown.
+    """
+
+    cells: Sequence[Cell]
+    failed: Sequence[Cell]
+    tables: Sequence[Path]
+
+
+def run_comparison(
+    settings: ComparisonSettings,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    output: str | Path,
+    *,
+    sweeps: Sequence[str] = (),
+    jobs: int = 1,
+    threads: int = 1,
+    keep_checkpoints: bool = False,
+    published: bool = False,
+    console: Console | None = None,
+) -> ComparisonOutcome:
+    """Compare methods, continuing where an earlier run stopped; finished cells are not computed again.
+
+    Args:
+        settings: Settings of the comparison.
+        methods: Names of methods or groups, see `select_methods`.
+        seeds: Seeds of the trainings.
+        output: Results folder. Its tables show every finished cell in it, also those of earlier runs.
+        sweeps: Names of sweeps of EchoMEN's options, see `SWEEPS`.
+        jobs: Cells at a time, see `Scheduler`.
+        threads: CPU threads of a cell.
+        keep_checkpoints: Whether finished cells keep what continuing their training would need.
+        published: Whether the numbers of the paper stand below the tables.
+        console: Where progress is shown.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        ValueError: If a name, a setting or the data set is not as it must be, or the folder holds other results; no
+            cell has been started then.
+    """
+    results = Path(output)
+    of_sweeps = {name: make_sweep(name, settings.training, dict(settings.model_config)) for name in sweeps}
+    chosen = [*select_methods(methods), *(variant for variants in of_sweeps.values() for variant in variants)]
+    if of_sweeps:
+        chosen = [*select_methods([REFERENCE_METHOD]), *chosen]
+    if not chosen or not seeds:
+        raise ValueError("A comparison needs at least one method and one seed.")
+    if min(seeds) < 0:
+        raise ValueError(f"Seeds are not negative, got {', '.join(map(str, seeds))}.")
+    if jobs < 0 or threads < 1:
+        raise ValueError(f"`jobs` is not negative and `threads` at least 1, got {jobs} and {threads}.")
+    cells = make_cells(chosen, seeds)
+    videos = load_data(settings)
+    check(settings, [cell.variant for cell in cells if cell.seed == seeds[0]], videos)
+
+    claim_results_folder(results, describe_comparison(settings, videos))
+    try:
+        with FileLock(results / "comparison.lock", timeout=0):
+            for cell in cells:
+                folder = CellFolder.of(results, cell)
+                if folder.is_finished:
+                    require_same_cell(folder, cell_settings(cell, settings))
+            open_cells = [cell for cell in cells if not CellFolder.of(results, cell).is_finished]
+            options: dict[str, Any] = {} if console is None else {"console": console}
+            scheduler = Scheduler(
+                settings,
+                results,
+                len(videos["train"]),
+                jobs=jobs,
+                threads=threads,
+                keep_checkpoints=keep_checkpoints,
+                on_finished=lambda _: write_results(results),
+                **options,
+            )
+            failed = scheduler.run(order_by_dependency(open_cells))
+            tables = build_report(results, sweeps=of_sweeps, published=published)
+    except Timeout:
+        raise ValueError(f"Another run writes to {results}; wait for it, or choose another `--output`.") from None
+    return ComparisonOutcome(cells, failed, tables)
+
+
+def load_data(settings: ComparisonSettings) -> Mapping[str, Any]:
+    """Load the data set, and refuse one that lacks a split or has bad videos.
+
+    Args:
+        settings: Settings of the comparison.
+
+    Returns:
+        Videos by split.
+
+    Raises:
+        ValueError: If a split has no videos.
+        VideoValidationError: If videos cannot be read.
+    """
+    data = settings.data
+    videos = load_echonet_dynamic(settings.data_dir, require_tracings=data.require_tracings)
+    for split, name in SPLITS.items():
+        if split not in videos:
+            raise ValueError(
+                f"{data.data_dir} has no {split} videos, which a comparison needs; mark some as {name} in the Split "
+                "column of its FileList.csv."
+            )
+        if data.validate_data != "none":
+            raise_for_problems(validate_videos(videos[split], level=cast(Any, data.validate_data)))
+    return videos
+
+
+def check(settings: ComparisonSettings, variants: Sequence[Variant], videos: Mapping[str, Any]) -> None:
+    """Refuse what would let cells fail, or be unfair, before any of them is trained.
+
+    Args:
+        settings: Settings of the comparison.
+        variants: What is compared.
+        videos: Videos by split.
+
+    Raises:
+        ValueError: If something is wrong; the message says what to change.
+    """
+    parse_protocol(settings.protocol)
+    configs = settings.check(variants)
+    require_equal_steps(settings, variants, len(videos["train"]))
+    for variant, config in zip(variants, configs, strict=True):
+        method, args = variant.method, settings.training_arguments(variant.method)
+        processor = method.processor_class.for_model(config)
+        evaluation = EvaluationClips(videos["validation"], processor, parse_protocol(settings.data.eval_protocol))
+        for stage in args.stages:
+            require_metric(args.for_stage(stage, ".").metric_for_best_model, evaluation)

@@ -1,0 +1,194 @@
+"""Everything that the cells of a comparison share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PreTrainedConfig
+
+from ..methods import Method, get_method
+from ..recipes import parse_recipe, read_recipe
+from ..training import DataArguments, EchoMENTrainingArguments, ModelArguments
+from .variants import Variant
+
+
+__all__ = ["ComparisonSettings", "MethodArguments", "Schedule", "read_settings"]
+
+Schedule = Literal["equal", "published"]
+
+SET_PER_CELL = {
+    "model": "every method begins with new weights; give the encoder's as `backbone_checkpoint`",
+    "output_dir": "give `--output`",
+    "run_name": "the folder of a cell names it",
+    "seed": "give `--seeds`",
+    "stage": "each method has its own stages",
+}
+"""Settings that a comparison decides itself, and what to give instead."""
+
+
+@dataclass
+class MethodArguments:
+    """Settings of single methods.
+
+    Args:
+        method_options: Options of methods' losses, see `Method.options`, by the method's name.
+        method_model_config: Configuration fields of networks of other architectures than EchoMEN's, by the method's
+            name; their defaults are the published sizes.
+    """
+
+    method_options: dict | str | None = field(
+        default=None, metadata={"help": "Options of the methods' losses, by method."}
+    )
+    method_model_config: dict | str | None = field(
+        default=None, metadata={"help": "Configuration fields of other architectures, by method."}
+    )
+
+    def __post_init__(self) -> None:
+        """Read mappings given as JSON."""
+        for name in ("method_options", "method_model_config"):
+            value = getattr(self, name)
+            try:
+                value = json.loads(value) if isinstance(value, str) else value or {}
+            except json.JSONDecodeError as error:
+                raise ValueError(f"`{name}` is not valid JSON ({error}): {value}") from error
+            if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
+                raise ValueError(f"`{name}` must map names of methods to mappings, got {value!r}.")
+            for method in value:
+                get_method(method)
+            setattr(self, name, value)
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """Everything that the cells of a comparison share.
+
+    Args:
+        data: Data set, and how clips are taken from it.
+        training: Training arguments; a cell has its own output folder and seed, and what makes its method.
+        model_config: Configuration fields of EchoMEN's network.
+        backbone_checkpoint: Pre-trained weights of the encoder.
+        method_options: See `MethodArguments`.
+        method_model_config: See `MethodArguments`.
+        protocol: Clips per video on TEST, see `protocol_starts`.
+        schedule: `equal` or `published`, see `rules`.
+        bootstrap_samples: Resamples of intervals and of p-values.
+    """
+
+    data: DataArguments
+    training: EchoMENTrainingArguments
+    model_config: Mapping[str, Any]
+    backbone_checkpoint: str | None = None
+    method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    method_model_config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    protocol: str = "windows"
+    schedule: Schedule = "equal"
+    bootstrap_samples: int = 2000
+
+    @property
+    def data_dir(self) -> Path:
+        """Folder of the data set."""
+        return Path(str(self.data.data_dir))
+
+    def model_fields(self, method: Method) -> dict[str, Any]:
+        """Collect the configuration fields that a method's network is made with.
+
+        Args:
+            method: The method.
+
+        Returns:
+            Those of the recipe for an encoder like EchoMEN's, or those given for another network.
+        """
+        if method.shares_encoder:
+            return dict(self.model_config)
+        return dict(self.method_model_config.get(method.name, {}))
+
+    def options(self, method: Method) -> dict[str, Any]:
+        """Collect the options of a method that differ from its defaults.
+
+        Args:
+            method: The method.
+
+        Returns:
+            Options by name.
+        """
+        return dict(self.method_options.get(method.name, {}))
+
+    def training_arguments(self, method: Method) -> EchoMENTrainingArguments:
+        """Adapt the training arguments to a method and the schedule.
+
+        Args:
+            method: The method.
+
+        Returns:
+            Its arguments, without the seed and folder of a cell.
+        """
+        return method.training_arguments(self.training, published_schedule=self.schedule == "published")
+
+    def check(self, variants: Sequence[Variant]) -> list[PreTrainedConfig]:
+        """Refuse what would let a cell fail, before any of them is trained.
+
+        Args:
+            variants: What is compared.
+
+        Returns:
+            Configuration of each variant's model.
+
+        Raises:
+            ValueError: If a method has no such option, or one with EchoMEN's encoder a configuration of its own.
+            TypeError: If a configuration has no such field.
+        """
+        shared = sorted(name for name in self.method_model_config if get_method(name).shares_encoder)
+        if shared:
+            raise ValueError(
+                f"`method_model_config` is for networks of other architectures; {', '.join(shared)} must have the "
+                "encoder of all others: change `model_config`."
+            )
+        for name, options in self.method_options.items():
+            get_method(name).make_trainer(options)
+        return [variant.method.make_config(self.model_fields(variant.method)) for variant in variants]
+
+
+def read_settings(recipe: str | Path | None, flags: Sequence[str], **choices: Any) -> ComparisonSettings:
+    """Read the settings of a comparison from a recipe and from flags that override it.
+
+    Args:
+        recipe: YAML or JSON file with settings of `scripts/train.py` and of `MethodArguments`.
+        flags: Flags of these settings.
+        choices: Fields of `ComparisonSettings` that neither holds, such as `protocol`.
+
+    Returns:
+        The settings.
+
+    Raises:
+        FileNotFoundError: If there is no such recipe.
+        ValueError: If the recipe or a flag sets what nothing reads, or what the comparison decides itself, or there is
+            no data set.
+    """
+    classes = (DataArguments, ModelArguments, EchoMENTrainingArguments, MethodArguments)
+    known = {name for kind in classes for name in kind.__dataclass_fields__}
+    given = set(read_recipe(recipe, known)) if recipe is not None else set()
+    given |= {flag.removeprefix("--").split("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")}
+    abbreviated = tuple(given - known)
+    for name, remedy in SET_PER_CELL.items():
+        if name in given or any(name.startswith(flag) for flag in abbreviated):
+            raise ValueError(f"A comparison does not read `{name}`: {remedy}.")
+    if flags and not flags[0].startswith("-"):
+        raise ValueError(f"Unknown argument {flags[0]}. Give the recipe as `--recipe`.")
+    data, model, training, methods = parse_recipe(
+        classes, [*([str(recipe)] if recipe is not None else []), *flags], {"stage": "both", "disable_tqdm": True}
+    )
+    if data.data_dir is None:
+        raise ValueError("A comparison needs the data set that all methods share: give `--data_dir`.")
+    return ComparisonSettings(
+        data=data,
+        training=training,
+        model_config=dict(model.model_config or {}),
+        backbone_checkpoint=model.backbone_checkpoint,
+        method_options=methods.method_options,
+        method_model_config=methods.method_model_config,
+        **choices,
+    )
