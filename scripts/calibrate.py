@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data_dir", required=True, help="Folder in EchoNet-Dynamic's layout.")
     parser.add_argument("--model", required=True, type=Path, help="Folder of a trained model.")
     parser.add_argument("--output", type=Path, help="Folder for the calibrated model; the given one without.")
-    parser.add_argument("--protocol", default="windows", help="Clips per video: all, windows, center or a number.")
+    parser.add_argument("--protocol", default="windows", help="Clips per video: all, everyN, windows, center, or N.")
     parser.add_argument("--coverage", type=float, default=0.9, help="Share of videos that intervals are to hold.")
     parser.add_argument("--batch_size", type=int, default=8, help="Clips per forward pass.")
     parser.add_argument("--num_workers", type=int, default=1, help="Processes that read videos.")

@@ -14,9 +14,11 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from echomen_hf import load_echonet_dynamic
+from echomen_hf.allocator import add_allocator_argument, keep_large_blocks
 from echomen_hf.command_line import run_script
 from echomen_hf.data import is_synthetic
 from echomen_hf.evaluation import comparison_table, evaluate_split, save_report
+from echomen_hf.evaluation.split_evaluation import interval_table
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.inference.dense_windows import windows_of_model
 
@@ -47,8 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--device", help="Where to run, such as cpu or cuda:0; an accelerator if there is one.")
     parser.add_argument("--seed", type=int, default=42, help="Seed of the bootstrap.")
+    add_allocator_argument(parser)
     args = parser.parse_args(arguments)
 
+    keep_large_blocks(args.keep_large_blocks)
     logging.disable_progress_bar()
     set_seed(args.seed)
     # Before hours of predicting, and not after them.
@@ -72,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
         evaluation, args.output, model=args.model, data_dir=args.data_dir, synthetic=is_synthetic(args.data_dir)
     )
     print(comparison_table(evaluation.comparison))
+    if evaluation.intervals is not None:
+        print(f"\nPrediction intervals:\n\n{interval_table(evaluation.intervals)}\n")
     print(f"metrics.json, predictions.csv and figures are in {args.output}")
     return 0
 

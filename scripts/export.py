@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--precision", default="fp32", choices=DEFAULT_MAX_CHANGE, help="Precision of the encoder.")
     parser.add_argument("--data_dir", help="Folder in EchoNet-Dynamic's layout; int8 needs it.")
     parser.add_argument("--split", default="validation", help="Split to measure on: validation or train.")
-    parser.add_argument("--protocol", default="windows", help="Clips per video: all, windows, center or a number.")
+    parser.add_argument("--protocol", default="windows", help="Clips per video: all, everyN, windows, center, or N.")
     parser.add_argument("--max_videos", type=int, help="Videos of the split to use, spread over all EFs; all without.")
     parser.add_argument(
         "--max_mae_rise",

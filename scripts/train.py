@@ -15,6 +15,7 @@ from transformers.utils import logging
 from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor
 from echomen_hf.command_line import run_script
 from echomen_hf.data import pixel_statistics
+from echomen_hf.evaluation.interval_calibration import calibrate_model
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.recipes import parse_recipe
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments, fit
@@ -59,7 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
         processor.image_mean, processor.image_std = [mean], [std]
         print(f"Pixels of the training split: mean {mean:.2f}, standard deviation {std:.2f}", flush=True)
 
-    fit(
+    if not 0 <= data_args.interval_coverage < 1:
+        raise ValueError(f"`interval_coverage` is a share such as 0.9, or 0, got {data_args.interval_coverage}.")
+    trained = fit(
         model,
         processor,
         data.train,
@@ -76,6 +79,18 @@ def main(arguments: list[str] | None = None) -> None:
         },
     )
     if args.process_index == 0:
+        if data_args.interval_coverage:
+            calibrate_model(
+                trained.to(args.device),
+                processor,
+                data.val,
+                coverage=data_args.interval_coverage,
+                batch_size=args.per_device_eval_batch_size,
+                num_workers=args.dataloader_num_workers,
+                progress=not args.disable_tqdm,
+                frames=data.frames,
+            )
+            trained.config.save_pretrained(str(args.output_dir))
         print(f"Model, video processor and logs are in {args.output_dir}", flush=True)
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -66,7 +67,12 @@ def test_missing_and_broken_recipes(tmp_path):
         parse_recipe(TYPES, [write(tmp_path / "list.yaml", "- 1")])
 
 
+@dataclass
+class Place:
+    folder: str = field(metadata={"help": "Has no default."})
+
+
 def test_missing_required_setting(capsys):
     with pytest.raises(SystemExit):
-        parse_recipe(TYPES, ["--use_cpu"])
-    assert "--data_dir" in capsys.readouterr().err
+        parse_recipe((Place, *TYPES), ["--use_cpu"])
+    assert "--folder" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from transformers.pipelines.pt_utils import PipelineChunkIterator, PipelineItera
 
 from .clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol, protocol_starts
 from .heart_failure_category_echomen import category_probabilities, heart_failure_category
+from .prediction_interval_echomen import calibration_for, prediction_interval
 from .video_processing_echomen import is_file, to_echo_video
 from .video_reading_echomen import EchoVideo, read_video, require_moving, warn_if_coloured
 
@@ -34,6 +35,9 @@ class EjectionFractionPipeline(ChunkPipeline):
 
     Returns one dictionary per video:
         - **ejection_fraction** (`float`) -- EF in percent.
+        - **interval** (`tuple[float, float]` or `None`) -- lowest and highest EF in percent that hold the true one
+          with the probability that `model.config.interval_calibration` states; `None` for a model without it, or for
+          another protocol than it was calibrated for.
         - **category** (`str`) -- `hfref`, `hfmref` or `hfpef`.
         - **category_probabilities** (`dict[str, float]`) -- share of a normal distribution around the EF that lies in
           each category. Its variance is the variance of the clips' EF plus the mean variance of the experts about
@@ -62,11 +66,12 @@ class EjectionFractionPipeline(ChunkPipeline):
         if kwargs:
             raise TypeError(f"Unknown arguments of the ejection-fraction pipeline: {', '.join(sorted(kwargs))}.")
         preprocess: dict[str, Any] = {}
+        postprocess: dict[str, Any] = {}
         if protocol is not None:
-            preprocess["protocol"] = parse_protocol(protocol)
+            preprocess["protocol"] = postprocess["protocol"] = parse_protocol(protocol)
         if fps is not None:
             preprocess["fps"] = float(fps)
-        return preprocess, {}, {}
+        return preprocess, {}, postprocess
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Estimate the ejection fraction of one video or many.
@@ -77,10 +82,10 @@ class EjectionFractionPipeline(ChunkPipeline):
             inputs: A video, which is a path, the bytes of a file, an open file (AVI, MP4, MKV, GIF, DICOM), or an
                 array of shape (T, H, W), (T, H, W, C) or (T, C, H, W) on the 0-255 scale; a list of videos; or a
                 generator or data set of them, such as `KeyDataset`.
-            kwargs: `protocol`, the clips of a video that are averaged (`windows` by default, `all`, `center` or a
-                number); `fps`, the frame rate of arrays (the processor's `reference_fps` by default); `batch_size`,
-                clips per forward pass, filled across videos (1 by default); `num_workers`, 1 to read videos in
-                another process.
+            kwargs: `protocol`, the clips of a video that are averaged (`windows` by default, `all`, `everyN`,
+                `center` or a number); `fps`, the frame rate of arrays (the processor's `reference_fps` by default);
+                `batch_size`, clips per forward pass, filled across videos (1 by default); `num_workers`, 1 to read
+                videos in another process.
 
         Returns:
             The dictionary that the class describes, a list of them, or an iterator over them.
@@ -148,11 +153,14 @@ class EjectionFractionPipeline(ChunkPipeline):
             **model_inputs,
         }
 
-    def postprocess(self, model_outputs: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+    def postprocess(
+        self, model_outputs: list[dict[str, torch.Tensor]], protocol: str = DEFAULT_PROTOCOL
+    ) -> dict[str, Any]:
         """Average the clips of a video.
 
         Args:
             model_outputs: Of every clip its EF, (1,), and expert predictions and weights, (1, M).
+            protocol: Clips per video.
 
         Returns:
             The dictionary that the class describes.
@@ -166,8 +174,10 @@ class EjectionFractionPipeline(ChunkPipeline):
         if self.model.config.prediction_head == "experts":
             spread = np.nan_to_num(experts) - (weights * np.nan_to_num(experts)).sum(axis=1, keepdims=True)
             variance += float((weights * spread**2).sum(axis=1).mean())
+        calibration = calibration_for(self.model.config, protocol)
         return {
             "ejection_fraction": mean,
+            "interval": None if calibration is None else prediction_interval(mean, calibration),
             "category": heart_failure_category(mean),
             "category_probabilities": category_probabilities(mean, variance**0.5),
             "standard_deviation": variance**0.5,

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from .clip_sampling_echomen import parse_protocol
 from .heart_failure_category_echomen import HEART_FAILURE_CATEGORIES, heart_failure_category
 
 
-__all__ = ["calibrate_intervals", "check_calibration", "prediction_interval"]
+__all__ = ["calibrate_intervals", "calibration_for", "check_calibration", "prediction_interval"]
 
 # Wider than any error of an ejection fraction: the interval then reaches to the ends of its category.
 _UNLIMITED = 100.0
@@ -105,3 +106,17 @@ def check_calibration(calibration: dict[str, Any]) -> None:
             "`interval_calibration` must hold `coverage` and, in `offsets`, two numbers for each of "
             f"{', '.join(HEART_FAILURE_CATEGORIES)}, as `calibrate_intervals` returns them; got {calibration}."
         )
+
+
+def calibration_for(config: Any, protocol: str | int) -> dict[str, Any] | None:
+    """Find the calibration of a model's prediction intervals, if it holds for a test protocol.
+
+    Args:
+        config: Configuration of the model, perhaps of another architecture.
+        protocol: Test protocol of the predictions.
+
+    Returns:
+        The calibration. `None` if the model has none, or it comes from another protocol, whose errors differ.
+    """
+    calibration = getattr(config, "interval_calibration", None)
+    return calibration if calibration and calibration.get("protocol") == parse_protocol(protocol) else None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .colour_doppler_echomen import COLOURED_SHARE, ColourMeter
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector, clearly_fewer
+from .torchcodec_reading_echomen import decode_by_torchcodec, load_torchcodec
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, resolve_source
 
 
@@ -26,6 +27,7 @@ except ImportError:
     av = None
 
 __all__ = [
+    "DECODERS",
     "DEFAULT_FPS",
     "FPS_RANGE",
     "EchoVideo",
@@ -35,10 +37,14 @@ __all__ = [
     "decode_container",
     "probe_video",
     "read_video",
+    "require_decoder",
     "require_moving",
     "usable_fps",
     "warn_if_coloured",
 ]
+
+DECODERS = ("pyav", "torchcodec")
+"""What decodes everything that is not DICOM."""
 
 DEFAULT_FPS = 50.0
 """Frame rate assumed where a file states none, in frames per second: that of 79 % of EchoNet-Dynamic."""
@@ -277,6 +283,22 @@ def probe_video(
         return VideoInfo(num_frames, stream.height, stream.width, fps)
 
 
+def require_decoder(decoder: str) -> None:
+    """Refuse a decoder that cannot be used here, before anything is read.
+
+    Args:
+        decoder: One of `DECODERS`.
+
+    Raises:
+        ValueError: If there is no such decoder.
+        VideoReadError: If it is not installed or does not work.
+    """
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}.")
+    if decoder == "torchcodec":
+        load_torchcodec()
+
+
 def read_video(
     source: VideoSource,
     indices: Sequence[int] | None = None,
@@ -284,6 +306,7 @@ def read_video(
     *,
     allow_truncated: bool = False,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    decoder: str = "pyav",
 ) -> EchoVideo:
     """Decode a clip, or some of its frames, to grayscale.
 
@@ -300,21 +323,34 @@ def read_video(
         allow_truncated: Use, with a warning, the frames before the damage where a file ends clearly before the number
             of frames that its header promises; wanted frames after it repeat the last one.
         max_bytes: Most bytes of grayscale frames to decode; guards against clips that do not fit in memory.
+        decoder: One of `DECODERS`. "torchcodec" is faster in some codecs and may differ by one grey level; it decodes
+            gray and whole clips, and PyAV still everything else.
 
     Returns:
         The clip. A still image comes back as a clip of one frame: see `require_moving`.
 
     Raises:
-        VideoReadError: If the file is missing, not a video, damaged or too large, or does not have a wanted frame.
-        ValueError: If an index is negative.
+        VideoReadError: If the file is missing, not a video, damaged or too large, or does not have a wanted frame,
+            or if the decoder cannot be used.
+        ValueError: If an index is negative, or there is no such decoder.
     """
     from .dicom_reading_echomen import is_dicom, read_dicom
 
+    require_decoder(decoder)
     resolved = resolve_source(source)
     if is_dicom(resolved):
         return read_dicom(
             resolved, indices, default_fps=default_fps, allow_truncated=allow_truncated, max_bytes=max_bytes
         )
+    if decoder == "torchcodec":
+        with _open_stream(resolved) as (_, stream):
+            stated_fps, expected, stream_index = _stream_fps(stream), stream.frames, stream.index
+        collector = FrameCollector(
+            resolved.name, indices, expected, allow_truncated=allow_truncated, max_bytes=max_bytes
+        )
+        frames = decode_by_torchcodec(resolved, stream_index, collector)
+        if frames is not None:
+            return EchoVideo(frames, usable_fps(stated_fps, resolved.name, default_fps), resolved.name)
     return decode_container(resolved, indices, default_fps, allow_truncated=allow_truncated, max_bytes=max_bytes)
 
 
@@ -326,7 +362,7 @@ def decode_container(
     allow_truncated: bool,
     max_bytes: int,
 ) -> EchoVideo:
-    """Decode with FFmpeg; the part of `read_video` that is not DICOM.
+    """Decode with PyAV; the part of `read_video` that is not DICOM.
 
     Args:
         source: An opened or existing file.

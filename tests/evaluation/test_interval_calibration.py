@@ -1,11 +1,14 @@
 """Calibration of intervals on a split, and their coverage."""
 
+import json
+
 import numpy as np
 import pytest
 
 from echomen_hf import EchoMENModel, load_echonet_dynamic
-from echomen_hf.evaluation import predict_split
+from echomen_hf.evaluation import evaluate_split, predict_split, save_report
 from echomen_hf.evaluation.interval_calibration import calibrate_model, interval_metrics
+from echomen_hf.evaluation.split_evaluation import interval_table
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +33,31 @@ def test_calibration_is_that_of_the_splits_errors_and_stays_with_the_model(
     assert found["protocol"] == "center"
     tiny_model.save_pretrained(tmp_path)
     assert EchoMENModel.from_pretrained(tmp_path).config.interval_calibration == found
+
+
+def test_predictions_and_report_have_the_interval_of_the_calibrated_protocol(
+    tiny_model, tiny_processor, videos, echonet_dir, tmp_path
+):
+    offsets = {"hfref": [-4.0, 2.0], "hfmref": [-3.0, 3.0], "hfpef": [-2.0, 1.0]}
+    tiny_model.config.interval_calibration = {"coverage": 0.8, "offsets": offsets, "protocol": "center"}
+    prediction = predict_split(tiny_model, tiny_processor, videos.select([0]), "center", progress=False)[0]
+    # Without training, the estimate is the initial 55.6 % and a little.
+    low, high = prediction.interval
+    assert (low, high) == pytest.approx((prediction.ejection_fraction - 2, prediction.ejection_fraction + 1))
+    assert predict_split(tiny_model, tiny_processor, videos.select([0]), "2", progress=False)[0].interval is None
+
+    data = load_echonet_dynamic(echonet_dir)
+    evaluation = evaluate_split(
+        tiny_model, tiny_processor, data, split="VAL", protocol="center", bootstrap_samples=0, progress=False
+    )
+    save_report(evaluation, tmp_path, model="x", data_dir=echonet_dir, synthetic=True)
+    stored = json.loads((tmp_path / "metrics.json").read_text())["prediction_intervals"]
+    labels = np.array(data["validation"]["ejection_fraction"])
+    inside = [p.interval[0] <= label <= p.interval[1] for p, label in zip(evaluation.predictions, labels)]
+    assert stored["nominal_coverage"] == 0.8
+    assert stored["measured"]["all"]["coverage"] == np.mean(inside)
+    table = interval_table(evaluation.intervals)
+    assert "Coverage (nominal 80%)" in table and "HFpEF" in table
 
 
 def test_coverage_and_width_per_category():

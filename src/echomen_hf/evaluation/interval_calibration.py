@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
+from ..data.clip_dataset import FrameSource
 from ..label_distribution import category_masks
 from ..modeling_echomen import EchoMENModel
 from ..prediction_interval_echomen import calibrate_intervals, prediction_interval
@@ -29,6 +30,7 @@ def calibrate_model(
     batch_size: int = 8,
     num_workers: int = 0,
     progress: bool = True,
+    frames: FrameSource | None = None,
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model and store them in its configuration.
 
@@ -44,11 +46,12 @@ def calibrate_model(
         batch_size: Clips per forward pass.
         num_workers: Processes that read videos.
         progress: Whether to show a progress bar.
+        frames: Where frames come from; the videos' files without.
 
     Returns:
         The calibration, see `calibrate_intervals`, with `protocol`.
     """
-    predictions = predict_split(model, processor, videos, protocol, batch_size, num_workers, progress)
+    predictions = predict_split(model, processor, videos, protocol, batch_size, num_workers, progress, frames=frames)
     calibration = {
         **calibrate_intervals(
             [prediction.ejection_fraction for prediction in predictions],

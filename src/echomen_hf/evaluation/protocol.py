@@ -13,13 +13,14 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol, protocol_starts
-from ..data.clip_dataset import EvaluationClips
+from ..data.clip_dataset import EvaluationClips, FrameSource
 from ..data.collation import collate_clips
 from ..data.device_clips import with_pixel_values
 from ..data.whole_videos import WholeVideos
 from ..label_distribution import heart_failure_category
 from ..modeling_echomen import EchoMENModel, EchoMENOutput
 from ..pipeline_echomen import average_experts
+from ..prediction_interval_echomen import calibration_for, prediction_interval
 from ..video_processing_echomen import EchoMENVideoProcessor
 from ..video_reading_echomen import EchoVideo
 
@@ -53,6 +54,8 @@ class VideoPrediction:
         expert_predictions: Mean EF of every expert in percent, shape (M,).
         expert_weights: Mean weight of every expert, shape (M,).
         clip_ejection_fractions: EF of every clip in percent, shape (clips,).
+        interval: Lowest and highest EF in percent that hold the true one with the probability for which the model was
+            calibrated, see `prediction_interval`; `None` without calibration, or for another protocol than its own.
     """
 
     file_name: str
@@ -61,6 +64,7 @@ class VideoPrediction:
     expert_predictions: NDArray[np.float64]
     expert_weights: NDArray[np.float64]
     clip_ejection_fractions: NDArray[np.float64]
+    interval: tuple[float, float] | None = None
 
     @property
     def category(self) -> str:
@@ -106,14 +110,17 @@ def predict_video(
     Returns:
         The prediction, averaged over clips.
     """
+    calibration = calibration_for(model.config, protocol)
     if windows is not None:
         frames = processor.resize_frames(video.frames)
-        return average_clips(video.source, estimate_together(model, processor, frames, video.fps, protocol, windows))
+        together = estimate_together(model, processor, frames, video.fps, protocol, windows)
+        return average_clips(video.source, together, calibration)
     starts = protocol_starts(protocol, video.num_frames, video.fps, processor.clip_spec)
     batches = (
         processor.make_clips(video, starts[first : first + batch_size]) for first in range(0, len(starts), batch_size)
     )
-    return average_clips(video.source, join_clips([estimate_clips(model, batch, engine) for batch in batches]))
+    clips = join_clips([estimate_clips(model, batch, engine) for batch in batches])
+    return average_clips(video.source, clips, calibration)
 
 
 def predict_split(
@@ -126,6 +133,7 @@ def predict_split(
     progress: bool = True,
     engine: Encode | None = None,
     windows: SharedWindows | None = None,
+    frames: FrameSource | None = None,
 ) -> list[VideoPrediction]:
     """Estimate the ejection fraction of every video of a split.
 
@@ -138,11 +146,13 @@ def predict_split(
         num_workers: Processes that read videos besides this one.
         progress: Whether to show a progress bar.
         engine: What runs the encoder; the model itself without.
-        windows: What runs the encoder instead, on all clips of a video together.
+        windows: What runs the encoder instead, on all clips of a video together; it reads files.
+        frames: Where the frames of single clips come from; the videos' files without.
 
     Returns:
         Predictions in the order of the videos.
     """
+    calibration = calibration_for(model.config, protocol)
     if windows is not None:
         whole: Iterable[dict[str, Any]] = DataLoader(
             WholeVideos(videos, processor), batch_size=None, num_workers=num_workers
@@ -153,10 +163,11 @@ def predict_split(
             average_clips(
                 item["file_name"],
                 estimate_together(model, processor, item["frames"], item["fps"], protocol, windows),
+                calibration,
             )
             for item in whole
         ]
-    dataset = EvaluationClips(videos, processor, parse_protocol(protocol))
+    dataset = EvaluationClips(videos, processor, parse_protocol(protocol), frames)
     loader: Iterable[dict[str, torch.Tensor]] = DataLoader(
         dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=collate_clips
     )
@@ -165,11 +176,13 @@ def predict_split(
     device = model.device if engine is None else None
     batches = (with_pixel_values(batch, device)["pixel_values"] for batch in loader)
     clips = join_clips([estimate_clips(model, pixel_values, engine) for pixel_values in batches])
-    predictions = []
-    for position, row in enumerate(videos):
-        mine = dataset.video_index == position
-        predictions.append(average_clips(row["file_name"], {name: values[mine] for name, values in clips.items()}))
-    return predictions
+    # Clips come in the order of their videos.
+    ends = np.cumsum(np.bincount(dataset.video_index, minlength=len(videos)))[:-1]
+    parts = {name: np.split(values, ends) for name, values in clips.items()}
+    return [
+        average_clips(row["file_name"], {name: values[position] for name, values in parts.items()}, calibration)
+        for position, row in enumerate(videos)
+    ]
 
 
 @torch.inference_mode()
@@ -234,23 +247,28 @@ def as_arrays(output: EchoMENOutput) -> dict[str, NDArray[np.float64]]:
     return {name: value.cpu().double().numpy() for name, value in parts.items()}
 
 
-def average_clips(file_name: str, clips: dict[str, NDArray[np.float64]]) -> VideoPrediction:
+def average_clips(
+    file_name: str, clips: dict[str, NDArray[np.float64]], calibration: dict[str, Any] | None = None
+) -> VideoPrediction:
     """Make the prediction of a video out of those of its clips.
 
     Args:
         file_name: Name of the video.
         clips: All clips of the video, as `estimate_clips` gives them.
+        calibration: What turns the prediction into an interval, see `calibration_for`.
 
     Returns:
         The prediction.
     """
+    ejection_fraction = float(clips["ejection_fraction"].mean())
     return VideoPrediction(
         file_name=file_name,
-        ejection_fraction=float(clips["ejection_fraction"].mean()),
+        ejection_fraction=ejection_fraction,
         regression=float(clips["regression"].mean()),
         expert_predictions=average_experts(clips["expert_predictions"]),
         expert_weights=clips["expert_weights"].mean(axis=0),
         clip_ejection_fractions=clips["ejection_fraction"],
+        interval=None if calibration is None else prediction_interval(ejection_fraction, calibration),
     )
 
 

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..data.echonet_layout import SPLIT_NAMES
-from ..label_distribution import ExpertWeightTable
+from ..label_distribution import CATEGORY_TITLES, ExpertWeightTable
 from ..metrics import ef_regression_metrics, oracle_predictions
 from ..modeling_echomen import EchoMENModel
+from ..prediction_interval_echomen import calibration_for
 from ..video_processing_echomen import EchoMENVideoProcessor
 from .figures import (
     bland_altman_figure,
@@ -25,14 +26,22 @@ from .figures import (
     save_figures,
     scatter_figure,
 )
+from .interval_calibration import interval_metrics
 from .protocol import VideoPrediction, predict_split
-from .report import predictor_comparison, results_table, write_metrics_json, write_predictions_csv
+from .report import markdown_table, predictor_comparison, results_table, write_metrics_json, write_predictions_csv
 
 
 if TYPE_CHECKING:
     from ..inference.dense_windows import SharedWindows
 
-__all__ = ["SplitEvaluation", "comparison_table", "evaluate_split", "report_figures", "save_report"]
+__all__ = [
+    "SplitEvaluation",
+    "comparison_table",
+    "evaluate_split",
+    "interval_table",
+    "report_figures",
+    "save_report",
+]
 
 ROW_TITLES = {
     "constant_mean": "constant mean",
@@ -55,6 +64,8 @@ class SplitEvaluation:
         comparison: Metrics of the model and its parts by name, see `predictor_comparison`.
         settings: Split, protocol, seed and intervals.
         weight_table: Weights that the training samples had for the experts.
+        intervals: Of the model's prediction intervals the `nominal_coverage`, and what was `measured`, see
+            `interval_metrics`; `None` for a model that is not calibrated for the protocol.
     """
 
     predictions: Sequence[VideoPrediction]
@@ -64,6 +75,7 @@ class SplitEvaluation:
     comparison: Mapping[str, Mapping[str, float]]
     settings: Mapping[str, Any]
     weight_table: ExpertWeightTable
+    intervals: Mapping[str, Any] | None = None
 
     def predicted(self) -> dict[str, NDArray[np.float64]]:
         """Collect the predictions of the model and its parts.
@@ -101,6 +113,23 @@ def comparison_table(comparison: Mapping[str, Mapping[str, float | None]]) -> st
         if name in comparison
     }
     return results_table(rows, metrics=("balanced_mae", "mae", "gm"), unranked=[ROW_TITLES["oracle"]])
+
+
+def interval_table(intervals: Mapping[str, Any]) -> str:
+    """Lay out how often prediction intervals hold the true ejection fraction.
+
+    Args:
+        intervals: `SplitEvaluation.intervals`.
+
+    Returns:
+        Markdown table.
+    """
+    rows = [
+        [CATEGORY_TITLES[category], str(found["n"]), f"{found['coverage']:.1%}", f"{found['width']:.1f}"]
+        for category, found in intervals["measured"].items()
+    ]
+    name = f"Coverage (nominal {intervals['nominal_coverage']:.0%})"
+    return markdown_table(["Category", "n", name, "Mean width (EF points)"], rows)
 
 
 def evaluate_split(
@@ -182,7 +211,13 @@ def evaluate_split(
     }
     config = model.config
     table = ExpertWeightTable(labels["train"], config.num_experts, config.expert_bin_width, config.expert_min_count)
-    return SplitEvaluation(predictions, references, labels, metrics, comparison, settings, table)
+    calibration = calibration_for(config, protocol)
+    intervals = None
+    if calibration is not None:
+        predicted = [prediction.ejection_fraction for prediction in predictions]
+        measured = interval_metrics(predicted, references, calibration)
+        intervals = {"nominal_coverage": calibration["coverage"], "measured": measured}
+    return SplitEvaluation(predictions, references, labels, metrics, comparison, settings, table, intervals)
 
 
 def report_figures(evaluation: SplitEvaluation, subtitle: str | None = None) -> dict[str, Figure]:
@@ -241,7 +276,11 @@ def save_report(
         evaluation.metrics,
         model=model,
         data_dir=data_dir,
-        extra={"comparison": evaluation.comparison, "synthetic_data": synthetic},
+        extra={
+            "comparison": evaluation.comparison,
+            "synthetic_data": synthetic,
+            "prediction_intervals": evaluation.intervals,
+        },
         **settings,
     )
     kind = "synthetic data, " if synthetic else ""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from ..evaluation.protocol import (
     predict_video,
 )
 from ..modeling_echomen import EchoMENModel
+from ..prediction_interval_echomen import calibration_for
 from ..video_processing_echomen import EchoMENVideoProcessor
 from ..video_reading_echomen import EchoVideo, read_video, require_moving, warn_if_coloured
 from ..video_source_echomen import VIDEO_SUFFIXES, VideoReadError
@@ -151,8 +153,9 @@ class Predictor:
         """
         waiting: deque[_Waiting] = deque()
         batch: list[tuple[_Waiting, dict[str, torch.Tensor]]] = []
+        calibration = calibration_for(self.model.config, self.protocol)
         for file in read_ahead(map(Path, paths), self._read, self.num_workers):
-            waiting.append(_Waiting(file))
+            waiting.append(_Waiting(file, calibration))
             if self._windows is not None and isinstance(file.content, VideoClips):
                 waiting[-1].add(self._estimate_together(file.content, self._windows))
                 yield from _finished(waiting)
@@ -189,6 +192,7 @@ class _Waiting:
     """A file whose clips have not all been estimated."""
 
     file: FileRead[VideoClips]
+    calibration: dict[str, Any] | None
     estimates: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
     num_estimated: int = 0
 
@@ -206,7 +210,7 @@ class _Waiting:
             return content
         if self.num_estimated < len(content):
             return None
-        return average_clips(content.source, join_clips(self.estimates))
+        return average_clips(content.source, join_clips(self.estimates), self.calibration)
 
 
 def _finished(waiting: deque[_Waiting]) -> Iterator[tuple[Path, VideoPrediction | Exception]]:

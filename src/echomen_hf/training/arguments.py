@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from ..video_reading_echomen import DECODERS
+
 
 __all__ = ["DataArguments", "EchoMENTrainingArguments", "ModelArguments", "SimulationArguments"]
 
@@ -41,6 +43,9 @@ class DataArguments:
         eval_protocol: Clips per video on VAL, see `protocol_starts`.
         statistics_videos: Training videos from which the mean and standard deviation of pixels are measured.
         frame_cache: Folder for decoded frames (22 GB for EchoNet-Dynamic at 112 pixels); unset decodes every epoch.
+        interval_coverage: Share of the patients of every category that the final model's prediction intervals are to
+            hold; they are calibrated on VAL, with the protocol `windows`. 0 leaves that out.
+        decoder: What decodes the training and validation videos: `pyav`, or `torchcodec`, faster in some codecs.
     """
 
     data_dir: str | None = field(
@@ -56,6 +61,12 @@ class DataArguments:
     statistics_videos: int = field(default=128, metadata={"help": "Videos that the pixel statistics come from."})
     frame_cache: str | None = field(
         default=None, metadata={"help": "Folder for decoded frames; unset decodes videos in every epoch."}
+    )
+    interval_coverage: float = field(
+        default=0.9, metadata={"help": "Coverage of prediction intervals, calibrated on VAL; 0 leaves them out."}
+    )
+    decoder: str = field(
+        default="pyav", metadata={"help": "What decodes videos that are not DICOM.", "choices": list(DECODERS)}
     )
 
 

@@ -10,9 +10,11 @@ from typing import Any, cast
 
 from ..data import FrameCache, load_echonet_dynamic, raise_for_problems, validate_videos
 from ..data.clip_dataset import FrameSource, TrainingClips
+from ..data.decoded_frames import DecodedFrames
 from ..data.echonet_layout import FILE_LIST_NAME
 from ..simulation import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos
 from ..video_processing_echomen import EchoMENVideoProcessor, as_size
+from ..video_reading_echomen import require_decoder
 from .arguments import DataArguments, EchoMENTrainingArguments, SimulationArguments
 
 
@@ -60,6 +62,7 @@ def load_training_data(
 
     Raises:
         ValueError: If neither or both are asked for, or a split has no videos.
+        VideoReadError: If the decoder is not installed or does not work.
     """
     if bool(data_args.data_dir) == bool(simulation_args.simulated_videos):
         raise ValueError(
@@ -72,6 +75,7 @@ def load_training_data(
 
 
 def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: EchoMENVideoProcessor) -> TrainingData:
+    require_decoder(data_args.decoder)
     data_dir = Path(str(data_args.data_dir))
     with args.main_process_first(desc="loading the data set"):
         videos = load_echonet_dynamic(data_dir, require_tracings=data_args.require_tracings)
@@ -85,13 +89,18 @@ def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: E
     if data_args.validate_data != "none" and args.process_index == 0:
         for rows in (train, val):
             raise_for_problems(validate_videos(rows, level=cast(Any, data_args.validate_data)))
-    frames = None
+    frames: FrameSource | None = None
     if data_args.frame_cache is not None:
         with args.main_process_first(desc="caching frames"):
-            frames = FrameCache.build(data_args.frame_cache, [*train, *val], processor)
+            frames = FrameCache.build(data_args.frame_cache, [*train, *val], processor, decoder=data_args.decoder)
+    elif data_args.decoder != "pyav":
+        frames = DecodedFrames(processor, data_args.decoder)
     # Content and not location: a run may continue where its data were moved to.
     checksum = hashlib.sha256((data_dir / FILE_LIST_NAME).read_bytes()).hexdigest()
-    return TrainingData(train, val, frames, description={"file_list_sha256": checksum})
+    description = {"file_list_sha256": checksum}
+    if data_args.decoder != "pyav":
+        description["decoder"] = data_args.decoder
+    return TrainingData(train, val, frames, description=description)
 
 
 def _simulate(
@@ -102,6 +111,8 @@ def _simulate(
 ) -> TrainingData:
     if data_args.frame_cache is not None:
         raise ValueError("`--frame_cache` has no use for simulated videos, of which every epoch shows others.")
+    if data_args.decoder != "pyav":
+        raise ValueError("`--decoder` has no use for simulated videos, which are not decoded.")
     distribution, profile = cast(Any, simulation_args.simulated_distribution), simulation_args.simulation_profile
     return TrainingData(
         train=SimulatedVideos(simulation_args.simulated_videos, args.seed, distribution),
