@@ -40,6 +40,17 @@ def test_whole_card(make_card):
     ]
 
 
+def test_coverage_of_intervals_is_shown_where_it_was_measured(make_card, run):
+    path = run / "test" / "metrics.json"
+    document = json.loads(path.read_text())
+    measured = {"all": {"coverage": 0.9, "width": 17.25, "n": 30}, "hfref": {"coverage": 2 / 3, "width": 30.0, "n": 3}}
+    document["prediction_intervals"] = {"nominal_coverage": 0.9, "measured": measured}
+    path.write_text(json.dumps(document))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in make_card()[0].splitlines() if "|" in line]
+    assert ["Category", "n", "Coverage (nominal 90%)", "Mean width (EF points)"] in rows
+    assert ["HFrEF", "3", "66.7%", "30.0"] in rows
+
+
 def test_every_hyperparameter_is_in_the_card(make_card):
     card, _ = make_card()
     for name in COMPARED_ARGUMENTS:

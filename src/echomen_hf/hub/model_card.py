@@ -10,7 +10,7 @@ import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..configuration_echomen import EchoMENConfig
-from ..evaluation.split_evaluation import comparison_table
+from ..evaluation.split_evaluation import comparison_table, interval_table
 from ..heart_failure_category_echomen import CATEGORY_TITLES
 from ..video_processing_echomen import EchoMENVideoProcessor
 from .card_tables import (
@@ -127,6 +127,9 @@ def create_model_card(
         results=metrics_table(document["metrics"]) if document is not None else "",
         scalars=scalar_metrics(document["metrics"]) if document is not None else [],
         comparison=comparison_table(document["comparison"]) if document and "comparison" in document else "",
+        intervals=interval_table(document["prediction_intervals"])
+        if document and document.get("prediction_intervals")
+        else "",
         small_categories=small_categories(document["metrics"]) if document is not None else [],
         figures=[
             (FIGURE_CAPTIONS.get(name, name.replace("_", " ")), path) for name, path in sorted_figures(figure_paths)
