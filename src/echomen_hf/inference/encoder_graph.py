@@ -10,6 +10,7 @@ from torch import nn
 
 from ..configuration_echomen import EchoMENConfig
 from ..modeling_echomen import EchoMENModel
+from .bf16_rounding import round_filters
 from .folding import fold_batch_norms
 
 
@@ -60,16 +61,19 @@ class FoldedEncoder(NamedTuple):
         return {name: layer.weight.detach().numpy() for name, layer in layers if isinstance(layer, nn.Conv3d)}
 
 
-def trace_encoder(model: EchoMENModel) -> FoldedEncoder:
+def trace_encoder(model: EchoMENModel, *, for_bf16: bool = False) -> FoldedEncoder:
     """Fold batch normalisation into the convolutions and record the computation.
 
     Args:
         model: Model; it is left as it is.
+        for_bf16: Whether a runtime will turn the weights to bfloat16, for which they are rounded beforehand.
 
     Returns:
         Encoder and graph.
     """
     encoder = fold_batch_norms(model.encoder).float().cpu()
+    if for_bf16:
+        round_filters(encoder)
     shape = ClipShape.of(model.config)
     # Two clips: a batch of one would be taken for a constant.
     program = torch.export.export(

@@ -138,7 +138,7 @@ def export_model(
     model.float()
     videos = choose_videos(data_dir, split, max_videos, calibration_clips, precision) if data_dir is not None else None
 
-    encoder = trace_encoder(model)
+    encoder = trace_encoder(model, for_bf16=precision == "bf16")
     quantised = None
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:

@@ -96,7 +96,7 @@ class OpenVINOEngine:
                 f"A model runs in fp32 or bf16, got {precision!r}; int8 takes an export, scripts/export.py."
             )
         return cls(
-            convert_to_openvino(trace_encoder(model)),
+            convert_to_openvino(trace_encoder(model, for_bf16=precision == "bf16")),
             ClipShape.of(model.config),
             precision,
             num_threads=num_threads,

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..modeling_echomen import EchoMENModel, R2Plus1DEncoder
 from ..video_processing_echomen import EchoMENVideoProcessor
+from .bf16_rounding import round_filters
 from .engine import check_engine
 from .folding import fold_batch_norms, has_equal_channels, sum_input_channels
 from .planar_convolutions import use_planar_convolutions
@@ -44,6 +45,8 @@ class FastEncoder(nn.Module):
         first = cast(nn.Conv3d, self.encoder.stem[0])
         self.num_channels = first.in_channels
         self.device = first.weight.device
+        if dtype == torch.bfloat16:
+            round_filters(self.encoder)
         self.encoder.to(dtype)
         self.channels_last = self.device.type == "cpu"
         if self.channels_last:
