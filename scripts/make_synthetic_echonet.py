@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from echomen_hf.simulation import write_synthetic_echonet
+from echomen_hf.command_line import run_script
+from echomen_hf.simulation import PROFILES, write_synthetic_echonet
 
 
 def main() -> None:
@@ -25,6 +26,16 @@ def main() -> None:
     parser.add_argument(
         "--label_noise", type=float, default=0.0, help="readers' error, sd in points of EF (default: %(default)s)"
     )
+    parser.add_argument(
+        "--profile",
+        choices=list(PROFILES),
+        default="reference",
+        help="patients and machines: the demo's, wide ranges for training, or a vendor never trained on "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--couple_size", type=float, default=0.0, help="how much larger weak hearts are (default: %(default)s)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a synthetic data set with other settings")
     args = parser.parse_args()
 
@@ -37,6 +48,8 @@ def main() -> None:
         num_workers=args.num_workers,
         label_noise=args.label_noise,
         frames_range=(args.min_frames, args.max_frames),
+        profile=args.profile,
+        couple_size=args.couple_size,
         overwrite=args.overwrite,
     )
     seconds = time.perf_counter() - start
@@ -44,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,7 +1,7 @@
-"""Measure simulated clips beside real ones, and draw contact sheets of them.
+"""Measure simulated clips beside real ones, and draw a contact sheet of them.
 
 Example:
-    python scripts/simulation_realism.py --num_videos 24 --seed 7 --output outputs/simulation_realism
+    python scripts/simulation_realism.py --profile wide --num_videos 48 --contact_sheet outputs/wide.png
 """
 
 from __future__ import annotations
@@ -13,35 +13,50 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from echomen_hf.simulation import SimulatedEcho, simulate_echo
+from echomen_hf.command_line import run_script
+from echomen_hf.simulation import PROFILES, SimulatedEcho, simulate_echo
 from echomen_hf.simulation.realism import REAL_RANGES, RealRange, measure_realism
 
 
+COLUMNS, ROWS = 6, 4
+
+
 def main() -> None:
-    """Parse the arguments, simulate, print the table, draw the contact sheets."""
+    """Parse the arguments, simulate, print the table, draw the contact sheet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--profile",
+        choices=list(PROFILES),
+        default="reference",
+        help="ranges of the simulation (default: %(default)s)",
+    )
     parser.add_argument("--num_videos", type=int, default=24, help="clips to simulate (default: %(default)s)")
     parser.add_argument("--num_frames", type=int, default=150, help="frames of each clip (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
     parser.add_argument("--image_size", type=int, default=112, help="height and width (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=None, help="folder for contact sheets (default: none)")
+    parser.add_argument(
+        "--contact_sheet", type=Path, default=None, help="PNG with a random frame of 24 clips, and one beat below"
+    )
     args = parser.parse_args()
 
     measured: dict[str, list[float]] = {name: [] for name in REAL_RANGES}
     clips: list[SimulatedEcho] = []
     for index in tqdm(range(args.num_videos), desc="Simulating", unit="video"):
         echo = simulate_echo(
-            np.random.default_rng([args.seed, index]), num_frames=args.num_frames, image_size=args.image_size
+            np.random.default_rng([args.seed, index]),
+            num_frames=args.num_frames,
+            image_size=args.image_size,
+            profile=args.profile,
         )
-        clips.append(echo)
+        if len(clips) < COLUMNS * ROWS:
+            clips.append(echo)
         for name, value in measure_realism(echo).items():
             measured[name].append(value)
     print_table(measured)
-    if args.output is not None:
-        args.output.mkdir(parents=True, exist_ok=True)
-        draw_extremes(clips, args.output / "end_diastole_end_systole.png")
-        draw_beats(clips[:6], args.output / "beats.png")
-        print(f"contact sheets in {args.output}")
+    if args.contact_sheet is not None:
+        args.contact_sheet.parent.mkdir(parents=True, exist_ok=True)
+        save_enlarged(contact_sheet(clips, np.random.default_rng(args.seed)), args.contact_sheet)
+        print(f"contact sheet of SYNTHETIC clips in {args.contact_sheet}")
 
 
 def print_table(measured: dict[str, list[float]]) -> None:
@@ -60,19 +75,15 @@ def describe(real: RealRange) -> str:
     return mean if real.low is None else f"{mean} ({real.low:g}-{real.high:g})".strip()
 
 
-def draw_extremes(clips: list[SimulatedEcho], path: Path) -> None:
-    """Draw end diastole and end systole of each clip side by side."""
-    pairs = [np.hstack([e.frames[e.end_diastolic_frame], e.frames[e.end_systolic_frame]]) for e in clips]
-    columns = 4
-    blank = np.zeros_like(pairs[0])
-    pairs += [blank] * (-len(pairs) % columns)
-    rows = [np.hstack(pairs[start : start + columns]) for start in range(0, len(pairs), columns)]
-    save_enlarged(np.vstack(rows), path)
-
-
-def draw_beats(clips: list[SimulatedEcho], path: Path) -> None:
-    """Draw twelve evenly spaced frames of 60 consecutive ones, a row per clip."""
-    save_enlarged(np.vstack([np.hstack(list(echo.frames[:60:5])) for echo in clips]), path)
+def contact_sheet(clips: list[SimulatedEcho], rng: np.random.Generator) -> np.ndarray:
+    """Lay out one random frame per clip, and below them two rows with one beat of the first clip."""
+    frames = [echo.frames[rng.integers(len(echo.frames))] for echo in clips]
+    frames += [np.zeros_like(frames[0])] * (-len(frames) % COLUMNS)
+    first = clips[0]
+    beat = np.linspace(0, 60 / first.parameters.motion.heart_rate * first.fps, 2 * COLUMNS, endpoint=False).astype(int)
+    start = min(first.end_diastolic_frame, max(len(first.frames) - 1 - beat[-1], 0))
+    frames += [first.frames[min(start + step, len(first.frames) - 1)] for step in beat]
+    return np.vstack([np.hstack(frames[row : row + COLUMNS]) for row in range(0, len(frames), COLUMNS)])
 
 
 def save_enlarged(image: np.ndarray, path: Path) -> None:
@@ -81,4 +92,4 @@ def save_enlarged(image: np.ndarray, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

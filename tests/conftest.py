@@ -18,6 +18,8 @@ from tiny_config import make_tiny_config
 from video_files import encode_video, gray_ramp
 
 from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENTrainingArguments, EchoMENVideoProcessor
+from echomen_hf.torchcodec_reading_echomen import load_torchcodec
+from echomen_hf.video_source_echomen import VideoReadError
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -105,6 +107,15 @@ def write_video() -> Callable[..., Path]:
 def ramp() -> Callable:
     """Function that makes frames whose grey level tells their number."""
     return gray_ramp
+
+
+@pytest.fixture
+def needs_torchcodec() -> None:
+    """Skips the test where torchcodec or the FFmpeg that it decodes with is missing."""
+    try:
+        load_torchcodec()
+    except VideoReadError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Decoding gray clips with torchcodec, which is faster than PyAV in some codecs."""
+"""Decoding gray clips with torchcodec, which starts at the key frame before the first wanted frame."""
 
 from __future__ import annotations
 

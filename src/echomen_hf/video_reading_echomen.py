@@ -323,8 +323,8 @@ def read_video(
         allow_truncated: Use, with a warning, the frames before the damage where a file ends clearly before the number
             of frames that its header promises; wanted frames after it repeat the last one.
         max_bytes: Most bytes of grayscale frames to decode; guards against clips that do not fit in memory.
-        decoder: One of `DECODERS`. "torchcodec" is faster in some codecs and may differ by one grey level; it decodes
-            gray and whole clips, and PyAV still everything else.
+        decoder: One of `DECODERS`. "torchcodec" is faster for late frames of codecs with inter-frame prediction, else
+            slower, and may differ by one grey level; it decodes gray and whole clips, PyAV still everything else.
 
     Returns:
         The clip. A still image comes back as a clip of one frame: see `require_moving`.
@@ -409,9 +409,10 @@ def _decode_wanted_packets(
                 decoded = packet.decode()
                 if len(decoded) != 1:
                     return None
-                collector.add(index, to_gray(cast(av.VideoFrame, decoded[0])))
-            if collector.complete:
-                return collector.finish(index + 1, to_gray(cast(av.VideoFrame, decoded[0])))
+                gray = to_gray(cast(av.VideoFrame, decoded[0]))
+                collector.add(index, gray)
+                if collector.complete:
+                    return collector.finish(index + 1, gray)
     except av.FFmpegError:
         pass
     return None

@@ -163,6 +163,29 @@ class TestBuild:
             FrameCache.build(tmp_path / "cache", videos, other)
         assert len(FrameCache(tmp_path / "cache")) == 6
 
+    def test_frames_of_another_decoder_are_refused(self, cache, videos, tiny_processor, tmp_path):
+        with pytest.raises(ValueError, match=r"made otherwise \(decoder: \['pyav'\] instead of \['torchcodec'\]\)"):
+            FrameCache.build(tmp_path / "cache", videos, tiny_processor, decoder="torchcodec")
+        assert len(FrameCache(tmp_path / "cache")) == 6
+
+    def test_caches_from_before_the_decoder_was_recorded_are_continued(
+        self, cache, videos, tiny_processor, tmp_path, count_decoded
+    ):
+        index = tmp_path / "cache" / "index.jsonl"
+        header, *entries = index.read_text().splitlines()
+        old = {name: value for name, value in json.loads(header).items() if name != "decoder"}
+        index.write_text("\n".join([json.dumps(old), *entries]) + "\n")
+        assert len(FrameCache.build(tmp_path / "cache", videos, tiny_processor)) == 6
+        assert count_decoded == []
+
+    @pytest.mark.usefixtures("needs_torchcodec")
+    def test_decoder_is_the_one_asked_for(self, videos, tiny_processor, tmp_path):
+        cache = FrameCache.build(tmp_path / "cache", videos, tiny_processor, decoder="torchcodec")
+        decoded = DecodedFrames(tiny_processor, decoder="torchcodec")
+        for row in videos:
+            np.testing.assert_array_equal(cache.read(row), decoded.read(row))
+        assert json.loads((tmp_path / "cache" / "index.jsonl").read_text().splitlines()[0])["decoder"] == "torchcodec"
+
     def test_full_disk_is_found_before_anything_is_decoded(
         self, videos, tiny_processor, tmp_path, monkeypatch, count_decoded
     ):

@@ -25,6 +25,7 @@ CODE = {
         "modeling",
         "pipeline",
         "prediction_interval",
+        "torchcodec_reading",
         "video_processing",
         "video_reading",
         "video_source",

@@ -169,6 +169,19 @@ def test_a_data_set_with_other_settings_is_refused_and_replaced_on_request(tmp_p
     assert contents(target) == contents(write(tmp_path / "fresh", num_videos=3, seed=9))
 
 
+def test_the_profile_and_the_coupling_of_size_make_another_data_set(tmp_path):
+    reference = write(tmp_path / "reference", num_videos=3)
+    settings = (reference / "simulation_settings.json").read_text()
+    assert "profile" not in settings  # folders from before there were profiles stay what they are
+    wide = write(tmp_path / "wide", num_videos=3, profile="wide", couple_size=0.5)
+    assert '"profile": "wide"' in (wide / "simulation_settings.json").read_text()
+    first, second = (pd.read_csv(folder / "FileList.csv") for folder in (reference, wide))
+    assert np.allclose(first["EF"], second["EF"])
+    assert not np.allclose(first["EDV"], second["EDV"])
+    with pytest.raises(FileExistsError, match="other settings"):
+        write(tmp_path / "wide", num_videos=3, profile="held_out_vendor")
+
+
 def test_a_folder_of_someone_else_is_never_touched(tmp_path):
     (tmp_path / "FileList.csv").write_text("real data")
     with pytest.raises(FileExistsError, match="was not written by this simulator"):
@@ -197,6 +210,7 @@ def test_label_noise_moves_the_label_and_not_the_tracings(folder, tmp_path):
         ({"image_size": 63}, "image_size must be an even number"),
         ({"label_noise": -1.0}, "label_noise must be within"),
         ({"frames_range": (10, 40)}, "frames_range must be"),
+        ({"profile": "narrow"}, "unknown simulation profile 'narrow'"),
         ({"num_workers": -1}, "num_workers must not be negative"),
     ],
 )

@@ -50,3 +50,36 @@ def test_the_heart_empties_continuously():
 def test_a_clip_shorter_than_a_systole_is_refused():
     with pytest.raises(ValueError, match="cannot hold one systole"):
         motion(num_frames=12, heart_rate=60.0)
+
+
+def test_pauses_make_some_beats_nearly_twice_as_long():
+    lengths = np.diff(motion(4, num_frames=2000, heart_rate=70.0, beat_variation=0.0, rhythm="pauses").beat_starts)
+    long = lengths > 1.5 * np.median(lengths)
+    assert 0.05 < long.mean() < 0.4
+    assert lengths[long] / np.median(lengths) == pytest.approx(1.9, rel=0.02)
+
+
+def test_the_leading_side_is_ahead_in_systole_and_behind_in_diastole_and_at_one_with_the_other_at_the_extremes():
+    clip = motion(2, heart_rate=60.0, dyssynchrony=0.6)
+    diastole, systole = clip.end_diastolic_frame, clip.end_systolic_frame
+    assert clip.lead[diastole] == pytest.approx(0, abs=1e-12)
+    assert clip.lead[systole] == pytest.approx(0, abs=1e-12)
+    assert (clip.lead[diastole + 2 : systole - 1] > 0).all()
+    assert clip.lead[systole + 3] < 0
+    assert not motion(2, heart_rate=60.0).lead.any()
+
+
+def test_skew_moves_the_ejection_and_not_its_ends():
+    early, late = (motion(2, heart_rate=60.0, systolic_skew=skew) for skew in (0.5, -0.5))
+    middle = (early.end_diastolic_frame + early.end_systolic_frame) // 2
+    assert early.contraction[middle] > late.contraction[middle] + 0.1
+    for clip in (early, late):
+        assert clip.contraction[clip.end_systolic_frame] == pytest.approx(1, abs=1e-12)
+
+
+def test_the_sway_of_the_probe_moves_the_heart_slowly_and_not_at_the_traced_end_diastole():
+    still, swaying = (motion(2, heart_rate=60.0, probe_sway=sway) for sway in (0.0, 6.0))
+    difference = swaying.drift - still.drift
+    assert difference[swaying.end_diastolic_frame] == pytest.approx(0, abs=1e-12)
+    assert 1 < np.abs(difference).max() <= 12
+    assert np.abs(np.diff(difference, axis=0)).max() < 0.3

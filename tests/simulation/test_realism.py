@@ -37,3 +37,31 @@ def test_grey_levels_are_near_the_real_ones(measured, name):
 @pytest.mark.parametrize("name", [name for name in REAL_RANGES if "correlation" in name])
 def test_texture_and_its_persistence_are_near_the_real_ones(measured, name):
     assert measured[name].mean() == pytest.approx(REAL_RANGES[name].mean, abs=0.15)
+
+
+@pytest.fixture(scope="module")
+def wide() -> dict[str, np.ndarray]:
+    """What 32 clips of the wide profile measure."""
+    rows = [measure_realism(simulate_echo([23, index], num_frames=50, profile="wide")) for index in range(32)]
+    return {name: np.array([row[name] for row in rows]) for name in REAL_RANGES}
+
+
+@pytest.mark.parametrize("name", [name for name, real in REAL_RANGES.items() if real.low is not None])
+def test_the_mean_of_wide_clips_lies_within_the_range_of_real_ones(wide, name):
+    real = REAL_RANGES[name]
+    assert real.low <= wide[name].mean() <= real.high
+
+
+def test_most_wide_clips_lie_within_the_range_of_real_ones(wide):
+    shares = {
+        name: ((wide[name] >= real.low) & (wide[name] <= real.high)).mean()
+        for name, real in REAL_RANGES.items()
+        if real.low is not None and name != "sector 25 %"
+    }
+    assert min(shares.values()) > 0.5, shares
+    assert np.mean(list(shares.values())) > 0.75
+
+
+@pytest.mark.parametrize("name", [name for name in REAL_RANGES if "correlation" in name])
+def test_texture_of_wide_clips_and_its_persistence_are_near_the_real_ones(wide, name):
+    assert wide[name].mean() == pytest.approx(REAL_RANGES[name].mean, abs=0.2)

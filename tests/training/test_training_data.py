@@ -1,11 +1,14 @@
 """What a training reads: a data set or a simulation."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from echomen_hf.simulation import SimulatedFrames
 from echomen_hf.training import DataArguments, SimulationArguments
 from echomen_hf.training.training_data import load_training_data
+from echomen_hf.video_source_echomen import VideoReadError
 
 
 def test_data_set_is_loaded_with_its_checksum(echonet_dir, make_arguments, tiny_processor):
@@ -14,7 +17,23 @@ def test_data_set_is_loaded_with_its_checksum(echonet_dir, make_arguments, tiny_
     )
     assert len(data.train) > len(data.val) > 0
     assert data.frames is None
+    assert data.description.keys() == {"file_list_sha256"}
     assert len(data.description["file_list_sha256"]) == 64
+
+
+@pytest.mark.usefixtures("needs_torchcodec")
+def test_other_decoder_reads_the_videos_and_is_part_of_the_run(echonet_dir, make_arguments, tiny_processor):
+    settings = DataArguments(data_dir=str(echonet_dir), decoder="torchcodec")
+    data = load_training_data(settings, SimulationArguments(), make_arguments(), tiny_processor)
+    assert data.frames.decoder == data.description["decoder"] == "torchcodec"
+    assert data.frames.read(data.train[0], np.array([2, 4])).shape == (2, 32, 32)
+
+
+def test_decoder_that_is_not_installed_is_refused_first(make_arguments, tiny_processor, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    settings = DataArguments(data_dir="does not exist", decoder="torchcodec")
+    with pytest.raises(VideoReadError, match="torchcodec: is not installed"):
+        load_training_data(settings, SimulationArguments(), make_arguments(), tiny_processor)
 
 
 def test_simulation_has_other_hearts_on_val_and_draws_clips_anew_each_epoch(make_arguments, tiny_processor):
@@ -42,10 +61,11 @@ def test_either_a_data_set_or_a_simulation(folder, videos, make_arguments, tiny_
         )
 
 
-def test_a_cache_of_what_is_never_shown_again_is_refused(make_arguments, tiny_processor):
+@pytest.mark.parametrize("settings", [{"frame_cache": "cache"}, {"decoder": "torchcodec"}])
+def test_settings_that_a_simulation_has_no_use_for_are_refused(settings, make_arguments, tiny_processor):
     with pytest.raises(ValueError, match="no use for simulated videos"):
         load_training_data(
-            DataArguments(frame_cache="cache"),
+            DataArguments(**settings),
             SimulationArguments(simulated_videos=5),
             make_arguments(),
             tiny_processor,

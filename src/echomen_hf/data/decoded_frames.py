@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..video_reading_echomen import read_video
+from ..video_reading_echomen import read_video, require_decoder
 
 
 if TYPE_CHECKING:
@@ -21,10 +21,16 @@ class DecodedFrames:
 
     Args:
         processor: Video processor that resizes and crops.
+        decoder: See `read_video`.
+
+    Raises:
+        VideoReadError: If the decoder is not installed or does not work.
     """
 
-    def __init__(self, processor: EchoMENVideoProcessor) -> None:
+    def __init__(self, processor: EchoMENVideoProcessor, decoder: str = "pyav") -> None:
+        require_decoder(decoder)
         self.processor = processor
+        self.decoder = decoder
 
     def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
         """Decode frames of one video, and no more of it than that needs.
@@ -39,5 +45,6 @@ class DecodedFrames:
         Raises:
             VideoReadError: If the file cannot be read, or ends before the last of the frames.
         """
-        video = read_video(row["video"], indices=None if indices is None else indices.tolist())
+        numbers = None if indices is None else indices.tolist()
+        video = read_video(row["video"], indices=numbers, decoder=self.decoder)
         return self.processor.resize_frames(video.frames).numpy()

@@ -82,18 +82,23 @@ def with_pixel_values(batch: Mapping[str, Any], device: torch.device | str | Non
     shifts: torch.Tensor | None = batch.get("shifts")
     has_views = shifts is not None and shifts.ndim == 3
     windows = [[[0, 0]]] * len(frames) if shifts is None else shifts.view(len(frames), -1, 2).tolist()
-    (height, width), num_channels = frames.shape[-2:], levels.shape[1]
-    clips = levels.new_zeros(len(frames), len(windows[0]), frames.shape[1], num_channels, height, width)
+    height, width = frames.shape[-2:]
+    # Channels with the same numbers are one in memory.
+    num_channels = levels.shape[1]
+    if (levels == levels[:, :1]).all():
+        levels = levels[:, :1]
+    clips = levels.new_zeros(len(frames), len(windows[0]), frames.shape[1], levels.shape[1], height, width)
     # One table of the grey levels of all clips, (C, B * 256), and the places in it, int32, (B, T, H, W).
     table = levels.transpose(0, 1).flatten(1)
     places = frames.int() + 256 * torch.arange(len(frames), dtype=torch.int32, device=frames.device).view(-1, 1, 1, 1)
-    for channel in range(num_channels):
+    for channel in range(levels.shape[1]):
         values = table[channel].index_select(0, places.flatten()).view_as(frames)  # (B, T, H, W)
         for clip, value, valid, views in zip(clips, values, batch["valid_frames"].tolist(), windows):
             for view, (down, right) in zip(clip, views):
                 (to_rows, from_rows), (to_columns, from_columns) = overlap(down, height), overlap(right, width)
                 view[:valid, channel, to_rows, to_columns] = value[:valid, from_rows, from_columns]
     others = {name: value for name, value in batch.items() if name not in CLIP_FIELDS}
+    clips = clips.expand(-1, -1, -1, num_channels, -1, -1)
     return {"pixel_values": clips if has_views else clips.squeeze(1), **others}
 
 

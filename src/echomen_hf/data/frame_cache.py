@@ -63,6 +63,7 @@ class FrameCache:
         videos: Sequence[dict[str, Any]],
         processor: EchoMENVideoProcessor,
         num_threads: int | None = None,
+        decoder: str = "pyav",
     ) -> FrameCache:
         """Decode the videos that the cache does not hold yet, or whose files have changed.
 
@@ -71,18 +72,19 @@ class FrameCache:
             videos: Rows as `load_echonet_dynamic` gives them.
             processor: Video processor, whose resizing and cropping are applied.
             num_threads: Threads that decode; one per core without.
+            decoder: See `read_video`.
 
         Returns:
             The cache.
 
         Raises:
-            ValueError: If the folder holds a cache of frames of another size.
+            ValueError: If the folder holds a cache of frames of another size, or by another decoder.
             OSError: If the disk has no room for it, found before anything is decoded.
             VideoReadError: If videos cannot be read. All others are in the cache by then.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        header = {"format": FORMAT, **frame_description(processor)}
+        header = {"format": FORMAT, "decoder": decoder, **frame_description(processor)}
         with FileLock(folder / "build.lock"):
             found, entries = read_index(folder / INDEX_FILE)
             if found is not None and found != header:
@@ -97,7 +99,8 @@ class FrameCache:
             missing = [row for row in videos if not is_current(entries.get(row["file_name"]), row)]
             if missing or found is None:
                 require_space(folder, missing, header)
-                append(folder, header, entries, missing, DecodedFrames(processor), num_threads or os.cpu_count() or 1)
+                source = DecodedFrames(processor, decoder)
+                append(folder, header, entries, missing, source, num_threads or os.cpu_count() or 1)
         return cls(folder)
 
     def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
@@ -184,6 +187,7 @@ def read_index(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, A
     header, *entries = complete
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path} is not the index of a frame cache of format {FORMAT}; choose another folder.")
+    header.setdefault("decoder", "pyav")  # there was no other when it was not recorded
     return header, {entry["name"]: entry for entry in entries}
 
 

@@ -14,8 +14,8 @@ def round_to_bf16(weight: torch.Tensor) -> torch.Tensor:
     """Round weights to bfloat16, passing what each one loses on to the next one of its filter.
 
     Features behind a ReLU are positive, so a filter whose rounding errors do not cancel shifts its output for every
-    clip in the same direction, and the ejection fraction with it. Passed on, errors leave the sum of a filter within one
-    rounding of its last weight, while each weight stays within one step of its value.
+    clip in the same direction, and the ejection fraction with it. Passed on, errors leave the sum of a filter within
+    one rounding of its last weight, while each weight stays within one step of its value.
 
     Args:
         weight: Weights of a convolution, floating point, shape (out, in, t, h, w).

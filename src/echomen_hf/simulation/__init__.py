@@ -5,27 +5,39 @@ from __future__ import annotations
 from .anatomy import AnatomyParameters, FourChamberHeart
 from .avi_writer import write_avi
 from .dataset_writer import SyntheticEchoNetSettings, write_synthetic_echonet
+from .display import DisplayParameters
 from .echo import EchoParameters, SimulatedEcho, sample_echo_parameters, simulate_echo
 from .ejection_fraction_distribution import ejection_fraction_at
 from .image_formation import ImagingParameters
 from .method_of_disks import disk_volume, ejection_fraction
 from .motion import MotionParameters
 from .parameters import sample_parameters
+from .profiles import PROFILES, SimulationProfile, get_profile
+from .simulated_videos import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos
+from .stream import SimulatedEchoStream
 from .tissue import TissueParameters
 
 
 __all__ = [
+    "PROFILES",
     "AnatomyParameters",
+    "DisplayParameters",
     "EchoParameters",
     "FourChamberHeart",
     "ImagingParameters",
     "MotionParameters",
     "SimulatedEcho",
+    "SimulatedEchoStream",
+    "SimulatedFrames",
+    "SimulatedTrainingClips",
+    "SimulatedVideos",
+    "SimulationProfile",
     "SyntheticEchoNetSettings",
     "TissueParameters",
     "disk_volume",
     "ejection_fraction",
     "ejection_fraction_at",
+    "get_profile",
     "sample_echo_parameters",
     "sample_parameters",
     "simulate_echo",

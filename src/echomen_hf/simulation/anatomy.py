@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from .method_of_disks import NUM_DISKS, disk_volume
-from .parameters import parameter
+from .parameters import fixed_parameter, parameter
 
 
 __all__ = ["AnatomyParameters", "FourChamberHeart", "LeftVentricle", "Outline"]
@@ -54,6 +54,8 @@ class AnatomyParameters:
     tilt: float = parameter(-13.0, 2.0, "degree", "turn of the long axis, negative: base to the right")
     apex_depth: float = parameter(20.0, 36.0, "mm", "depth of the left-ventricular apex")
     apex_offset: float = parameter(-1.0, 8.0, "mm", "lateral position of the left-ventricular apex")
+    hypokinesia_width: float = fixed_parameter(0.3, "", "half width of the weak segment along the wall")
+    depth_below_annulus: float = fixed_parameter(1.0, "", "depth shown below the annulus, over the usual choice")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +143,7 @@ class LeftVentricle:
         """Relative radial contraction along the wall, 1 on average."""
         p = self.parameters
         side = 1 + (1 - p.septal_excursion) * np.tanh(3 * s)
-        weak_segment = 1 - p.hypokinesia * np.exp(-(((s - p.hypokinesia_position) / 0.3) ** 2))
+        weak_segment = 1 - p.hypokinesia * np.exp(-(((s - p.hypokinesia_position) / p.hypokinesia_width) ** 2))
         return (1 + p.base_to_apex_gradient * (2 * s**2 - 1)) * side * weak_segment
 
     def disk_ends(self, diameter: float, contraction: float) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,8 @@ from ..data.provenance import README_NAME, SYNTHETIC_NOTICE
 from .avi_writer import write_avi
 from .echo import SimulatedEcho, sample_echo_parameters, simulate_echo
 from .ejection_fraction_distribution import ejection_fraction_at
+from .low_discrepancy import low_discrepancy
+from .profiles import PROFILES
 
 
 __all__ = ["SPLIT_COUNTS", "SyntheticEchoNetSettings", "write_synthetic_echonet"]
@@ -53,6 +55,8 @@ class SyntheticEchoNetSettings:
         image_size: Height and width in pixels.
         label_noise: Standard deviation of the readers' error in points of ejection fraction.
         frames_range: Smallest and largest number of frames.
+        profile: Name of the ranges of patients and machines, see `PROFILES`.
+        couple_size: How much larger weak hearts are, see `sample_echo_parameters`.
         simulator_version: Version of the simulation.
     """
 
@@ -61,6 +65,8 @@ class SyntheticEchoNetSettings:
     image_size: int = 112
     label_noise: float = 0.0
     frames_range: tuple[int, int] = (28, 300)
+    profile: str = "reference"
+    couple_size: float = 0.0
     simulator_version: int = _SIMULATOR_VERSION
 
     def __post_init__(self) -> None:
@@ -74,10 +80,16 @@ class SyntheticEchoNetSettings:
         shortest, longest = self.frames_range
         if not 28 <= shortest <= longest:
             raise ValueError(f"frames_range must be (shortest, longest) with 28 <= shortest, got {self.frames_range}")
+        if self.profile not in PROFILES:
+            raise ValueError(f"unknown simulation profile {self.profile!r}: choose one of {', '.join(PROFILES)}")
 
     def to_json(self) -> str:
-        """Settings as a line of JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Settings as a line of JSON; those that came later stand there only if they are not the default."""
+        settings = dataclasses.asdict(self)
+        for name in ("profile", "couple_size"):
+            if settings[name] == type(self).__dataclass_fields__[name].default:
+                del settings[name]
+        return json.dumps(settings, sort_keys=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +116,8 @@ def write_synthetic_echonet(
     progress: bool = True,
     *,
     frames_range: tuple[int, int] = (28, 300),
+    profile: str = "reference",
+    couple_size: float = 0.0,
     overwrite: bool = False,
 ) -> Path:
     """Write a synthetic data set in EchoNet-Dynamic's layout.
@@ -123,6 +137,8 @@ def write_synthetic_echonet(
             FileList.csv; the tracings stay exact.
         progress: Whether to show a progress bar.
         frames_range: Smallest and largest number of frames of a video.
+        profile: Name of the ranges of patients and machines, see `PROFILES`.
+        couple_size: How much larger weak hearts are, see `sample_echo_parameters`.
         overwrite: Whether to replace a synthetic data set made with other settings.
 
     Returns:
@@ -132,7 +148,9 @@ def write_synthetic_echonet(
         FileExistsError: If the folder holds something else.
         ValueError: If a setting is out of range.
     """
-    settings = SyntheticEchoNetSettings(num_videos, seed, image_size, label_noise, (frames_range[0], frames_range[1]))
+    settings = SyntheticEchoNetSettings(
+        num_videos, seed, image_size, label_noise, (frames_range[0], frames_range[1]), profile, couple_size
+    )
     output_dir = Path(output_dir)
     videos_dir = output_dir / "Videos"
     _claim_folder(output_dir, settings, overwrite)
@@ -193,18 +211,11 @@ def _video_name(seed: int, index: int) -> str:
     return "0X" + hashlib.sha256(f"synthetic-echonet-{seed}-{index}".encode()).hexdigest()[:16].upper()
 
 
-def _low_discrepancy(seed: int, index: np.ndarray | int, dimension: int) -> np.ndarray:
-    """The R2 sequence shifted by the seed: evenly spread for any number of videos, known from the index alone."""
-    plastic_number = 1.3247179572447460
-    shift = np.random.default_rng([seed, 0x5EED]).random(2)[dimension]
-    return (shift + (np.asarray(index) + 1) * plastic_number ** -(dimension + 1)) % 1
-
-
 def _assign_splits(settings: SyntheticEchoNetSettings) -> list[str]:
     """EchoNet-Dynamic's proportions to the nearest video, every split having a video if there are three or more."""
     count, total = settings.num_videos, sum(SPLIT_COUNTS.values())
     held_out = {split: max(round(count * SPLIT_COUNTS[split] / total), int(count >= 3)) for split in ("VAL", "TEST")}
-    order = np.argsort(_low_discrepancy(settings.seed, np.arange(count), 1), kind="stable")
+    order = np.argsort(low_discrepancy(settings.seed, np.arange(count), 1), kind="stable")
     splits = ["TRAIN"] * count
     for position, index in enumerate(order[: held_out["VAL"] + held_out["TEST"]]):
         splits[index] = "VAL" if position < held_out["VAL"] else "TEST"
@@ -230,11 +241,13 @@ def _make_video(
     """Simulate the video with this index, write it unless it is there, and return its row of the tables."""
     name = _video_name(settings.seed, index)
     rng = np.random.default_rng([settings.seed, index])
-    target = float(ejection_fraction_at(_low_discrepancy(settings.seed, index, 0)))
+    target = float(ejection_fraction_at(low_discrepancy(settings.seed, index, 0)))
     num_frames = _sample_length(rng, settings.frames_range)
     fps = _sample_fps(rng, num_frames)
     reading_error = settings.label_noise * rng.standard_normal()
-    parameters = sample_echo_parameters(rng, target, num_frames, fps)
+    parameters = sample_echo_parameters(
+        rng, target, num_frames, fps, settings.profile, couple_size=settings.couple_size
+    )
     echo = simulate_echo(rng, parameters=parameters, image_size=settings.image_size, render=name not in present)
     if name not in present:
         write_avi(videos_dir / f"{name}.avi", echo.frames, fps)

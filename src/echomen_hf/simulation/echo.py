@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from .anatomy import AnatomyParameters, FourChamberHeart, LeftVentricle
+from .display import Codec, DisplayParameters, acquired_frames, show_frames
 from .ejection_fraction_distribution import ejection_fraction_at
 from .image_formation import ImagingParameters, SectorGeometry, SectorScanner
 from .method_of_disks import disk_volume
 from .method_of_disks import ejection_fraction as ejection_fraction_of_volumes
-from .motion import CardiacMotion, MotionParameters, simulate_cardiac_motion
+from .motion import CardiacMotion, MotionParameters, Rhythm, simulate_cardiac_motion
 from .parameters import sample_parameters
+from .profiles import SimulationProfile, get_profile
 from .tissue import TissueParameters, build_scatterers
 
 
@@ -35,6 +40,7 @@ class EchoParameters:
         motion: Rhythm and timing.
         tissue: Brightness of the tissues.
         imaging: Transducer, machine and operator.
+        display: What happens to the frames between the scanner and the file.
     """
 
     ejection_fraction: float
@@ -45,6 +51,7 @@ class EchoParameters:
     motion: MotionParameters
     tissue: TissueParameters
     imaging: ImagingParameters
+    display: DisplayParameters = DisplayParameters()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +87,13 @@ class SimulatedEcho:
 
 
 def sample_echo_parameters(
-    rng: np.random.Generator, ejection_fraction: float, num_frames: int, fps: float
+    rng: np.random.Generator,
+    ejection_fraction: float,
+    num_frames: int,
+    fps: float,
+    profile: str | SimulationProfile = "reference",
+    *,
+    couple_size: float = 0.0,
 ) -> EchoParameters:
     """Draw a patient, a rhythm and a machine, none of which depends on the ejection fraction.
 
@@ -89,28 +102,47 @@ def sample_echo_parameters(
         ejection_fraction: Target ejection fraction in percent.
         num_frames: Length of the clip.
         fps: Frames per second.
+        profile: Ranges that the parameters come from, by name or as an object.
+        couple_size: How much larger weak hearts are, as they are in life: the end-diastolic volume of the draw is
+            multiplied by `exp(couple_size * (60 - EF) / 50)`. At 0 the size tells nothing about the ejection fraction.
 
     Returns:
         The parameters of the clip.
+
+    Raises:
+        ValueError: If there is no such profile.
     """
-    weak_segment = rng.random() < 0.3
-    anatomy = sample_parameters(AnatomyParameters, rng)
+    profile = get_profile(profile)
+    weak_segment = rng.random() < profile.weak_segment_share
+    anatomy = sample_parameters(AnatomyParameters, rng, profile.anatomy)
     if not weak_segment:
         anatomy = dataclasses.replace(anatomy, hypokinesia=0.0)
-    rhythm = ("sinus", "atrial_fibrillation", "premature_beats")[rng.choice(3, p=[0.75, 0.13, 0.12])]
-    motion = sample_parameters(MotionParameters, rng, rhythm=rhythm)
+    if couple_size:
+        volume = anatomy.end_diastolic_volume * math.exp(couple_size * (60 - ejection_fraction) / 50)
+        anatomy = dataclasses.replace(anatomy, end_diastolic_volume=volume)
+    rhythms: tuple[Rhythm, ...] = tuple(profile.rhythm_shares)
+    rhythm = rhythms[rng.choice(len(rhythms), p=list(profile.rhythm_shares.values()))]
+    motion = sample_parameters(MotionParameters, rng, profile.motion, rhythm=rhythm)
     # the operator sets the depth so that the atria are just inside; the same choice for every ejection fraction
     length = LeftVentricle(anatomy, 50.0).length
-    depth = anatomy.apex_depth + length + rng.triangular(0.7, 0.85, 1.5) * max(anatomy.la_depth, anatomy.ra_depth)
+    below = rng.triangular(0.7, 0.85, 1.5) * max(anatomy.la_depth, anatomy.ra_depth)
+    tissue = sample_parameters(TissueParameters, rng, profile.tissue)
+    imaging = sample_parameters(ImagingParameters, rng, profile.imaging)
+    display = DisplayParameters()
+    if profile.display:
+        codecs: tuple[Codec, ...] = tuple(profile.codec_shares)
+        codec = codecs[rng.choice(len(codecs), p=list(profile.codec_shares.values()))]
+        display = sample_parameters(DisplayParameters, rng, profile.display, codec=codec)
     return EchoParameters(
         ejection_fraction=ejection_fraction,
         num_frames=num_frames,
         fps=fps,
-        depth=depth,
+        depth=anatomy.apex_depth + length + anatomy.depth_below_annulus * below,
         anatomy=anatomy,
         motion=_fit_to_clip(motion, num_frames, fps),
-        tissue=sample_parameters(TissueParameters, rng),
-        imaging=sample_parameters(ImagingParameters, rng),
+        tissue=tissue,
+        imaging=imaging,
+        display=display,
     )
 
 
@@ -132,6 +164,9 @@ def simulate_echo(
     image_size: int = 112,
     parameters: EchoParameters | None = None,
     render: bool = True,
+    profile: str | SimulationProfile = "reference",
+    couple_size: float = 0.0,
+    frames: np.ndarray | None = None,
 ) -> SimulatedEcho:
     """Simulate an apical four-chamber clip with an exactly known ejection fraction.
 
@@ -143,6 +178,10 @@ def simulate_echo(
         image_size: Height and width in pixels.
         parameters: Parameters of the clip; drawn if `None`. They replace `ejection_fraction`, `num_frames` and `fps`.
         render: Whether to make the frames; the measurements alone take a few milliseconds.
+        profile: Ranges that parameters are drawn from: `"reference"`, `"wide"` (domain randomisation),
+            `"held_out_vendor"` (machines that `"wide"` does not have) or an object.
+        couple_size: How much larger weak hearts are, see `sample_echo_parameters`.
+        frames: Numbers of the frames to make, ascending, `(K,)`; all frames if `None`. Time is saved in proportion.
 
     Returns:
         The clip with its measurements.
@@ -154,19 +193,20 @@ def simulate_echo(
     if parameters is None:
         if ejection_fraction is None:
             ejection_fraction = float(ejection_fraction_at(rng.random()))
-        parameters = sample_echo_parameters(rng, ejection_fraction, num_frames, fps)
+        parameters = sample_echo_parameters(rng, ejection_fraction, num_frames, fps, profile, couple_size=couple_size)
     heart = FourChamberHeart(parameters.anatomy, parameters.ejection_fraction)
     motion = simulate_cardiac_motion(parameters.motion, parameters.num_frames, parameters.fps, rng)
     geometry = SectorGeometry(parameters.imaging, image_size, parameters.depth)
     tracings = _trace(heart, motion, geometry)
     edv, esv = (disk_volume(tracing, geometry.mm_per_pixel) for tracing in tracings)
     if render:
-        with threadpool_limits(1):
-            frames = _render(heart, motion, geometry, parameters, rng)
+        with _threads().limit(limits=1):
+            numbers = np.arange(parameters.num_frames) if frames is None else np.asarray(frames, dtype=np.int64)
+            images = _render(heart, motion, geometry, parameters, numbers, rng)
     else:
-        frames = np.zeros((0, image_size, image_size), dtype=np.uint8)
+        images = np.zeros((0, image_size, image_size), dtype=np.uint8)
     return SimulatedEcho(
-        frames=frames,
+        frames=images,
         fps=parameters.fps,
         ejection_fraction=ejection_fraction_of_volumes(edv, esv),
         edv=edv,
@@ -178,6 +218,12 @@ def simulate_echo(
         contraction=motion.contraction,
         parameters=parameters,
     )
+
+
+@functools.cache
+def _threads() -> Any:
+    """The thread pools of the loaded libraries, which take milliseconds to find."""
+    return ThreadpoolController()
 
 
 def _trace(heart: FourChamberHeart, motion: CardiacMotion, geometry: SectorGeometry) -> np.ndarray:
@@ -193,12 +239,15 @@ def _render(
     motion: CardiacMotion,
     geometry: SectorGeometry,
     parameters: EchoParameters,
+    frames: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
     scatterers = build_scatterers(heart, parameters.tissue, rng, depth=geometry.depth, half_angle=geometry.half_angle)
     scanner = SectorScanner(parameters.imaging, geometry, rng)
-    return scanner.scan(
-        lambda frames: scatterers.echoes(motion, frames),
-        scatterers.amplitude,
-        parameters.num_frames,
+    acquired, shown = np.unique(acquired_frames(frames, parameters.display.acquired_share), return_inverse=True)
+    images = scanner.scan(lambda chunk: scatterers.echoes(motion, chunk), scatterers.amplitude, acquired)[shown]
+    if parameters.display == DisplayParameters():
+        return images
+    return show_frames(
+        images, parameters.display, frames=frames, motion=motion, sector_mask=scanner.sector_mask, rng=rng
     )

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter, zoom
 from scipy.sparse import csc_array, csr_array
 
-from .parameters import parameter
+from .parameters import fixed_parameter, parameter
 
 
 __all__ = ["ImagingParameters", "SectorGeometry", "SectorScanner"]
@@ -21,6 +21,7 @@ _POWER_FLOOR = 1e-5
 _LOG_POWER_RANGE = (math.log(_POWER_FLOOR), math.log(1e4))
 _HEADROOM = 1.0  # dB between the brightest percent of the sector and white at a gain of 0
 _GREY_MAP_SIZE = 4096
+_GAMMA_LIMITS = (0.8, 3.5)
 _SHOULDER = 0.07  # softness of the white level of the grey map
 
 
@@ -55,6 +56,16 @@ class ImagingParameters:
         0.0, 4.0, "", "number of small marks of the user interface outside the sector, rounded down"
     )
     persistence: float = parameter(0.1, 0.35, "", "weight of the previous frame in the shown frame")
+    median_level: float = fixed_parameter(
+        0.0, "grey level", "median of the sector that the operator aims at with the grey map; 0 = as `gamma` says"
+    )
+    defocus: float = fixed_parameter(0.0, "", "widening of the beam far from its focus, over its width at the focus")
+    focus: float = fixed_parameter(0.5, "", "depth of the focus over the depth of the sector")
+    gain_error: float = fixed_parameter(0.0, "dB", "standard deviation of the time-gain compensation's error")
+    num_shadows: float = fixed_parameter(0.0, "", "number of acoustic shadows of ribs and lung, rounded down")
+    shadow_loss: float = fixed_parameter(20.0, "dB", "loss in an acoustic shadow")
+    clutter_reach: float = fixed_parameter(9.0, "mm", "depth at which the near-field clutter has fallen to a third")
+    probe_radius: float = fixed_parameter(0.0, "mm", "depth that is cut off at the tip of the sector")
 
 
 class SectorGeometry:
@@ -118,26 +129,36 @@ class SectorScanner:
         p, geometry = self.parameters, self.geometry
         scale = geometry.image_size / _REFERENCE_SIZE
         # the grid has one cell of margin on every side, which the point-spread matrices drop
-        beams = np.arange(self.num_beams)
         beam_sigma = p.lateral_resolution / (2 * self.max_sine) * (self.num_beams - 1)
-        distance = beams[None, :] + 1 - np.arange(self.num_beams + 2)[:, None]
-        pedestal = 10 ** (p.side_lobe_level / 20)
-        lateral = np.exp(-0.5 * (distance / beam_sigma) ** 2) + pedestal * np.exp(
-            -0.5 * (distance / (4 * beam_sigma)) ** 2
-        )
+        lateral = self._lateral_spread(p, beam_sigma)
         pixels_per_depth = geometry.depth / geometry.mm_per_pixel / (self.num_depths - 1)
         depth_sigma = p.axial_resolution * scale / pixels_per_depth
         distance = np.arange(self.num_depths)[:, None] + 1 - np.arange(self.num_depths + 2)[None, :]
         axial = np.exp(-0.5 * (distance / depth_sigma) ** 2)
-        lateral[[0, -1]] = 0
         axial[:, [0, -1]] = 0
         axial /= np.sqrt((axial**2).sum(axis=1).max())
         # subnormal numbers in the tails would make the products many times slower
-        lateral[lateral < 1e-6] = 0
         axial[axial < 1e-6] = 0
-        self._lateral = lateral.astype(np.float32)  # (beams + 2, beams)
+        self._lateral = lateral  # (beams + 2, beams)
+        self._far_lateral: np.ndarray | None = None
+        if p.defocus:
+            self._far_lateral = self._lateral_spread(p, beam_sigma * (1 + p.defocus))
+            depth_share = np.linspace(0, 1, self.num_depths)[:, None]
+            near = np.clip(1 - np.abs(depth_share - p.focus) / 0.6, 0, 1)
+            self._in_focus = near.astype(np.float32)  # (depths, 1)
         self._axial = axial.astype(np.float32)  # (depths, depths + 2)
         self._cell_size = (geometry.depth / (self.num_depths - 1), 2 * self.max_sine / (self.num_beams - 1))
+
+    def _lateral_spread(self, p: ImagingParameters, beam_sigma: float) -> np.ndarray:
+        """Spread of an echo over the beams, `(beams + 2, beams)`, for a beam of this width in beams."""
+        distance = np.arange(self.num_beams)[None, :] + 1 - np.arange(self.num_beams + 2)[:, None]
+        pedestal = 10 ** (p.side_lobe_level / 20)
+        lateral = np.exp(-0.5 * (distance / beam_sigma) ** 2) + pedestal * np.exp(
+            -0.5 * (distance / (4 * beam_sigma)) ** 2
+        )
+        lateral[[0, -1]] = 0
+        lateral[lateral < 1e-6] = 0
+        return lateral.astype(np.float32)
 
     def _conversion_table(self) -> None:
         """Bilinear interpolation from the polar grid to the pixels, as one sparse matrix."""
@@ -145,6 +166,7 @@ class SectorScanner:
         row = depth / self._cell_size[0]
         column = (sine + self.max_sine) / self._cell_size[1]
         inside = (row <= self.num_depths - 1) & (column >= 0) & (column <= self.num_beams - 1)
+        inside &= depth >= self.parameters.probe_radius
         self.sector_mask = inside
         row, column = row[inside], column[inside]
         r0 = np.minimum(row.astype(int), self.num_depths - 2)
@@ -174,7 +196,23 @@ class SectorScanner:
         edge = np.exp(-(1 - np.abs(angle)) / 0.03)
         decibel = shading - p.lateral_dropout * (lateral + 0.6 * medial) - 3 * edge
         decibel = decibel - p.attenuation * depth
+        if p.gain_error:
+            error = gaussian_filter(rng.standard_normal((self.num_depths, 1)), (self.num_depths / 12, 0))
+            decibel = decibel + p.gain_error * error / error.std()
+        for _ in range(int(p.num_shadows)):
+            decibel = decibel - self._shadow(depth, angle, rng)
         self._gain = (10 ** (decibel / 20)).astype(np.float32)
+
+    def _shadow(self, depth: np.ndarray, angle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Loss in dB behind a rib or the lung: a narrow one anywhere or a wide one at the side of the sector."""
+        if rng.random() < 0.5:
+            centre, half_width = rng.uniform(-1, 1), rng.uniform(0.02, 0.1)
+        else:
+            centre, half_width = rng.choice([-1.0, 1.0]), rng.uniform(0.1, 0.55)
+        across = 1 / (1 + np.exp((np.abs(angle - centre) - half_width) / rng.uniform(0.015, 0.06)))
+        start = rng.uniform(0, 0.35) * self.geometry.depth
+        behind = 1 / (1 + np.exp((start - depth) / rng.uniform(2, 8)))
+        return rng.uniform(0.3, 1) * self.parameters.shadow_loss * across * behind
 
     def _grey_map(self, log_power: np.ndarray) -> np.ndarray:
         """Table of grey levels over the logarithm of the power, with a soft black and a soft white level.
@@ -188,12 +226,17 @@ class SectorScanner:
             `(_GREY_MAP_SIZE,)` grey levels over `_LOG_POWER_RANGE`.
         """
         p = self.parameters
-        bright = np.percentile(self._conversion @ log_power.ravel(), 99)
+        middle, bright = np.percentile(self._conversion @ log_power.ravel(), (50, 99))
         axis = np.linspace(*_LOG_POWER_RANGE, _GREY_MAP_SIZE, endpoint=False)
         shown = 1 + (10 / math.log(10) * (axis - bright) + p.gain - _HEADROOM) / p.dynamic_range
         shown = p.toe * np.logaddexp(0, shown / p.toe)
         shown = 1 - _SHOULDER * np.logaddexp(0, (1 - shown) / _SHOULDER)
-        return (255 * np.maximum(shown, 0) ** p.gamma).astype(np.float32)
+        gamma = p.gamma
+        if p.median_level:
+            # the exponent that shows the median of the sector at the level aimed at, within what machines offer
+            share = np.clip(np.interp(middle, axis, shown), 1e-3, 1 - 1e-3)
+            gamma = float(np.clip(math.log(p.median_level / 255) / math.log(share), *_GAMMA_LIMITS))
+        return (255 * np.maximum(shown, 0) ** gamma).astype(np.float32)
 
     def _clutter_and_noise(self, rng: np.random.Generator) -> None:
         p = self.parameters
@@ -208,7 +251,7 @@ class SectorScanner:
         clouds = gaussian_filter(rng.standard_normal(shape), (self.num_depths / 10, self.num_beams / 8))
         haze = 10 ** ((p.haze + 6 * clouds / clouds.std()) / 20)
         layers = 1 + 0.6 * np.sin(depth * rng.uniform(0.5, 1.0))
-        near = 10 ** (p.near_field_clutter / 20) * np.exp(-depth / 9) * layers
+        near = 10 ** (p.near_field_clutter / 20) * np.exp(-depth / p.clutter_reach) * layers
         self._clutter = (texture * (haze + near)).astype(np.float32)  # (2, depths, beams)
         # noise grows with depth because the time-gain compensation amplifies it
         profile = 10 ** ((p.noise - 12 * (1 - depth / self.geometry.depth)) / 20)
@@ -227,9 +270,9 @@ class SectorScanner:
 
     def scan(
         self,
-        echoes: Callable[[slice], tuple[np.ndarray, np.ndarray, np.ndarray]],
+        echoes: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
         amplitude: np.ndarray,
-        num_frames: int,
+        frames: np.ndarray,
     ) -> np.ndarray:
         """Image the scatterers.
 
@@ -237,29 +280,31 @@ class SectorScanner:
             echoes: Function that gives lateral position in mm, depth in mm and phase in radians for a slice of frames,
                 each a `(frames, scatterers)` float32 array.
             amplitude: `(scatterers,)` echo amplitude.
-            num_frames: Number of frames.
+            frames: `(K,)` ascending numbers of the frames to image. Frames between them are not made: what the
+                persistence would have taken from them comes from the last frame before the gap.
 
         Returns:
-            `(num_frames, size, size)` uint8 frames, black outside the sector but for a few marks.
+            `(K, size, size)` uint8 frames, black outside the sector but for a few marks.
         """
         size = self.geometry.image_size
-        frames = np.tile(self._marks.ravel(), (num_frames, 1))  # (frames, pixels)
+        images = np.tile(self._marks.ravel(), (len(frames), 1))  # (frames, pixels)
+        gaps = np.diff(frames, prepend=frames[:1])
         previous: np.ndarray | None = None
         grey_map: np.ndarray | None = None
-        for start in range(0, num_frames, _CHUNK_FRAMES):
-            chunk = slice(start, min(start + _CHUNK_FRAMES, num_frames))
-            grid = self._lay_on_grid(*echoes(chunk), amplitude)
-            log_power = self._detect(grid, chunk)
+        for start in range(0, len(frames), _CHUNK_FRAMES):
+            chunk = slice(start, start + _CHUNK_FRAMES)
+            grid = self._lay_on_grid(*echoes(frames[chunk]), amplitude)
+            log_power = self._detect(grid, frames[chunk])
             if grey_map is None:
                 grey_map = self._grey_map(log_power[0])
             scale = (_GREY_MAP_SIZE - 1) / (_LOG_POWER_RANGE[1] - _LOG_POWER_RANGE[0])
             entry = np.clip((log_power - _LOG_POWER_RANGE[0]) * np.float32(scale), 0, _GREY_MAP_SIZE - 1)
             brightness = grey_map.take(entry.astype(np.int32))
-            previous = self._persist(brightness, previous)
+            previous = self._persist(brightness, previous, gaps[chunk])
             grey = self._conversion @ brightness.reshape(len(brightness), -1).T  # (pixels, frames)
             np.clip(grey, 0, 255, out=grey)
-            frames[chunk, self._lit_pixels] = np.rint(grey.T).astype(np.uint8)
-        return frames.reshape(num_frames, size, size)
+            images[chunk, self._lit_pixels] = np.rint(grey.T).astype(np.uint8)
+        return images.reshape(len(frames), size, size)
 
     def _lay_on_grid(self, x: np.ndarray, z: np.ndarray, phase: np.ndarray, amplitude: np.ndarray) -> np.ndarray:
         """Spread each echo over the four neighbouring grid cells, `(3, frames, depths + 2, beams + 2)`.
@@ -301,23 +346,27 @@ class SectorScanner:
         grid = spread @ echo.reshape(-1, 3)  # (frames * rows * columns, 3)
         return np.ascontiguousarray(grid.T).reshape(3, num_frames, rows, columns)
 
-    def _detect(self, echoes: np.ndarray, chunk: slice) -> np.ndarray:
+    def _detect(self, echoes: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """From the echo maps to log power `(frames, depths, beams)`: beam, gain, clutter, noise, detection."""
         p = self.parameters
-        signal = np.matmul(self._axial, echoes[:2]) @ self._lateral  # (2, frames, depths, beams)
+        along = np.matmul(self._axial, echoes[:2])  # (2, frames, depths, beams + 2)
+        signal = along @ self._lateral  # (2, frames, depths, beams)
+        if self._far_lateral is not None:
+            signal *= self._in_focus
+            signal += (1 - self._in_focus) * (along @ self._far_lateral)
         mean_power = np.matmul(self._axial**2, echoes[2]) @ self._lateral**2  # (frames, depths, beams)
         signal *= self._gain
         signal += self._clutter[:, None]
-        signal += self._noise[:, self._noise_order[np.arange(chunk.start, chunk.stop) % len(self._noise_order)]]
+        signal += self._noise[:, self._noise_order[frames % len(self._noise_order)]]
         power = np.square(signal[0]) + np.square(signal[1])
         # compounding averages independent looks at the same tissue: the limit of many is the mean power
         power += p.compounding * (np.square(self._gain) * mean_power - power)
         return np.log(power + np.float32(_POWER_FLOOR))
 
-    def _persist(self, brightness: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
-        """Mix each frame with the frame shown before it, in place; returns the last shown frame."""
-        weight = np.float32(self.parameters.persistence)
-        for frame in brightness:
+    def _persist(self, brightness: np.ndarray, previous: np.ndarray | None, gaps: np.ndarray) -> np.ndarray:
+        """Mix each frame with the one shown `gaps` frames before it, in place; returns the last shown frame."""
+        weights = (self.parameters.persistence ** np.maximum(gaps, 1)).astype(np.float32)
+        for frame, weight in zip(brightness, weights, strict=True):
             if previous is not None:
                 frame *= 1 - weight
                 frame += weight * previous

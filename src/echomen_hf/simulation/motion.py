@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from .parameters import parameter
+from .parameters import fixed_parameter, parameter
 
 
 __all__ = ["CardiacMotion", "MotionParameters", "Rhythm", "simulate_cardiac_motion"]
 
-Rhythm = Literal["sinus", "atrial_fibrillation", "premature_beats"]
+Rhythm = Literal["sinus", "atrial_fibrillation", "premature_beats", "pauses"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,12 @@ class MotionParameters:
     beat_variation: float = parameter(0.01, 0.05, "", "sd of the beat length over its mean, in sinus rhythm")
     breathing_amplitude: float = parameter(1.0, 6.0, "mm", "movement of the heart with breathing")
     breathing_rate: float = parameter(10.0, 22.0, "1/min", "respiratory rate")
+    systolic_skew: float = fixed_parameter(0.0, "", "above 0 the ventricle ejects early in systole, below 0 late")
+    leaflet_swing: float = fixed_parameter(1.0, "", "opening of the leaflets over the usual one")
+    dyssynchrony: float = fixed_parameter(
+        0.0, "", "how far the septal side runs ahead (below 0: behind) of the lateral side within a contraction"
+    )
+    probe_sway: float = fixed_parameter(0.0, "mm", "slow movement of the probe over the chest")
     rhythm: Rhythm = "sinus"
 
 
@@ -35,6 +41,8 @@ class CardiacMotion:
 
     Args:
         contraction: `(frames,)`, 0 at end diastole and 1 at end systole of the traced beat.
+        lead: `(frames,)`, contraction by which a side of the ventricle that leads is ahead of the mean, and one that
+            lags is behind; 0 at end diastole and at end systole.
         mitral_opening: `(frames,)`, 0 closed and 1 wide open; the tricuspid valve follows it.
         drift: `(frames, 2)` lateral and axial movement of the whole heart in mm.
         end_diastolic_frame: Frame at which the contraction is exactly 0.
@@ -43,6 +51,7 @@ class CardiacMotion:
     """
 
     contraction: np.ndarray
+    lead: np.ndarray
     mitral_opening: np.ndarray
     drift: np.ndarray
     end_diastolic_frame: int
@@ -64,6 +73,8 @@ def _beat_lengths(parameters: MotionParameters, count: int, rng: np.random.Gener
     if parameters.rhythm == "premature_beats":
         for beat in np.flatnonzero(premature[:-1] & ~np.roll(premature, 1)[:-1]):
             lengths[beat], lengths[beat + 1] = 0.62 * mean_length, 1.38 * mean_length
+    elif parameters.rhythm == "pauses":
+        lengths[premature] *= 1.9
     return lengths
 
 
@@ -123,10 +134,13 @@ def simulate_cardiac_motion(
     relaxation = np.minimum(0.04, 0.1 * diastole)
     atrial = np.minimum(0.14, 0.4 * diastole)
     early_share = 1.0 if parameters.rhythm == "atrial_fibrillation" else parameters.early_filling_share
-    ejected = _ramp(within / ejection_time)
+    ejected = _ramp(np.clip(within / ejection_time, 0, 1) ** 2.0**-parameters.systolic_skew)
     filled_early = _ramp((within - ejection_time - relaxation) / early)
     filled_late = _ramp((within - length + atrial) / atrial)
     contraction = strengths[beat] * (ejected - early_share * filled_early - (1 - early_share) * filled_late)
+
+    # what contracts first also relaxes first: ahead in systole, behind in diastole
+    rising = np.where(within <= ejection_time, 1.0, -1.0)
 
     in_diastole = within > ejection_time + 0.5 * relaxation
     early_wave = np.exp(-(((within - ejection_time - relaxation - 0.45 * early) / (0.55 * early)) ** 2))
@@ -135,15 +149,22 @@ def simulate_cardiac_motion(
     opening = np.where(in_diastole, np.maximum.reduce([early_wave, 0.75 * atrial_wave, half_closed]), 0.0)
     # a valve needs a few milliseconds to swing
     kernel = np.hanning(2 * max(round(0.02 * fps), 1) + 3)[1:-1]
-    opening = np.convolve(np.pad(opening, len(kernel) // 2, mode="edge"), kernel / kernel.sum(), mode="valid")
+    opening = parameters.leaflet_swing * np.convolve(
+        np.pad(opening, len(kernel) // 2, mode="edge"), kernel / kernel.sum(), mode="valid"
+    )
 
     phase = rng.uniform(0, 2 * np.pi, 3)
     cycle = 2 * np.pi * parameters.breathing_rate / 60 * time
     drift = parameters.breathing_amplitude * np.stack(
         [0.5 * np.sin(cycle + phase[0]) + 0.2 * np.sin(2.3 * cycle + phase[1]), 0.6 * np.sin(cycle + phase[2])], axis=1
     )
+    if parameters.probe_sway:
+        sway_phase = rng.uniform(0, 2 * np.pi, (2, 2))
+        sway = np.sin(2 * np.pi * np.array([0.13, 0.31]) * time[:, None, None] + sway_phase).mean(axis=2)  # (T, 2)
+        drift = drift + parameters.probe_sway * (sway - sway[end_diastolic_frame])
     return CardiacMotion(
         contraction=contraction,
+        lead=parameters.dyssynchrony * rising * np.clip(contraction, 0, 1) * np.clip(1 - contraction, 0, 1),
         mitral_opening=opening,
         drift=drift,
         end_diastolic_frame=end_diastolic_frame,

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
 
-__all__ = ["parameter", "sample_parameters"]
+__all__ = ["Range", "Ranges", "fixed_parameter", "parameter", "sample_parameters"]
 
 ParametersT = TypeVar("ParametersT")
+
+Range = tuple[float, float] | tuple[float, float, float]
+"""Lowest and highest value, drawn uniformly; or lowest, likeliest and highest value of a triangular distribution."""
+
+Ranges = Mapping[str, Range]
+"""Ranges of some fields of a parameter dataclass, by name."""
 
 
 def parameter(low: float, high: float, unit: str, description: str) -> Any:
@@ -29,24 +36,53 @@ def parameter(low: float, high: float, unit: str, description: str) -> Any:
     return dataclasses.field(default=(low + high) / 2, metadata=metadata)
 
 
-def sample_parameters(cls: type[ParametersT], rng: np.random.Generator, **fixed: Any) -> ParametersT:
-    """Draw every ranged field of a parameter dataclass, the middle of each range being the likeliest.
+def fixed_parameter(value: float, unit: str, description: str) -> Any:
+    """Declare a dataclass field that the reference simulation keeps at one value and that others may vary.
 
     Args:
-        cls: Dataclass whose fields were declared with `parameter`; its other fields keep their default.
+        value: Value of the reference simulation, in `unit`.
+        unit: Unit of the value, empty for a pure number.
+        description: What the value is.
+
+    Returns:
+        A `dataclasses.field` with the unit and the description in its metadata.
+    """
+    return dataclasses.field(default=value, metadata={"unit": unit, "description": description})
+
+
+def sample_parameters(
+    cls: type[ParametersT], rng: np.random.Generator, ranges: Ranges | None = None, **fixed: Any
+) -> ParametersT:
+    """Draw every ranged field of a parameter dataclass.
+
+    Args:
+        cls: Dataclass whose fields were declared with `parameter` or `fixed_parameter`. A field of the first kind is
+            drawn from its own range, the middle being the likeliest; the others keep their default.
         rng: Source of randomness. One number is drawn per ranged field, fixed or not, so that fixing
             one value leaves the others as they were.
+        ranges: Ranges that replace those of the fields, by field name.
         **fixed: Values that are not to be drawn.
 
     Returns:
         An instance of `cls`.
 
     Raises:
-        TypeError: If `fixed` names a field that `cls` does not have.
+        TypeError: If `ranges` or `fixed` names a field that `cls` does not have.
     """
+    ranges = ranges or {}
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    unknown = set(ranges) - {field.name for field in fields}
+    if unknown:
+        raise TypeError(f"{cls.__name__} has no parameter named {', '.join(sorted(unknown))}")
     drawn: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if "range" in field.metadata:
+    for field in fields:
+        if field.name in ranges:
+            drawn[field.name] = _draw(rng, ranges[field.name])
+        elif "range" in field.metadata:
             low, high = field.metadata["range"]
-            drawn[field.name] = float(rng.triangular(low, (low + high) / 2, high))
+            drawn[field.name] = _draw(rng, (low, (low + high) / 2, high))
     return cls(**{**drawn, **fixed})
+
+
+def _draw(rng: np.random.Generator, limits: Range) -> float:
+    return float(rng.uniform(*limits) if len(limits) == 2 else rng.triangular(*limits))

@@ -7,16 +7,16 @@ import math
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import map_coordinates
 
 from .anatomy import FourChamberHeart, Outline
-from .motion import CardiacMotion
-from .parameters import parameter
+from .parameters import fixed_parameter, parameter
+from .scatterers import ScattererCloud, Scatterers, interpolate, ribbon_count, smooth_noise
 
 
-__all__ = ["Scatterers", "TissueParameters", "build_scatterers"]
+__all__ = ["TissueParameters", "build_scatterers"]
 
-_NUM_MODES = 6  # rest, contraction, mitral cos and sin, tricuspid cos and sin
+_ABSENT = -50.0  # dB at and below which a structure is left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,143 +39,14 @@ class TissueParameters:
     decorrelation: float = parameter(2.5, 5.0, "rad", "standard deviation of the echo phase's turn in a contraction")
     papillary_position: float = parameter(0.35, 0.65, "", "level of the papillary muscle, 0 = apex, 1 = annulus")
     patchiness: float = parameter(5.0, 9.0, "dB", "standard deviation of the slow variation within a wall")
-
-
-@dataclasses.dataclass(frozen=True)
-class Scatterers:
-    """Point scatterers whose positions are a sum of a few spatial modes with time courses.
-
-    Args:
-        modes: `(2, scatterers, modes)` float32 array in mm: rest position, displacement by a full contraction, and the
-            swing of the mitral and the tricuspid leaflets (cosine and sine of the leaflet angle).
-        drift_weight: `(scatterers,)`, share of the drift of the heart that each scatterer follows.
-        amplitude: `(scatterers,)`, echo amplitude.
-        phase: `(scatterers,)`, echo phase in radians at rest.
-        phase_drift: `(scatterers,)`, turn of the phase in radians by a full contraction, which stands for the movement
-            through the image plane.
-    """
-
-    modes: np.ndarray
-    drift_weight: np.ndarray
-    amplitude: np.ndarray
-    phase: np.ndarray
-    phase_drift: np.ndarray
-
-    def echoes(self, motion: CardiacMotion, frames: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lateral position and depth in mm and phase in radians, each a `(frames, scatterers)` float32 array."""
-        contraction = motion.contraction[frames]
-        mitral = _leaflet_angle(motion.mitral_opening[frames])
-        tricuspid = _leaflet_angle(0.9 * motion.mitral_opening[frames])
-        leaflets = [np.cos(mitral), np.sin(mitral), np.cos(tricuspid), np.sin(tricuspid)]
-        courses = np.stack([np.ones_like(contraction), contraction, *leaflets]).astype(np.float32)
-        drift = motion.drift[frames].astype(np.float32)
-        x, z = (courses.T @ self.modes[axis].T + drift[:, axis, None] * self.drift_weight[None] for axis in range(2))
-        turn = (contraction + 0.15 * motion.drift[frames].sum(axis=1)).astype(np.float32)
-        return x, z, self.phase + turn[:, None] * self.phase_drift
-
-
-def _leaflet_angle(opening: np.ndarray) -> np.ndarray:
-    """Angle between leaflet and annular plane in radians: a shallow tent when closed, towards the apex when open."""
-    return np.radians(12 + 66 * opening)
-
-
-class _Cloud:
-    """Collects groups of scatterers before they become arrays."""
-
-    def __init__(self, rng: np.random.Generator, decorrelation: float) -> None:
-        self.rng = rng
-        self.decorrelation = decorrelation
-        self.modes: list[np.ndarray] = []
-        self.drift_weight: list[np.ndarray] = []
-        self.amplitude: list[np.ndarray] = []
-
-    def add(
-        self,
-        end_diastole: np.ndarray,
-        displacement: np.ndarray,
-        level: np.ndarray | float,
-        *,
-        leaflet: tuple[int, np.ndarray, np.ndarray] | None = None,
-        drift_weight: np.ndarray | float = 1.0,
-    ) -> None:
-        count = len(end_diastole)
-        modes = np.zeros((2, count, _NUM_MODES))
-        modes[:, :, 0], modes[:, :, 1] = end_diastole.T, displacement.T
-        if leaflet is not None:
-            first_mode, along, towards_apex = leaflet
-            modes[:, :, first_mode], modes[:, :, first_mode + 1] = along.T, towards_apex.T
-        self.modes.append(modes)
-        self.drift_weight.append(np.broadcast_to(drift_weight, count))
-        scatter = self.rng.rayleigh(1 / math.sqrt(2), count)
-        self.amplitude.append(scatter * 10 ** (np.broadcast_to(level, count) / 20))
-
-    def add_ribbon(
-        self, inner: Outline, outer: Outline, count: int, level: np.ndarray, patchiness: float, edge_gain: float = 0.0
-    ) -> None:
-        """Fill the band between two outlines of equal length; `level` in dB is given per outline point."""
-        along = self.rng.uniform(0, len(inner.end_diastole) - 1, count)
-        across = self.rng.uniform(0, 1, count)
-        keep = self.rng.random(count) < _relative_area(inner, outer, along)
-        along, across = along[keep], across[keep]
-        start, end = (
-            (1 - across)[:, None] * _interpolate(getattr(inner, phase), along)
-            + across[:, None] * _interpolate(getattr(outer, phase), along)
-            for phase in ("end_diastole", "end_systole")
-        )
-        # long thin layers along the wall, and patches through all of it
-        layers = _smooth_noise(self.rng, (len(inner.end_diastole) // 9 + 3, 6), sigma=0.5)
-        patches = _smooth_noise(self.rng, (len(inner.end_diastole) // 5 + 3, 1))
-        patch = map_coordinates(layers, [along / 9, across * 5], order=1)
-        patch = (patch + 1.4 * map_coordinates(patches[:, 0], [along / 5], order=1)) / 1.7
-        profile = edge_gain * np.exp(-np.minimum(across, 1 - across) / 0.12)
-        self.add(start, end - start, _interpolate(level, along) + patchiness * patch + profile)
-
-    def add_blob(self, outline: Outline, index: int, radius: float, count: int, level: float) -> None:
-        """A round patch that moves with one point of an outline."""
-        offset = self.rng.normal(0, radius / 1.5, (count, 2))
-        centre, displacement = outline.end_diastole[index], outline.displacement[index]
-        self.add(centre + offset, np.broadcast_to(displacement, (count, 2)), level)
-
-    def build(self) -> Scatterers:
-        amplitude = np.concatenate(self.amplitude).astype(np.float32)
-        return Scatterers(
-            modes=np.concatenate(self.modes, axis=1).astype(np.float32),
-            drift_weight=np.concatenate(self.drift_weight).astype(np.float32),
-            amplitude=amplitude,
-            phase=self.rng.uniform(0, 2 * np.pi, len(amplitude)).astype(np.float32),
-            phase_drift=(self.decorrelation * self.rng.standard_normal(len(amplitude))).astype(np.float32),
-        )
-
-
-def _interpolate(values: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Linear interpolation along the first axis at fractional indices."""
-    index = np.minimum(position.astype(np.intp), len(values) - 2)
-    fraction = position - index
-    if values.ndim == 2:
-        fraction = fraction[:, None]
-    return (1 - fraction) * values[index] + fraction * values[index + 1]
-
-
-def _segment_areas(inner: Outline, outer: Outline) -> np.ndarray:
-    """Area of each quadrilateral between two outlines at end diastole in mm^2."""
-    a, b = inner.end_diastole, outer.end_diastole
-    diagonal_1, diagonal_2 = b[1:] - a[:-1], a[1:] - b[:-1]
-    return np.abs(diagonal_1[:, 0] * diagonal_2[:, 1] - diagonal_1[:, 1] * diagonal_2[:, 0]) / 2
-
-
-def _relative_area(inner: Outline, outer: Outline, along: np.ndarray) -> np.ndarray:
-    areas = _segment_areas(inner, outer)
-    return areas[np.minimum(along.astype(np.intp), len(areas) - 1)] / areas.max()
-
-
-def _ribbon_count(inner: Outline, outer: Outline, density: float) -> int:
-    areas = _segment_areas(inner, outer)
-    return int(density * areas.max() * len(areas))
-
-
-def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float = 0.7) -> np.ndarray:
-    noise = gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
-    return (noise - noise.mean()) / noise.std()
+    wall_edge_gain: float = fixed_parameter(3.0, "dB", "edges of the ventricular wall over its middle")
+    anisotropy: float = fixed_parameter(0.0, "dB", "walls across the beam over walls along it")
+    wall_blur: float = fixed_parameter(0.0, "mm", "standard deviation of the fraying of the walls")
+    trabeculation_level: float = fixed_parameter(-60.0, "dB", "trabeculae on the inside of the apical half")
+    num_trabeculae: float = fixed_parameter(0.0, "", "number of trabeculae, rounded down")
+    second_papillary_level: float = fixed_parameter(-60.0, "dB", "papillary muscle at the septal side")
+    papillary_radius: float = fixed_parameter(3.5, "mm", "radius of the papillary muscles")
+    moderator_band_level: float = fixed_parameter(-60.0, "dB", "muscle bridge across the right ventricle")
 
 
 def _offset(outline: Outline, distance: float | np.ndarray) -> Outline:
@@ -209,26 +80,26 @@ def build_scatterers(
     Returns:
         All scatterers of the clip.
     """
-    cloud = _Cloud(rng, parameters.decorrelation)
+    cloud = ScattererCloud(rng, parameters.decorrelation, parameters.wall_blur, parameters.anisotropy)
     _add_left_ventricle(cloud, heart, parameters)
     _add_right_ventricle_and_atria(cloud, heart, parameters)
     _add_valves(cloud, heart, parameters)
     _add_surroundings(cloud, heart, parameters, depth, half_angle)
-    return cloud.build()
+    return cloud.build(heart.tracing(systolic=False)[0].reshape(2, 2))
 
 
-def _add_left_ventricle(cloud: _Cloud, heart: FourChamberHeart, p: TissueParameters) -> None:
+def _add_left_ventricle(cloud: ScattererCloud, heart: FourChamberHeart, p: TissueParameters) -> None:
     s = heart.wall_position
     apical = np.exp(-((s / 0.35) ** 2))
     level = np.where(s < 0, p.septum_level, p.lateral_wall_level) * (1 - apical) + p.apex_level * apical
     # walls that run along the beam send back less than walls across it, the apex is closest to the beam axis
     endo, epi = heart.lv_endocardium, heart.lv_epicardium
-    cloud.add_ribbon(endo, epi, _ribbon_count(endo, epi, p.density), level, p.patchiness, edge_gain=3.0)
+    cloud.add_ribbon(endo, epi, ribbon_count(endo, epi, p.density), level, p.patchiness, p.wall_edge_gain)
     lateral = slice(int(0.68 * len(s)), None)
     outer = Outline(epi.end_diastole[lateral], epi.end_systole[lateral])
     pericardium = _offset(outer, 2.0)
     level = np.full(len(outer.end_diastole), p.pericardium_level)
-    cloud.add_ribbon(outer, pericardium, _ribbon_count(outer, pericardium, 1.2 * p.density), level, p.patchiness)
+    cloud.add_ribbon(outer, pericardium, ribbon_count(outer, pericardium, 1.2 * p.density), level, p.patchiness)
 
     count = int(0.2 * heart.left_ventricle.diameter * heart.left_ventricle.length)
     fraction, along = cloud.rng.uniform(0.02, 0.98, count), cloud.rng.uniform(0, 0.97, count)
@@ -236,34 +107,56 @@ def _add_left_ventricle(cloud: _Cloud, heart: FourChamberHeart, p: TissueParamet
     positions = []
     for phase in ("end_diastole", "end_systole"):
         wall = getattr(endo, phase)
-        septal = _interpolate(wall[centre::-1], np.sqrt(along) * centre)
-        lateral_side = _interpolate(wall[centre:], np.sqrt(along) * centre)
+        septal = interpolate(wall[centre::-1], np.sqrt(along) * centre)
+        lateral_side = interpolate(wall[centre:], np.sqrt(along) * centre)
         positions.append(fraction[:, None] * septal + (1 - fraction)[:, None] * lateral_side)
     cloud.add(positions[0], positions[1] - positions[0], p.blood_level)
     # the papillary muscle lies on the inside of the lateral wall, an eighth of the way across
     index = int((1 + math.sqrt(p.papillary_position)) / 2 * len(s))
-    papillary = Outline(
+    papillary = _inside(endo, index, 0.125)
+    cloud.add_blob(papillary, 0, radius=p.papillary_radius, count=40, level=p.papillary_level)
+    if p.second_papillary_level > _ABSENT:
+        second = _inside(endo, len(s) - 1 - index, 0.15)
+        cloud.add_blob(second, 0, radius=p.papillary_radius, count=40, level=p.second_papillary_level)
+    for _ in range(int(p.num_trabeculae)):
+        index = int(np.clip(centre + cloud.rng.normal(0, 0.25) * len(s), 1, len(s) - 2))
+        trabecula = _inside(endo, index, cloud.rng.uniform(0, 0.16))
+        level = p.trabeculation_level + cloud.rng.normal(0, 3)
+        cloud.add_blob(trabecula, 0, radius=cloud.rng.uniform(1, 3), count=14, level=level)
+
+
+def _inside(wall: Outline, index: int, share: float) -> Outline:
+    """A point that moves with the cavity, `share` of the way from one point of its wall to the opposite one."""
+    opposite = len(wall.end_diastole) - 1 - index
+    return Outline(
         *(
-            (0.875 * wall[index] + 0.125 * wall[len(s) - 1 - index])[None]
-            for wall in (endo.end_diastole, endo.end_systole)
+            ((1 - share) * curve[index] + share * curve[opposite])[None]
+            for curve in (wall.end_diastole, wall.end_systole)
         )
     )
-    cloud.add_blob(papillary, 0, radius=3.5, count=40, level=p.papillary_level)
 
 
-def _add_right_ventricle_and_atria(cloud: _Cloud, heart: FourChamberHeart, p: TissueParameters) -> None:
+def _add_right_ventricle_and_atria(cloud: ScattererCloud, heart: FourChamberHeart, p: TissueParameters) -> None:
     wall = heart.rv_free_wall
     # the free wall runs from the apex to the annulus: its outside is on the other hand than the left ventricle's
     outside = _offset(wall, -4.0)
     level = np.full(len(wall.end_diastole), p.right_ventricle_level)
-    cloud.add_ribbon(wall, outside, _ribbon_count(wall, outside, p.density), level, p.patchiness, edge_gain=2.0)
+    cloud.add_ribbon(wall, outside, ribbon_count(wall, outside, p.density), level, p.patchiness, edge_gain=2.0)
+    if p.moderator_band_level > _ABSENT:
+        # from the septum to the free wall, three quarters of the way to the apex of the right ventricle
+        side, count = heart.rv_septal_side, 60
+        ends = [getattr(side, phase)[len(side.end_diastole) * 2 // 3] for phase in ("end_diastole", "end_systole")]
+        walls = [getattr(wall, phase)[len(wall.end_diastole) // 3] for phase in ("end_diastole", "end_systole")]
+        share = cloud.rng.random(count)[:, None]
+        start, end = (share * a + (1 - share) * b for a, b in zip(ends, walls, strict=True))
+        cloud.add(start + cloud.rng.normal(0, 1, (count, 2)), end - start, p.moderator_band_level)
     for atrium, outward in ((heart.left_atrium, -1.0), (heart.right_atrium, 1.0)):
         outside = _offset(atrium, 3.0 * outward)
         points = len(atrium.end_diastole)
         # the wall between the atria is thin and often not seen in the middle
         fossa = -9.0 * np.exp(-(((np.arange(points) / points - 0.22) / 0.08) ** 2))
         level = p.atrial_wall_level + fossa
-        cloud.add_ribbon(atrium, outside, _ribbon_count(atrium, outside, p.density), level, p.patchiness)
+        cloud.add_ribbon(atrium, outside, ribbon_count(atrium, outside, p.density), level, p.patchiness)
         count = 260
         centre = atrium.end_diastole.mean(axis=0)
         spread = np.sqrt(cloud.rng.uniform(0, 0.9, count))[:, None]
@@ -271,7 +164,7 @@ def _add_right_ventricle_and_atria(cloud: _Cloud, heart: FourChamberHeart, p: Ti
         cloud.add(centre + spread * (edge - centre), np.zeros((count, 2)), p.blood_level)
 
 
-def _add_valves(cloud: _Cloud, heart: FourChamberHeart, p: TissueParameters) -> None:
+def _add_valves(cloud: ScattererCloud, heart: FourChamberHeart, p: TissueParameters) -> None:
     apex = heart.lv_endocardium
     middle = len(apex.end_diastole) // 2
     for first_mode, annulus in ((2, heart.mitral_annulus), (4, heart.tricuspid_annulus)):
@@ -296,7 +189,7 @@ def _add_valves(cloud: _Cloud, heart: FourChamberHeart, p: TissueParameters) -> 
 
 
 def _add_surroundings(
-    cloud: _Cloud, heart: FourChamberHeart, p: TissueParameters, depth: float, half_angle: float
+    cloud: ScattererCloud, heart: FourChamberHeart, p: TissueParameters, depth: float, half_angle: float
 ) -> None:
     rng = cloud.rng
     count = int(0.45 * depth**2 * half_angle)
@@ -305,7 +198,7 @@ def _add_surroundings(
     points = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
     points = points[~_inside_heart(heart, points, depth)]
 
-    noise = _smooth_noise(rng, (16, 16), sigma=0.9)
+    noise = smooth_noise(rng, (16, 16), sigma=0.9)
     coordinates = [points[:, 1] / depth * 14, (points[:, 0] / depth + 1) * 7]
     variation = map_coordinates(noise, coordinates, order=1, mode="nearest")
     level = p.surroundings_level + p.surroundings_variation * variation

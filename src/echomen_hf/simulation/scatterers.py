@@ -1,0 +1,239 @@
+"""Point scatterers that move with the heart, and the collecting of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from .anatomy import Outline
+from .motion import CardiacMotion
+
+
+__all__ = ["ScattererCloud", "Scatterers", "interpolate", "leaflet_angle", "ribbon_count", "smooth_noise"]
+
+_SIDE_WIDTH = 12.0  # mm from the long axis at which a wall clearly belongs to one side
+_NUM_MODES = 6  # rest, contraction, mitral cos and sin, tricuspid cos and sin
+
+
+@dataclasses.dataclass(frozen=True)
+class Scatterers:
+    """Point scatterers whose positions are a sum of a few spatial modes with time courses.
+
+    Args:
+        modes: `(2, scatterers, modes)` float32 array in mm: rest position, displacement by a full contraction, and the
+            swing of the mitral and the tricuspid leaflets (cosine and sine of the leaflet angle).
+        lead: `(2, scatterers)` float32 array in mm: displacement by which the septal side runs ahead of the mean and
+            the lateral side lags behind, at a lead of 1.
+        drift_weight: `(scatterers,)`, share of the drift of the heart that each scatterer follows.
+        amplitude: `(scatterers,)`, echo amplitude.
+        phase: `(scatterers,)`, echo phase in radians at rest.
+        phase_drift: `(scatterers,)`, turn of the phase in radians by a full contraction, which stands for the movement
+            through the image plane.
+    """
+
+    modes: np.ndarray
+    lead: np.ndarray
+    drift_weight: np.ndarray
+    amplitude: np.ndarray
+    phase: np.ndarray
+    phase_drift: np.ndarray
+
+    def echoes(self, motion: CardiacMotion, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lateral position and depth in mm and phase in radians, each a `(frames, scatterers)` float32 array.
+
+        Args:
+            motion: State of the heart at every frame of the clip.
+            frames: Frames to place the scatterers in.
+        """
+        contraction = motion.contraction[frames]
+        mitral = leaflet_angle(motion.mitral_opening[frames])
+        tricuspid = leaflet_angle(0.9 * motion.mitral_opening[frames])
+        leaflets = [np.cos(mitral), np.sin(mitral), np.cos(tricuspid), np.sin(tricuspid)]
+        courses = np.stack([np.ones_like(contraction), contraction, *leaflets]).astype(np.float32)
+        drift = motion.drift[frames].astype(np.float32)
+        x, z = (courses.T @ self.modes[axis].T + drift[:, axis, None] * self.drift_weight[None] for axis in range(2))
+        if motion.lead.any():
+            lead = motion.lead[frames, None].astype(np.float32)
+            x, z = x + lead * self.lead[0], z + lead * self.lead[1]
+        turn = (contraction + 0.15 * motion.drift[frames].sum(axis=1)).astype(np.float32)
+        return x, z, self.phase + turn[:, None] * self.phase_drift
+
+
+def leaflet_angle(opening: np.ndarray) -> np.ndarray:
+    """Give the angle between leaflet and annular plane: a shallow tent when closed, towards the apex when open.
+
+    Args:
+        opening: Opening of the valve, 0 closed and 1 wide open.
+
+    Returns:
+        Angle in radians, of the shape of `opening`.
+    """
+    return np.radians(12 + 66 * opening)
+
+
+class ScattererCloud:
+    """Collects groups of scatterers before they become arrays.
+
+    Args:
+        rng: Source of randomness.
+        decorrelation: Standard deviation of the echo phase's turn in a contraction, in radians.
+        wall_blur: Standard deviation of the fraying of ribbons in mm.
+        anisotropy: Level of ribbons across the beam over that of ribbons along it, in dB.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, decorrelation: float, wall_blur: float = 0.0, anisotropy: float = 0.0
+    ) -> None:
+        self.rng = rng
+        self.decorrelation = decorrelation
+        self.wall_blur = wall_blur
+        self.anisotropy = anisotropy
+        self.modes: list[np.ndarray] = []
+        self.drift_weight: list[np.ndarray] = []
+        self.amplitude: list[np.ndarray] = []
+
+    def add(
+        self,
+        end_diastole: np.ndarray,
+        displacement: np.ndarray,
+        level: np.ndarray | float,
+        *,
+        leaflet: tuple[int, np.ndarray, np.ndarray] | None = None,
+        drift_weight: np.ndarray | float = 1.0,
+    ) -> None:
+        """Add scatterers one by one.
+
+        Args:
+            end_diastole: `(scatterers, 2)` array of x, y in mm.
+            displacement: `(scatterers, 2)`, movement by a full contraction in mm.
+            level: Level in dB, for all or for each.
+            leaflet: Number of the first leaflet mode (2 mitral, 4 tricuspid), and the swing along the annulus and
+                towards the apex, each `(scatterers, 2)` in mm.
+            drift_weight: Share of the drift of the heart that the scatterers follow.
+        """
+        count = len(end_diastole)
+        modes = np.zeros((2, count, _NUM_MODES))
+        modes[:, :, 0], modes[:, :, 1] = end_diastole.T, displacement.T
+        if leaflet is not None:
+            first_mode, along, towards_apex = leaflet
+            modes[:, :, first_mode], modes[:, :, first_mode + 1] = along.T, towards_apex.T
+        self.modes.append(modes)
+        self.drift_weight.append(np.broadcast_to(drift_weight, count))
+        scatter = self.rng.rayleigh(1 / math.sqrt(2), count)
+        self.amplitude.append(scatter * 10 ** (np.broadcast_to(level, count) / 20))
+
+    def add_ribbon(
+        self, inner: Outline, outer: Outline, count: int, level: np.ndarray, patchiness: float, edge_gain: float = 0.0
+    ) -> None:
+        """Fill the band between two outlines of equal length; `level` in dB is given per outline point."""
+        along = self.rng.uniform(0, len(inner.end_diastole) - 1, count)
+        across = self.rng.uniform(0, 1, count)
+        keep = self.rng.random(count) < _relative_area(inner, outer, along)
+        along, across = along[keep], across[keep]
+        start, end = (
+            (1 - across)[:, None] * interpolate(getattr(inner, phase), along)
+            + across[:, None] * interpolate(getattr(outer, phase), along)
+            for phase in ("end_diastole", "end_systole")
+        )
+        # long thin layers along the wall, and patches through all of it
+        layers = smooth_noise(self.rng, (len(inner.end_diastole) // 9 + 3, 6), sigma=0.5)
+        patches = smooth_noise(self.rng, (len(inner.end_diastole) // 5 + 3, 1))
+        patch = map_coordinates(layers, [along / 9, across * 5], order=1)
+        patch = (patch + 1.4 * map_coordinates(patches[:, 0], [along / 5], order=1)) / 1.7
+        profile = edge_gain * np.exp(-np.minimum(across, 1 - across) / 0.12)
+        displacement = end - start
+        if self.wall_blur:
+            start = start + self.rng.normal(0, self.wall_blur, start.shape)
+        facing = self.anisotropy * _facing_the_beam(inner.end_diastole)
+        self.add(start, displacement, interpolate(level + facing, along) + patchiness * patch + profile)
+
+    def add_blob(self, outline: Outline, index: int, radius: float, count: int, level: float) -> None:
+        """A round patch that moves with one point of an outline."""
+        offset = self.rng.normal(0, radius / 1.5, (count, 2))
+        centre, displacement = outline.end_diastole[index], outline.displacement[index]
+        self.add(centre + offset, np.broadcast_to(displacement, (count, 2)), level)
+
+    def build(self, long_axis: np.ndarray) -> Scatterers:
+        """Make arrays of all groups; `long_axis` is apex and annulus of the left ventricle, `(2, 2)` in mm."""
+        amplitude = np.concatenate(self.amplitude).astype(np.float32)
+        modes = np.concatenate(self.modes, axis=1)
+        along = (long_axis[1] - long_axis[0]) / np.linalg.norm(long_axis[1] - long_axis[0])
+        lateral = (modes[0, :, 0] - long_axis[0, 0]) * along[1] - (modes[1, :, 0] - long_axis[0, 1]) * along[0]
+        return Scatterers(
+            modes=modes.astype(np.float32),
+            lead=(-np.tanh(lateral / _SIDE_WIDTH) * modes[:, :, 1]).astype(np.float32),
+            drift_weight=np.concatenate(self.drift_weight).astype(np.float32),
+            amplitude=amplitude,
+            phase=self.rng.uniform(0, 2 * np.pi, len(amplitude)).astype(np.float32),
+            phase_drift=(self.decorrelation * self.rng.standard_normal(len(amplitude))).astype(np.float32),
+        )
+
+
+def interpolate(values: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Interpolate linearly along the first axis.
+
+    Args:
+        values: `(points,)` or `(points, 2)` array.
+        position: `(K,)` fractional indices.
+
+    Returns:
+        `(K,)` or `(K, 2)` array.
+    """
+    index = np.minimum(position.astype(np.intp), len(values) - 2)
+    fraction = position - index
+    if values.ndim == 2:
+        fraction = fraction[:, None]
+    return (1 - fraction) * values[index] + fraction * values[index + 1]
+
+
+def _facing_the_beam(curve: np.ndarray) -> np.ndarray:
+    """How far a curve lies across the beam: 0.5 across, -0.5 along it, `(points,)`."""
+    tangent = np.gradient(curve, axis=0)
+    beam = curve / np.maximum(np.linalg.norm(curve, axis=1, keepdims=True), 1e-6)
+    along = (tangent * beam).sum(axis=1) / np.maximum(np.linalg.norm(tangent, axis=1), 1e-6)
+    return 0.5 - along**2
+
+
+def _segment_areas(inner: Outline, outer: Outline) -> np.ndarray:
+    """Area of each quadrilateral between two outlines at end diastole in mm^2."""
+    a, b = inner.end_diastole, outer.end_diastole
+    diagonal_1, diagonal_2 = b[1:] - a[:-1], a[1:] - b[:-1]
+    return np.abs(diagonal_1[:, 0] * diagonal_2[:, 1] - diagonal_1[:, 1] * diagonal_2[:, 0]) / 2
+
+
+def _relative_area(inner: Outline, outer: Outline, along: np.ndarray) -> np.ndarray:
+    areas = _segment_areas(inner, outer)
+    return areas[np.minimum(along.astype(np.intp), len(areas) - 1)] / areas.max()
+
+
+def ribbon_count(inner: Outline, outer: Outline, density: float) -> int:
+    """Count the scatterers to draw for a band so that its widest part has a density.
+
+    Args:
+        inner: Inner edge of the band.
+        outer: Outer edge, of as many points.
+        density: Scatterers per mm^2.
+
+    Returns:
+        Number of scatterers; `ScattererCloud.add_ribbon` drops some of them where the band is narrow.
+    """
+    areas = _segment_areas(inner, outer)
+    return int(density * areas.max() * len(areas))
+
+
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float = 0.7) -> np.ndarray:
+    """Draw a smooth random field.
+
+    Args:
+        rng: Source of randomness.
+        shape: Shape of the field.
+        sigma: Standard deviation of the smoothing in cells.
+
+    Returns:
+        Field of this shape with mean 0 and standard deviation 1.
+    """
+    noise = gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
+    return (noise - noise.mean()) / noise.std()

@@ -1,0 +1,221 @@
+"""Simulated videos that take the place of files in training: rows, and the frames that are made when they are read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.clip_dataset import FrameSource, TrainingClips, ejection_fractions
+from .echo import simulate_echo
+from .ejection_fraction_distribution import EjectionFractionDistribution, ejection_fraction_at
+from .low_discrepancy import low_discrepancy
+from .profiles import SimulationProfile, get_profile
+
+
+if TYPE_CHECKING:
+    from ..video_processing_echomen import EchoMENVideoProcessor
+
+__all__ = ["SimulatedFrames", "SimulatedTrainingClips", "SimulatedVideos"]
+
+_COLUMNS = ("file_name", "ejection_fraction", "num_frames", "fps", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatedVideos(Sequence[dict[str, Any]]):
+    """Rows of videos that exist only as seeds, in the place of those of `load_echonet_dynamic`.
+
+    A row depends on the seed and its index only. Its `ejection_fraction` in percent is exactly that of the heart which
+    `SimulatedFrames` draws; `seed` decides patient, machine and texture. A column is read with its name as index.
+
+    Args:
+        num_videos: Number of videos.
+        seed: Seed.
+        distribution: Distribution of the ejection fractions, evenly sampled.
+        seconds: Shortest and longest video. A clip of 32 frames, every 2nd of 50 a second, lasts 1.26 s.
+        fps: Lowest and highest frame rate; four in ten videos have 50 frames a second if that lies between them.
+    """
+
+    num_videos: int
+    seed: int = 0
+    distribution: EjectionFractionDistribution = "uniform"
+    seconds: tuple[float, float] = (1.3, 1.9)
+    fps: tuple[float, float] = (25.0, 90.0)
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.num_videos < 1:
+            raise ValueError(f"num_videos must be at least 1, got {self.num_videos}")
+        if not 0.6 <= self.seconds[0] <= self.seconds[1]:
+            raise ValueError(f"seconds must be (shortest, longest) of at least 0.6 s, got {self.seconds}")
+        if not 10 <= self.fps[0] <= self.fps[1]:
+            raise ValueError(f"fps must be (lowest, highest) of at least 10 a second, got {self.fps}")
+        ejection_fraction_at(0.5, self.distribution)
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns."""
+        return list(_COLUMNS)
+
+    def __len__(self) -> int:
+        """Count the videos."""
+        return self.num_videos
+
+    def __getitem__(self, index: Any) -> Any:
+        """Give a row, or a column.
+
+        Args:
+            index: Position of a row, or name of a column.
+
+        Returns:
+            A dict, or a list.
+        """
+        if isinstance(index, str):
+            if index == "ejection_fraction":
+                return self._ejection_fraction(np.arange(self.num_videos)).tolist()
+            return [row[index] for row in self]
+        if not -self.num_videos <= index < self.num_videos:
+            raise IndexError(f"there is no video {index} among {self.num_videos}")
+        return self.row(int(index) % self.num_videos)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Give the row with this index, which may lie beyond the end.
+
+        Args:
+            index: Index, from 0.
+
+        Returns:
+            `file_name`, `ejection_fraction` (percent), `num_frames`, `fps`, and `seed`, a list of whole numbers.
+        """
+        rng = np.random.default_rng([self.seed, index, 1])
+        low, high = self.fps
+        usual, other = rng.random() < 0.4, float(np.round(rng.uniform(low, high)))
+        fps = 50.0 if usual and low <= 50 <= high else float(np.clip(other, low, high))
+        return {
+            "file_name": f"SIMULATED-{self.seed}-{index}",
+            "ejection_fraction": float(self._ejection_fraction(index)),
+            "num_frames": int(np.ceil(rng.uniform(*self.seconds) * fps)),
+            "fps": fps,
+            "seed": [self.seed, index],
+        }
+
+    def _ejection_fraction(self, index: np.ndarray | int) -> np.ndarray:
+        return ejection_fraction_at(low_discrepancy(self.seed, index, 0), self.distribution)
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatedFrames:
+    """Frame source (`FrameSource`) that simulates the frames of the rows of `SimulatedVideos`.
+
+    Only the frames asked for are made, so that a clip of every second frame costs half of its video.
+
+    Args:
+        profile: Ranges of patients and machines, by name or as an object.
+        image_size: Height and width in pixels.
+        couple_size: How much larger weak hearts are, see `sample_echo_parameters`.
+        mirrored_share: Share of the videos in which left and right are exchanged, as some laboratories show them.
+        reversed_share: Share of the videos that run backwards, which changes no volume.
+    """
+
+    profile: str | SimulationProfile = "wide"
+    image_size: int = 112
+    couple_size: float = 0.0
+    mirrored_share: float = 0.0
+    reversed_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        get_profile(self.profile)
+        for name in ("mirrored_share", "reversed_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} lies between 0 and 1, got {getattr(self, name)}")
+
+    def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """Simulate frames of one video.
+
+        Args:
+            row: Row of `SimulatedVideos`.
+            indices: Frames to make, ascending, which may repeat, shape (K,); all without.
+
+        Returns:
+            Frames, uint8, shape (K, image_size, image_size).
+
+        Raises:
+            ValueError: If the row has no seed, so that it is not one of a simulated video.
+        """
+        if "seed" not in row:
+            raise ValueError(
+                f"{row.get('file_name', 'A row')} has no column 'seed': it is no row of SimulatedVideos, whose frames "
+                "can be simulated."
+            )
+        wanted = np.arange(row["num_frames"]) if indices is None else np.asarray(indices, dtype=np.int64)
+        turns = np.random.default_rng([*row["seed"], 3])
+        is_mirrored, is_reversed = turns.random() < self.mirrored_share, turns.random() < self.reversed_share
+        numbers, places = np.unique(row["num_frames"] - 1 - wanted if is_reversed else wanted, return_inverse=True)
+        echo = simulate_echo(
+            np.random.default_rng(row["seed"]),
+            row["ejection_fraction"],
+            num_frames=row["num_frames"],
+            fps=row["fps"],
+            image_size=self.image_size,
+            profile=self.profile,
+            couple_size=self.couple_size,
+            frames=numbers,
+        )
+        frames = echo.frames[places]
+        return np.ascontiguousarray(frames[:, :, ::-1]) if is_mirrored else frames
+
+
+class SimulatedTrainingClips(TrainingClips):
+    """Training clips of simulated videos: in every epoch the same ejection fractions in other hearts on new machines.
+
+    It takes the place of `TrainingClips` in `fit(..., make_clips=SimulatedTrainingClips)`; a clip depends on the seeds
+    of the videos and of the clips, the epoch and the index only, so that no clip is seen twice.
+
+    Args:
+        videos: `SimulatedVideos`.
+        processor: Video processor.
+        num_views: Independent crops of each clip.
+        crop_padding: Largest shift of a crop in pixels.
+        seed: Seed of all draws.
+        frames: Frame source; the wide profile at the size of the processor's frames without.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[dict[str, Any]],
+        processor: EchoMENVideoProcessor,
+        num_views: int = 1,
+        crop_padding: int = 12,
+        seed: int = 0,
+        frames: FrameSource | None = None,
+    ) -> None:
+        rows = _RowsOfEpoch(videos, self)
+        frames = frames if frames is not None else SimulatedFrames(image_size=processor.crop_size["height"])
+        super().__init__(rows, processor, num_views, crop_padding, seed, frames)
+
+
+class _RowsOfEpoch(Sequence[dict[str, Any]]):
+    """Rows whose seeds are those of the epoch that the clips are in."""
+
+    def __init__(self, videos: Sequence[dict[str, Any]], clips: SimulatedTrainingClips) -> None:
+        self.videos = videos
+        self.clips = clips
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(_COLUMNS)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index == "ejection_fraction":
+            return ejection_fractions(self.videos)
+        if isinstance(index, str):
+            return [row[index] for row in self]
+        row = self.videos[index]
+        return {**row, "seed": [*row["seed"], self.clips.seed, self.clips.epoch]}
