@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -171,3 +173,16 @@ def test_threads_are_as_told_and_only_workloads_are_run(monkeypatch):
         process.prepare()
         process.receive("prepare")
         np.testing.assert_array_equal(process.values(), [3.0])
+
+
+def test_a_worker_whose_parent_is_gone_ends_in_the_middle_of_a_run(log):
+    options = {"name": "long", "log": str(log), "seconds": 60.0}
+    requests = [{"call": "prepare", "workload": "trivial_workloads:Noting", "options": options}, {"call": "run"}]
+    worker = subprocess.Popen([sys.executable, "-m", "echomen_hf.benchmark.worker"], stdin=subprocess.PIPE)
+    worker.stdin.write("".join(json.dumps(request) + "\n" for request in requests).encode())
+    worker.stdin.flush()
+    while not log.exists():
+        assert worker.poll() is None
+        time.sleep(0.05)
+    worker.stdin.close()
+    assert worker.wait(timeout=20) == 0

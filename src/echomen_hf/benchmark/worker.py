@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import queue
 import resource
 import sys
+import threading
 import time
 import traceback
 from typing import Any
@@ -20,12 +22,15 @@ __all__ = ["answer", "find_workload", "serve"]
 
 
 def serve() -> None:
-    """Answer requests until the input ends."""
+    """Answer requests until the input ends, even in the middle of one: whoever asked is not there any more."""
     # Whatever libraries print must not be taken for an answer.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     state: dict[str, Workload] = {}
-    for line in sys.stdin:
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=forward_requests, args=(requests,), daemon=True).start()
+    while True:
+        line = requests.get()
         try:
             reply = answer(json.loads(line), state)
         except (Unavailable, ModuleNotFoundError) as error:
@@ -34,6 +39,17 @@ def serve() -> None:
             traceback.print_exc()
             reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
         channel.write(json.dumps(reply) + "\n")
+
+
+def forward_requests(requests: queue.SimpleQueue[str]) -> None:
+    """Read requests while another one may be under way, and end the process when the input ends.
+
+    Args:
+        requests: Queue for the lines.
+    """
+    for line in sys.stdin:
+        requests.put(line)
+    os._exit(0)
 
 
 def answer(request: dict[str, Any], state: dict[str, Workload]) -> dict[str, Any]:
