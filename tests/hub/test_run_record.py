@@ -50,6 +50,14 @@ def test_data_not_marked_as_simulated_are_other_data(run):
     assert read_run(run / "model", data_dir=run / "data").training_data == "other"
 
 
+def test_a_training_on_the_stream_of_the_simulation_is_synthetic_without_any_folder(run):
+    path = run / "model" / "run.json"
+    settings = json.loads(path.read_text())
+    del settings["run.file_list_sha256"]
+    path.write_text(json.dumps({**settings, "run.simulation.simulated_videos": 2400}))
+    assert read_run(run / "model").training_data == "synthetic"
+
+
 def test_echonet_dynamic_is_recognised_by_its_numbers_of_videos(run, monkeypatch):
     (run / "data" / "README.txt").unlink()
     counts = {"train": 20, "validation": 10, "test": 30}

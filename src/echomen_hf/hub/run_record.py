@@ -96,6 +96,8 @@ class RunRecord:
     @property
     def training_data(self) -> str:
         """Kind of data that the model was trained on: `synthetic`, `echonet_dynamic`, `other` or `unknown`."""
+        if self.settings.get("run.simulation.simulated_videos"):
+            return "synthetic"
         if not self.trained_on_videos:
             return "unknown"
         if self.videos_are_synthetic:
