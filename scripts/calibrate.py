@@ -37,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--num_workers", type=int, default=1, help="Processes that read videos.")
     parser.add_argument("--device", help="Where to run, such as cpu or cuda:0; an accelerator if there is one.")
     args = parser.parse_args(arguments)
+    if args.output is None and not args.model.is_dir():
+        parser.error("--output is needed for a model that is not a folder here")
+    if not 0 < args.coverage < 1:
+        parser.error(f"--coverage lies between 0 and 1, such as 0.9, not {args.coverage:g}")
 
     logging.disable_progress_bar()
     model, processor = load_checkpoint(args.model)

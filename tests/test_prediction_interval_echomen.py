@@ -70,7 +70,7 @@ def test_calibration_survives_json() -> None:
     labels = np.linspace(20, 80, 300)
     found = calibrate_intervals(labels + np.sin(labels), labels, coverage=0.8)
     assert json.loads(json.dumps(found)) == found
-    check_calibration(found)
+    check_calibration({**found, "protocol": "windows"})
 
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0, 90])
@@ -84,5 +84,15 @@ def test_what_cannot_calibrate_is_refused() -> None:
         calibrate_intervals([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="not numbers"):
         calibrate_intervals([np.nan], [1.0])
-    with pytest.raises(ValueError, match="`interval_calibration` must hold"):
-        check_calibration({"coverage": 0.9, "offsets": {"hfref": [0, 1]}})
+    good = {"coverage": 0.9, "protocol": "all", "offsets": {"hfref": [0, 1], "hfmref": [0, 1], "hfpef": [0, 1]}}
+    check_calibration(good)
+    for bad in (
+        {"offsets": {"hfref": [0, 1]}},
+        {"offsets": {**good["offsets"], "hfref": 5}},
+        {"offsets": {**good["offsets"], "hfref": [0, 1, 2]}},
+        {"offsets": {**good["offsets"], "hfref": [0, float("nan")]}},
+        {"protocol": None},
+        {"coverage": None},
+    ):
+        with pytest.raises(ValueError, match="`interval_calibration` must hold"):
+            check_calibration({**good, **bad})

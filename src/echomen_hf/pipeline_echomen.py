@@ -17,6 +17,10 @@ from .video_processing_echomen import is_file, to_echo_video
 from .video_reading_echomen import EchoVideo, read_video, require_moving, warn_if_coloured
 
 
+# A long video has hundreds of clips in the protocol `all`, of 5 MB each at full size.
+CLIPS_AT_ONCE = 8
+
+
 class EjectionFractionPipeline(ChunkPipeline):
     r"""Ejection fraction of echocardiograms: `pipeline("ejection-fraction", model=...)`.
 
@@ -135,10 +139,11 @@ class EjectionFractionPipeline(ChunkPipeline):
             video = to_echo_video(inputs, fps or self.video_processor.reference_fps)
         warn_if_coloured(require_moving(video))
         starts = protocol_starts(protocol, video.num_frames, video.fps, self.video_processor.clip_spec)
-        clips = self.video_processor.make_clips(video, starts)
-        for number, (clip, start) in enumerate(zip(clips, starts), 1):
-            seconds = torch.tensor([start / video.fps], dtype=torch.float64)
-            yield {"pixel_values": clip[None], "start": seconds, "is_last": number == len(starts)}
+        for first in range(0, len(starts), CLIPS_AT_ONCE):
+            some = starts[first : first + CLIPS_AT_ONCE]
+            for number, (clip, start) in enumerate(zip(self.video_processor.make_clips(video, some), some), first + 1):
+                seconds = torch.tensor([start / video.fps], dtype=torch.float64)
+                yield {"pixel_values": clip[None], "start": seconds, "is_last": number == len(starts)}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         pixel_values = model_inputs.pop("pixel_values")

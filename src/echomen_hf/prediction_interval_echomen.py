@@ -98,13 +98,14 @@ def check_calibration(calibration: dict[str, Any]) -> None:
         ValueError: If something is missing or no number.
     """
     offsets: Any = calibration.get("offsets")
-    numbers = [None]
-    if isinstance(offsets, dict) and set(offsets) == set(HEART_FAILURE_CATEGORIES):
-        numbers = [calibration.get("coverage"), *(value for pair in offsets.values() for value in pair)]
-    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+    known = isinstance(offsets, dict) and set(offsets) == set(HEART_FAILURE_CATEGORIES)
+    known = known and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in offsets.values())
+    numbers = [calibration.get("coverage"), *(value for pair in offsets.values() for value in pair)] if known else []
+    numeric = bool(numbers) and all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
+    if not numeric or not isinstance(calibration.get("protocol"), str):
         raise ValueError(
-            "`interval_calibration` must hold `coverage` and, in `offsets`, two numbers for each of "
-            f"{', '.join(HEART_FAILURE_CATEGORIES)}, as `calibrate_intervals` returns them; got {calibration}."
+            "`interval_calibration` must hold `coverage`, the test `protocol` and, in `offsets`, two numbers for each "
+            f"of {', '.join(HEART_FAILURE_CATEGORIES)}, as `calibrate_intervals` returns them; got {calibration}."
         )
 
 

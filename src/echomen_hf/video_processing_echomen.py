@@ -245,12 +245,28 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         Returns:
             Frames, uint8, shape (T, height, width) of `crop_size`.
         """
+        if not options and self.leaves_size(*frames.shape[-2:]):
+            return torch.as_tensor(frames)
         clip = torch.as_tensor(frames).unsqueeze(1)  # (T, H, W) -> (T, 1, H, W)
         if options.get("do_resize", self.do_resize):
             clip = self.resize(clip, as_size(options.get("size", self.size)), options.get("resample", self.resample))
         if options.get("do_center_crop", self.do_center_crop):
             clip = self.center_crop(clip, as_size(options.get("crop_size", self.crop_size)))
         return clip.squeeze(1)
+
+    def leaves_size(self, height: int, width: int) -> bool:
+        """Tell whether frames of a size come out of `resize_frames` as they are.
+
+        Args:
+            height: Height in pixels.
+            width: Width in pixels.
+
+        Returns:
+            True if they have the size of a clip, and neither resizing nor cropping would change it.
+        """
+        size, crop = as_size(self.size), as_size(self.crop_size)
+        is_resized = self.do_resize and not size.shortest_edge == height == width
+        return not is_resized and (not self.do_center_crop or (crop.height, crop.width) == (height, width))
 
     def normalize_frames(self, frames: torch.Tensor, **options: Any) -> torch.Tensor:
         """Normalise frames and repeat them for every channel, the second half of the processing.

@@ -402,9 +402,12 @@ def _decode_wanted_packets(
     container: InputContainer, stream: VideoStream, collector: FrameCollector, to_gray: _GrayConverter
 ) -> NDArray[np.uint8] | None:
     """Decode only the packets of wanted frames; `None` if packets and frames do not correspond one to one."""
-    packets = (packet for packet in container.demux(stream) if packet.size)
+    index = -1
     try:
-        for index, packet in enumerate(packets):
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            index += 1
             if collector.is_wanted(index):
                 decoded = packet.decode()
                 if len(decoded) != 1:

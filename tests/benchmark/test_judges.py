@@ -1,13 +1,25 @@
 import numpy as np
 import pytest
 
-from echomen_hf.benchmark.judges import change_of_ejection_fraction, change_of_video_mean, largest_change_by_start
+from echomen_hf.benchmark.judges import (
+    change_of_ejection_fraction,
+    change_of_first_step,
+    change_of_video_mean,
+    largest_change_by_start,
+)
 
 
 # Two clips of the full-size network, then three of the trained one, whose labels are 50, 60 and 40.
 EXPECTED = np.array([55.0, 56.0, 52.0, 57.0, 40.0])
 OWN = np.array([55.5, 56.0, 53.0, 58.0, 41.5])
 LABELS = np.array([50.0, 60.0, 40.0])
+
+
+def test_first_step_is_judged_by_its_loss_unless_gradients_go_elsewhere():
+    expected = np.array([10.0, 3.0, 4.0])
+    found = change_of_first_step(expected, np.array([10.5, 3.0, 4.5]))
+    assert found == {"error": 0.5, "change_of_gradients": pytest.approx(0.1)}
+    assert change_of_first_step(expected, np.array([10.0, 0.0, 0.0]))["error"] == np.inf
 
 
 def test_mean_change_and_mae_are_those_of_the_trained_checkpoint():

@@ -87,10 +87,12 @@ def test_json_has_the_promised_keys(report, tmp_path):
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["benchmark.json", "benchmark.md"]
 
 
-def test_numbers_that_json_does_not_know_are_refused(report, measured, tmp_path):
-    measured["error"] = float("nan")
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        save_report(tmp_path, report)
+def test_numbers_that_json_does_not_know_cost_no_report(report, measured, tmp_path):
+    measured["notes"] = {"losses": [1.0, float("nan"), float("inf")]}
+    save_report(tmp_path, report)
+    written = json.loads((tmp_path / "benchmark.json").read_text())
+    result = next(result for result in written["results"] if result["name"] == measured["name"])
+    assert result["notes"] == {"losses": [1.0, None, None]}
 
 
 def test_share_of_peak_by_hand(measured):

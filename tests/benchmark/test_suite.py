@@ -86,6 +86,11 @@ def test_best_is_the_fastest_that_keeps_the_accuracy():
     assert best_of(results[3:]) is None
 
 
+def test_an_engine_without_a_comparable_result_is_never_the_best():
+    broken = {"name": "inference_bf16", "side": "a", "ratio_median": 99.0, "error": None, "status": "failed"}
+    assert best_of([broken, engine("inference_exact", 1.7, 0.0)])["chosen"] == "inference_exact"
+
+
 def test_random_network_moves_the_ejection_fraction_as_a_trained_one(tiny_config, rng_clips):
     model = random_model(tiny_config, rng_clips, seed=0)
     predicted = model(pixel_values=rng_clips).ejection_fraction - tiny_config.initial_ejection_fraction

@@ -1,6 +1,8 @@
+import gc
 import threading
 import time
 import warnings
+import weakref
 from itertools import count, islice
 from pathlib import Path
 
@@ -193,3 +195,38 @@ class TestWarnings:
         with pytest.warns(UserWarning, match="coloured, as in colour Doppler") as heard:
             seen = [len(heard) for _ in predictor(batch_size=2, num_workers=2).predict_files(paths)]
         assert seen == [0, 1, 1, 1]
+
+
+def test_files_that_cannot_be_read_do_not_hold_back_a_result(predictor, files, tmp_path):
+    taken = []
+
+    def paths():
+        for path in (files[0], *(tmp_path / f"missing{number}.avi" for number in range(60))):
+            taken.append(path)
+            yield path
+
+    results = predictor(batch_size=8, protocol="center").predict_files(paths())
+    path, first = next(results)
+    assert path == files[0] and first.num_clips == 1
+    assert len(taken) < 40
+    assert sum(isinstance(result, Exception) for _, result in results) == 60
+
+
+def test_errors_do_not_keep_what_was_read_before(tmp_path):
+    class Payload:
+        """Something large that a reader holds when it fails."""
+
+    alive = []
+
+    def read(path):
+        payload = Payload()
+        alive.append(weakref.ref(payload))
+        raise ValueError(f"{path} is damaged")
+
+    gc.disable()
+    try:
+        errors = [file.content for file in read_ahead([tmp_path / str(number) for number in range(5)], read, 1)]
+        assert [str(error) for error in errors] == [f"{tmp_path / str(number)} is damaged" for number in range(5)]
+        assert [payload() for payload in alive] == [None] * 5
+    finally:
+        gc.enable()

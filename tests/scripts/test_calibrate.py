@@ -34,3 +34,11 @@ def test_another_folder_receives_the_whole_model(load_script, trained, echonet_d
     config = EchoMENModel.from_pretrained(tmp_path / "calibrated").config
     assert config.interval_calibration["protocol"] == "center"
     assert (tmp_path / "calibrated" / "video_preprocessor_config.json").is_file()
+
+
+@pytest.mark.parametrize(("flags", "message"), [(["--coverage", "90"], "between 0 and 1"), ([], "--output is needed")])
+def test_what_cannot_end_well_is_refused_before_hours_of_predicting(load_script, trained, flags, message, capsys):
+    model = trained if flags else "me/heart"
+    with pytest.raises(SystemExit):
+        load_script("calibrate").main(["--data_dir", "nowhere", "--model", str(model), *flags])
+    assert message in capsys.readouterr().err

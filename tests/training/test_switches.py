@@ -139,9 +139,9 @@ def test_guard_against_wrong_bf16_gradients_lasts_as_long_as_the_training(take_s
     seen = []
     original = trainer_module.guarded_against_bf16
 
-    def guarded(model):
-        seen.append(model.config.num_frames)
-        return original(model)
+    def guarded(model, num_frames):
+        seen.append(num_frames or model.config.num_frames)
+        return original(model, num_frames)
 
     monkeypatch.setattr(trainer_module, "guarded_against_bf16", guarded)
     take_step()

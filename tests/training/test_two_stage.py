@@ -162,6 +162,18 @@ def test_folder_of_a_run_with_other_settings_is_refused(run, tmp_path):
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
 
+def test_a_run_that_is_older_than_an_argument_goes_on(run, tmp_path):
+    run(stage=1)
+    path = tmp_path / "run" / "run.json"
+    settings = json.loads(path.read_text())
+    for name in ("training.embedding_draws", "training.expert_solver", "model.stem_stride"):
+        del settings[name]
+    path.write_text(json.dumps(settings))
+    run(stage=1)
+    with pytest.raises(ValueError, match=r"training.expert_solver was 'gradient' and is 'least_squares'"):
+        run(stage="both", expert_solver="least_squares", embedding_draws=1)
+
+
 def test_other_validation_clips_are_another_run(run):
     run(stage=1)
     with pytest.raises(ValueError, match=r"run.eval_protocol was 'center' and is 'windows'"):

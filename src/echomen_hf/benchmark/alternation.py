@@ -149,7 +149,7 @@ def measure(comparison: Comparison, say: Callable[[str], None] = lambda text: No
         try:
             times = alternate(comparison, reference, processes, problems)
             expected, about_reference = reference.values(), reference.notes()
-        except SideError as error:
+        except (Unavailable, SideError) as error:
             return [{**result, **problem_of(error)} for result in base]
         results = []
         for result, row in zip(base, comparison.rows):
@@ -159,7 +159,7 @@ def measure(comparison: Comparison, say: Callable[[str], None] = lambda text: No
                     result |= ratio_statistics(times["reference"], times[row.name])
                     result |= judgement(row, expected, own)
                     result |= {"notes": notes, "reference_notes": about_reference}
-                except SideError as error:
+                except (Unavailable, SideError) as error:
                     problems[row.name] = problem_of(error)
             results.append({**result, **problems.get(row.name, {})})
         return results
@@ -199,6 +199,7 @@ def alternate(
 
     Raises:
         SideError: If the reference fails.
+        Unavailable: If it cannot run here.
     """
     times: dict[str, list[float]] = {name: [] for name in ("reference", *processes)}
     for number in range(comparison.warm_ups + comparison.rounds):
@@ -209,7 +210,7 @@ def alternate(
             time.sleep(SETTLING_SECONDS)
             try:
                 seconds = (reference if name == "reference" else processes[name]).run()
-            except SideError as error:
+            except (Unavailable, SideError) as error:
                 if name == "reference":
                     raise
                 problems[name] = problem_of(error)
@@ -235,7 +236,7 @@ def judgement(row: Row, expected: NDArray[np.float64], own: NDArray[np.float64])
         return {"error": None, "status": "failed", "reason": reason}
     judged: dict[str, Any] = row.judge(expected, own)
     if not np.isfinite(judged["error"]):
-        return {**judged, "error": None, "status": "failed", "reason": "the error is not a finite number"}
+        return {"error": None, "status": "failed", "reason": "the error is not a finite number"}
     if row.bound is not None and judged["error"] > row.bound:
         reason = f"an error of {judged['error']:.3g} {row.error_unit} is above the bound of {row.bound:g}"
         return {**judged, "status": "failed", "reason": reason}

@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-__all__ = ["Judge", "change_of_ejection_fraction", "change_of_video_mean", "largest_change_by_start", "rise_of_mae"]
+__all__ = [
+    "Judge",
+    "change_of_ejection_fraction",
+    "change_of_first_step",
+    "change_of_video_mean",
+    "largest_change_by_start",
+    "rise_of_mae",
+]
+
+LARGEST_CHANGE_OF_GRADIENTS = 0.5
+"""Relative change of gradients up to which rounding and the layout of batch statistics may be the cause."""
 
 Judge = Callable[[NDArray[np.float64], NDArray[np.float64]], dict[str, float]]
 
@@ -62,6 +72,22 @@ def rise_of_mae(num_full_size: int, labels: NDArray[np.float64]) -> Judge:
         return judged | {"error": max(0.0, judged["rise_of_mae"])} if len(labels) else judged
 
     return judge
+
+
+def change_of_first_step(expected: NDArray[np.float64], own: NDArray[np.float64]) -> dict[str, float]:
+    """Judge the first step of a training.
+
+    Args:
+        expected: Root of the loss in EF points, and lengths of the gradients of filters, shape (1 + filters,).
+        own: The same.
+
+    Returns:
+        `error`, the change of the first; `change_of_gradients`, the distance of the others over their length. The
+        error is infinite where gradients differ by more than a half: such a training goes another way.
+    """
+    change = float(np.linalg.norm(own[1:] - expected[1:]) / np.linalg.norm(expected[1:]))
+    error = float(abs(own[0] - expected[0])) if change <= LARGEST_CHANGE_OF_GRADIENTS else float("inf")
+    return {"error": error, "change_of_gradients": change}
 
 
 def largest_change_by_start(expected: NDArray[np.float64], own: NDArray[np.float64]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,25 @@ def to_json(report: dict[str, Any]) -> str:
         report: Report.
 
     Returns:
-        Text.
-
-    Raises:
-        ValueError: If it holds a number that is not finite.
+        Text; null for numbers that are not finite, which JSON does not have.
     """
-    return json.dumps(report, indent=2, allow_nan=False) + "\n"
+    return json.dumps(without_infinities(report), indent=2, allow_nan=False) + "\n"
+
+
+def without_infinities(value: Any) -> Any:
+    """Replace numbers that are not finite, at any depth.
+
+    Args:
+        value: Anything that JSON could hold otherwise.
+
+    Returns:
+        The same with `None` in their places.
+    """
+    if isinstance(value, dict):
+        return {key: without_infinities(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_infinities(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def markdown_table(report: dict[str, Any]) -> str:
@@ -125,7 +139,10 @@ def remark(result: dict[str, Any]) -> str:
     both = (result.get("reference_notes") or {}, result.get("notes") or {})
     if result["name"].startswith("train_step") and all("peak_memory_bytes" in notes for notes in both):
         before, now = (f"{notes['peak_memory_bytes'] / 2**30:.1f}" for notes in both)
-        clauses.append(f"needs {now} GB of memory, the reference {before} GB")
+        clauses.append(f"needs {now} GiB of memory, the reference {before} GiB")
+    if "change_of_gradients" in result:
+        share = f"{100 * result['change_of_gradients']:.2g} %"
+        clauses.append(f"changes the first gradients of temporal filters by {share}")
     if "extrapolated_from_clips" in both[0]:
         clauses.append(f"has its reference extrapolated from {both[0]['extrapolated_from_clips']} clips per round")
     if "cache_hours_per_draw" in both[1]:

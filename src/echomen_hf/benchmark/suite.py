@@ -8,7 +8,7 @@ from typing import Any
 from ..configuration_echomen import EchoMENConfig
 from .alternation import Comparison, Row, Side
 from .arithmetic import encoder_flops
-from .judges import change_of_ejection_fraction, change_of_video_mean, largest_change_by_start
+from .judges import change_of_ejection_fraction, change_of_first_step, change_of_video_mean, largest_change_by_start
 from .material import Material
 
 
@@ -153,7 +153,8 @@ def training_step(material: Material, effort: Effort, config: EchoMENConfig) -> 
         chosen = {"bf16": bf16, "channels_last": True, **options}
         side = Side(title, f"{WORKLOADS}.training_step:EchoMENStep", chosen, keep_large_blocks=True)
         unit = "EF points, root of the first loss"
-        return Row(name, side, error_unit=unit, flops=flops, precision="bf16" if bf16 else "fp32", **more)
+        precision = "bf16" if bf16 else "fp32"
+        return Row(name, side, error_unit=unit, flops=flops, precision=precision, judge=change_of_first_step, **more)
 
     workload = f"{WORKLOADS}.training_step:TorchvisionStep"
     return Comparison(
@@ -269,11 +270,12 @@ def best_of(results: list[dict[str, Any]]) -> dict[str, Any] | None:
         if result["name"].startswith("inference_")
         and not result["name"].endswith("_batch4")
         and result["ratio_median"] is not None
+        and result["error"] is not None
     ]
     if not candidates:
         return None
     # Without a trained checkpoint the mean change, which the MAE cannot rise above, takes its place.
-    rises = {result["name"]: max(0.0, result.get("rise_of_mae", result["error"] or 0.0)) for result in candidates}
+    rises = {result["name"]: max(0.0, result.get("rise_of_mae", result["error"])) for result in candidates}
     allowed = [result for result in candidates if rises[result["name"]] <= HALF_PRECISION_BOUND]
     if not allowed:
         return None

@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import queue
-import resource
 import sys
 import threading
 import time
@@ -15,10 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from ..resident_memory import peak_resident_bytes
 from .workload import Unavailable, Workload
 
 
 __all__ = ["answer", "find_workload", "serve"]
+
+GRACE_SECONDS = 5.0
+"""Time to end after the last request, before the process is ended."""
 
 
 def serve() -> None:
@@ -29,8 +32,7 @@ def serve() -> None:
     state: dict[str, Workload] = {}
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=forward_requests, args=(requests,), daemon=True).start()
-    while True:
-        line = requests.get()
+    while line := requests.get():
         try:
             reply = answer(json.loads(line), state)
         except (Unavailable, ModuleNotFoundError) as error:
@@ -49,6 +51,9 @@ def forward_requests(requests: queue.SimpleQueue[str]) -> None:
     """
     for line in sys.stdin:
         requests.put(line)
+    requests.put("")
+    # An idle process ends by itself, and removes its temporary files.
+    time.sleep(GRACE_SECONDS)
     os._exit(0)
 
 
@@ -83,9 +88,7 @@ def answer(request: dict[str, Any], state: dict[str, Workload]) -> dict[str, Any
         np.save(request["path"], np.asarray(workload.values(), dtype=np.float64))
         return {}
     if call == "notes":
-        # Linux counts in kilobytes.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {"notes": {**workload.notes(), "peak_memory_bytes": peak}}
+        return {"notes": {**workload.notes(), "peak_memory_bytes": peak_resident_bytes()}}
     raise ValueError(f"There is no call {call!r}.")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from ..video_processing_echomen import EchoMENVideoProcessor
 
 __all__ = ["CLIP_FIELDS", "pack_clip", "random_shift", "with_pixel_values"]
+
+_NORMALISATION = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "num_channels")
+_remembered_levels: WeakKeyDictionary[Any, tuple[str, torch.Tensor]] = WeakKeyDictionary()
 
 CLIP_FIELDS = ("frames", "valid_frames", "grey_levels", "shifts")
 """Fields of a packed clip, see `pack_clip`."""
@@ -39,15 +43,34 @@ def pack_clip(
         it has; `grey_levels`, float32, (C, 256), what each channel's normalisation makes of every grey level; and
         `shifts`, if they are given.
     """
-    padded = np.zeros((max(processor.num_frames, len(frames)), *frames.shape[1:]), dtype=np.uint8)
-    padded[: len(frames)] = frames
-    levels = processor.normalize_frames(torch.arange(256, dtype=torch.uint8).view(-1, 1, 1))  # (256, C, 1, 1)
+    missing = processor.num_frames - len(frames)
+    if missing > 0:
+        padded = np.concatenate([frames, np.zeros((missing, *frames.shape[1:]), dtype=np.uint8)])
+    else:
+        padded = np.ascontiguousarray(frames)
     clip = {
         "frames": torch.from_numpy(padded),
         "valid_frames": torch.tensor(len(frames)),
-        "grey_levels": levels.flatten(1).T.contiguous(),
+        "grey_levels": grey_levels(processor),
     }
     return clip if shifts is None else {**clip, "shifts": shifts}
+
+
+def grey_levels(processor: EchoMENVideoProcessor) -> torch.Tensor:
+    """Normalise every grey level.
+
+    Args:
+        processor: Video processor.
+
+    Returns:
+        What each channel's normalisation makes of the levels from 0 to 255, float32, shape (C, 256).
+    """
+    settings = repr([getattr(processor, name) for name in _NORMALISATION])
+    remembered = _remembered_levels.get(processor)
+    if remembered is None or remembered[0] != settings:
+        levels = processor.normalize_frames(torch.arange(256, dtype=torch.uint8).view(-1, 1, 1))  # (256, C, 1, 1)
+        remembered = _remembered_levels[processor] = (settings, levels.flatten(1).T.contiguous())
+    return remembered[1]
 
 
 def random_shift(padding: int, generator: np.random.Generator) -> torch.Tensor:

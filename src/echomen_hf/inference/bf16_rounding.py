@@ -15,7 +15,7 @@ def round_to_bf16(weight: torch.Tensor) -> torch.Tensor:
 
     Features behind a ReLU are positive, so a filter whose rounding errors do not cancel shifts its output for every
     clip in the same direction, and the ejection fraction with it. Passed on, errors leave the sum of a filter within
-    one rounding of its last weight, while each weight stays within one step of its value.
+    one rounding of its last weight, while each weight moves by no more than a step of the filter's largest.
 
     Args:
         weight: Weights of a convolution, floating point, shape (out, in, t, h, w).

@@ -14,6 +14,7 @@ from torch import nn
 from ..clip_sampling_echomen import parse_protocol
 from ..modeling_echomen import EchoMENModel, R2Plus1DEncoder
 from .engine import Engine, is_echomen, make_engine
+from .export_folder import ExportedEncoder
 from .timeline_encoding import Piece, run_timeline
 from .torch_engine import TorchEngine
 from .window_sharing import (
@@ -226,5 +227,10 @@ def windows_of_model(
     """
     if share_windows is False or not has_overlapping_clips(protocol):
         return None
-    engine = make_engine(model, "torch") if is_echomen(model) else None
+    encoder = getattr(model, "encoder", None)
+    engine: Engine | None
+    if isinstance(encoder, ExportedEncoder):
+        engine = encoder.engine
+    else:
+        engine = make_engine(model, "torch") if is_echomen(model) else None
     return windows_of_engine(engine, protocol, batch_size, share_windows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -71,7 +72,7 @@ def trace_encoder(model: EchoMENModel, *, for_bf16: bool = False) -> FoldedEncod
     Returns:
         Encoder and graph.
     """
-    encoder = fold_batch_norms(model.encoder).float().cpu()
+    encoder = fold_batch_norms(copy.deepcopy(model.encoder).cpu().float())
     if for_bf16:
         round_filters(encoder)
     shape = ClipShape.of(model.config)

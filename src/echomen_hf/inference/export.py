@@ -35,6 +35,7 @@ from .export_folder import (
     load_export,
     open_engine,
     replace_export,
+    write_config,
     write_heads,
     write_record,
 )
@@ -182,8 +183,10 @@ def export_model(
             raise ExportRefusedError(
                 f"The export is not written: on {what}, {' and '.join(violations)}. {remedy(precision)}"
             )
+        write_config(model.config, folder, widen_intervals_by=errors.max_change)
         record = {
-            "bound": asdict(bound),
+            # Without reference EFs there is no such error to compare with its bound.
+            "bound": {**asdict(bound), **({} if errors.mae_rise is not None else {"max_mae_rise": None})},
             "clip_shape": list(encoder.clip_shape),
             "error": asdict(errors),
             "format": export_format,

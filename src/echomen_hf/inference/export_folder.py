@@ -31,6 +31,7 @@ __all__ = [
     "load_export",
     "open_engine",
     "replace_export",
+    "write_config",
     "write_heads",
     "write_record",
 ]
@@ -156,14 +157,43 @@ def write_heads(model: EchoMENModel, processor: EchoMENVideoProcessor, folder: P
         processor: Its video processor.
         folder: Folder.
     """
-    # Only data: neither is followed by code that would have to be trusted.
-    for part, name in ((model.config, CONFIG_NAME), (processor, VIDEO_PROCESSOR_NAME)):
-        content = {key: value for key, value in json.loads(part.to_json_string()).items() if key != "auto_map"}
-        write_json(folder / name, content)
+    write_config(model.config, folder)
+    write_json(folder / VIDEO_PROCESSOR_NAME, without_code(processor))
     state = {
         key: value.contiguous() for key, value in model.state_dict().items() if not key.startswith(ENCODER_PREFIX)
     }
     save_file(state, folder / HEADS_NAME, metadata={"format": "pt"})
+
+
+def write_config(config: EchoMENConfig, folder: Path, widen_intervals_by: float = 0.0) -> None:
+    """Write the configuration of an exported model.
+
+    Args:
+        config: Configuration of the model.
+        folder: Folder.
+        widen_intervals_by: EF points by which estimates of the export may lie from those that prediction intervals
+            were calibrated on; both ends are moved outwards as far, so that what they held, they hold.
+    """
+    content = without_code(config)
+    calibration = content.get("interval_calibration")
+    if calibration:
+        calibration["offsets"] = {
+            category: [low - widen_intervals_by, high + widen_intervals_by]
+            for category, (low, high) in calibration["offsets"].items()
+        }
+    write_json(folder / CONFIG_NAME, content)
+
+
+def without_code(part: EchoMENConfig | EchoMENVideoProcessor) -> dict[str, Any]:
+    """Take the data of a configuration, without the code beside it, which would have to be trusted.
+
+    Args:
+        part: Configuration of a model, or video processor.
+
+    Returns:
+        Content of its file.
+    """
+    return {key: value for key, value in json.loads(part.to_json_string()).items() if key != "auto_map"}
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -55,6 +57,12 @@ class OpenVINOEngine:
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"`num_threads` must be at least 1, got {num_threads}.")
         ov = import_extra("openvino", "openvino")
+        if precision == "int8" and may_saturate():
+            warnings.warn(
+                "This processor has no VNNI instructions, so that sums of 8-bit products may saturate: errors may be "
+                "larger than export.json states. Check the export here with scripts/evaluate.py, or use one in fp32.",
+                stacklevel=2,
+            )
         self.precision = precision
         self.clip_shape = clip_shape
         settings: dict[str, object] = {
@@ -205,3 +213,14 @@ def save_openvino(graph: openvino.Model, path: Path) -> list[Path]:
             node.set_friendly_name(f"{node.get_type_name()}_{position}")
     ov.save_model(graph, os.fspath(path), compress_to_fp16=False)
     return [path, path.with_suffix(".bin")]
+
+
+def may_saturate() -> bool:
+    """Tell whether the processor is an x86 one that adds pairs of 8-bit products in 16 bits.
+
+    Returns:
+        True for one without VNNI.
+    """
+    having: Mapping[str, Any] = torch.cpu.get_capabilities()
+    has_vnni = having.get("avx512_vnni") or having.get("avx_vnni")
+    return having.get("architecture") == "x86_64" and not has_vnni

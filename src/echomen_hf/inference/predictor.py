@@ -44,7 +44,7 @@ class Predictor:
     """Estimates ejection fractions from files, with a model and the video processor stored beside it.
 
     The encoder runs in an engine, see `make_engine`, and the heads as they are. The default engine rounds differently
-    from the model itself, by less than 1e-4 EF points. A network of another architecture runs without an engine.
+    from the model itself, on CPUs by less than 1e-4 EF points. A network of another architecture runs without one.
 
     Args:
         model: A model, or a folder or Hub id to load model and processor from, or a folder that scripts/export.py
@@ -166,6 +166,10 @@ class Predictor:
                     self._estimate(batch)
                     batch = []
                     yield from _finished(waiting)
+            if batch and len(waiting) > 2 * self.batch_size:
+                # Files that cannot be read fill no batch, and those behind them must not wait for it.
+                self._estimate(batch)
+                batch = []
             yield from _finished(waiting)
         if batch:
             self._estimate(batch)

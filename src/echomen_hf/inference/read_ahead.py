@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -127,6 +128,12 @@ def _read_recording(path: Path, read: Callable[[Path], T]) -> FileRead[T]:
         content: T | Exception = read(path)
     except Exception as error:
         content = error
+        # Tracebacks hold the frames decoded until then, and this function, which holds the error.
+        link: BaseException | None = error
+        while link is not None:
+            traceback.clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
+        error.__traceback__ = error.__traceback__.tb_next if error.__traceback__ is not None else None
     return FileRead(path, content, _recording.warned)
 
 

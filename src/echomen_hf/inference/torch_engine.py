@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import cast
 
 import torch
@@ -39,15 +40,17 @@ class FastEncoder(nn.Module):
         self, encoder: R2Plus1DEncoder, dtype: torch.dtype, processor: EchoMENVideoProcessor | None = None
     ) -> None:
         super().__init__()
-        self.encoder = fold_batch_norms(encoder)
+        self.device = cast(nn.Conv3d, encoder.stem[0]).weight.device
+        # In single precision, whatever the checkpoint has, and on the CPU: not all devices know the double precision
+        # that folding and rounding need.
+        self.encoder = fold_batch_norms(copy.deepcopy(encoder).cpu().float())
         if processor is not None and has_equal_channels(processor):
             sum_input_channels(self.encoder)
         first = cast(nn.Conv3d, self.encoder.stem[0])
         self.num_channels = first.in_channels
-        self.device = first.weight.device
         if dtype == torch.bfloat16:
             round_filters(self.encoder)
-        self.encoder.to(dtype)
+        self.encoder.to(self.device, dtype)
         self.channels_last = self.device.type == "cpu"
         if self.channels_last:
             self.encoder.to(memory_format=torch.channels_last_3d)

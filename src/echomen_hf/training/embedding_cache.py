@@ -121,6 +121,8 @@ def embed_for_stage_2(
     for draw in range(args.embedding_draws):
         passes[f"train-{draw:03d}"] = (train_dataset, draw)
     missing = [name for name in passes if read_embeddings(folder / f"{name}.safetensors", made_from) is None]
+    # Before anyone writes: processes that looked later would share out a shorter list.
+    wait_for_everyone()
     for name in missing[args.process_index :: args.world_size]:
         dataset, epoch = passes[name]
         if epoch is not None:

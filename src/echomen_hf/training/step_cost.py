@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -29,6 +28,7 @@ from ..configuration_echomen import EchoMENConfig
 from ..data.device_clips import pack_clip, random_shift
 from ..losses import squared_error
 from ..modeling_echomen import EchoMENModel
+from ..resident_memory import peak_resident_bytes
 from ..video_processing_echomen import EchoMENVideoProcessor
 from .arguments import EchoMENTrainingArguments
 from .trainer import EchoMENTrainer
@@ -282,21 +282,6 @@ def ready_made_step(setting: StepSetting) -> Callable[[], float]:
         return loss.item()
 
     return step
-
-
-def peak_resident_bytes() -> int:
-    """Read the largest resident memory that this process has had.
-
-    Returns:
-        Bytes.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not `getrusage`, whose peak on Linux begins with that of the process that started this one.
-        [line] = [line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:")]
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

@@ -134,8 +134,9 @@ class EchoMENTrainer(HubTrainer):
         self.prepare_stage()
         # A frozen encoder has no gradients that could be wrong.
         is_at_risk = self.args.bf16 and self.args.stage == "1"
+        num_frames = getattr(self.processing_class, "num_frames", None)
         try:
-            with guarded_against_bf16(self.model) if is_at_risk else nullcontext():
+            with guarded_against_bf16(self.model, num_frames) if is_at_risk else nullcontext():
                 return super()._inner_training_loop(*args, **kwargs)
         finally:
             self.leave_stage()

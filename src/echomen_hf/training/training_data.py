@@ -92,7 +92,10 @@ def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: E
     frames: FrameSource | None = None
     if data_args.frame_cache is not None:
         with args.main_process_first(desc="caching frames"):
-            frames = FrameCache.build(data_args.frame_cache, [*train, *val], processor, decoder=data_args.decoder)
+            cache = FrameCache.build(data_args.frame_cache, [*train, *val], processor, decoder=data_args.decoder)
+            if data_args.validate_data == "frames" and args.process_index == 0:
+                cache.verify()
+        frames = cache
     elif data_args.decoder != "pyav":
         frames = DecodedFrames(processor, data_args.decoder)
     # Content and not location: a run may continue where its data were moved to.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +308,8 @@ def claim_output_dir(
     now = json.loads(json.dumps(now, sort_keys=True, default=str))
     path = output_dir / RUN_FILE
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        # An argument that a run does not know is younger than the run, which had what is now its default.
+        before = {**default_settings(model, now), **json.loads(path.read_text(encoding="utf-8"))}
         changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         if changed:
             listed = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed[:8])
@@ -321,6 +322,26 @@ def claim_output_dir(
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(now, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         partial.replace(path)
+
+
+def default_settings(model: EchoMENModel, known: Iterable[str]) -> dict[str, Any]:
+    """Find the defaults of settings that have one.
+
+    Args:
+        model: Model, for the fields of its configuration.
+        known: Names of settings as run.json has them.
+
+    Returns:
+        Default by name; those without are left out.
+    """
+    prefixes: tuple[tuple[str, Any], ...] = (("model", type(model.config)), ("training", EchoMENTrainingArguments))
+    defaults = {
+        f"{prefix}.{field.name}": field.default
+        for prefix, kind in prefixes
+        for field in fields(kind)
+        if field.default is not MISSING
+    }
+    return {name: json.loads(json.dumps(defaults[name], default=str)) for name in known if name in defaults}
 
 
 def warn_about_labels(train_labels: list[float], val_labels: list[float]) -> None:

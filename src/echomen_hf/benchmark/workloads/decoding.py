@@ -73,6 +73,12 @@ class OpenCVItems(Items):
         options: See `Items`.
     """
 
+    def __init__(self, **options: Any) -> None:
+        # Before anything is measured, if it is missing.
+        import cv2  # noqa: F401
+
+        super().__init__(**options)
+
     def item(self, index: int) -> torch.Tensor:
         """Read one training item; clip and crop are those that `TrainingClips` draws."""
         row, spec = self.rows[index], self.processor.clip_spec
@@ -132,7 +138,7 @@ class PackedItems(FileItems):
             num_frames, fps = int(row["num_frames"]), float(row["fps"])
             indices = clip_indices(max(0, num_frames - spec.span(fps)) // 2, num_frames, fps, spec)
             seconds.append(seconds_of_codec(row["video"]["path"], indices))
-        return {"codec_seconds_per_item": float(np.mean(seconds))}
+        return {"codec_seconds_per_item": float(np.mean(seconds))} if np.isfinite(seconds).all() else {}
 
 
 def seconds_of_codec(path: str, indices: NDArray[np.int64]) -> float:
@@ -143,11 +149,13 @@ def seconds_of_codec(path: str, indices: NDArray[np.int64]) -> float:
         indices: Frames.
 
     Returns:
-        The least of five measurements.
+        The least of five measurements; NaN for a codec in which frames need others.
     """
     import av
 
     with av.open(path) as container:
+        if not container.streams.video[0].codec_context.codec.intra_only:
+            return float("nan")
         packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
         wanted = [packets[index] for index in indices[indices >= 0].tolist()]
         seconds = []

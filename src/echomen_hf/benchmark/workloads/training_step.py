@@ -38,6 +38,7 @@ class Step(Workload):
         self.batch = loaded[torch.arange(batch_size) % len(loaded)].contiguous()
         self.labels = torch.linspace(35, 65, batch_size)
         self.losses: list[float] = []
+        self.first_gradients: NDArray[np.floating] = np.empty(0)
 
     def start(self, network: nn.Module) -> None:
         """Begin to train a network.
@@ -62,13 +63,25 @@ class Step(Workload):
         self.optimizer.zero_grad(set_to_none=True)
         loss = (self.predict().float() - self.labels).square().mean()
         loss.backward()
+        if not self.losses:
+            self.first_gradients = self.gradients()
         self.optimizer.step()
         self.losses.append(loss.item())
         return len(self.batch)
 
+    def gradients(self) -> NDArray[np.floating]:
+        """Length of the gradient of every filter of the temporal convolutions, those that bfloat16 may get wrong."""
+        convolutions = [module for module in self.network.modules() if isinstance(module, nn.Conv3d)]
+        temporal = [conv.weight.grad for conv in convolutions if conv.kernel_size == (3, 1, 1)]
+        return torch.cat([grad.double().flatten(1).norm(dim=1) for grad in temporal if grad is not None]).numpy()
+
     def values(self) -> NDArray[np.floating]:
-        """Root of the loss of the first step, in EF points, before rounding of steps adds up."""
-        return np.sqrt(self.losses[:1])
+        """Root of the loss of the first step in EF points, before rounding adds up, and what its gradients were.
+
+        All are NaN if a later loss is not finite.
+        """
+        values = np.concatenate([np.sqrt(self.losses[:1]), self.first_gradients])
+        return values if np.isfinite(self.losses).all() else np.full_like(values, np.nan)
 
     def notes(self) -> dict[str, Any]:
         """The course of the loss."""

@@ -16,7 +16,7 @@ from ...inference.torch_engine import FastEncoder
 from ...modeling_echomen import EchoMENModel
 from ...video_processing_echomen import EchoMENVideoProcessor
 from ...video_reading_echomen import EchoVideo, read_video
-from ..workload import Workload
+from ..workload import Unavailable, Workload
 
 
 __all__ = ["ClipByClip", "Sharing"]
@@ -27,7 +27,8 @@ class Windows(Workload):
 
     Args:
         model: Checkpoint of the full-size network.
-        data_dir: Data set; its first training video is cut to `num_frames`.
+        data_dir: Data set; its first training video that is long enough, at 50 frames per second, is cut to
+            `num_frames`.
         num_frames: Frames of the video.
         protocol: `all` or `everyN`.
         batch_size: Clips per forward pass.
@@ -48,7 +49,7 @@ class Windows(Workload):
         self.model, self.processor = load_checkpoint(model)
         self.protocol, self.batch_size = protocol, batch_size
         splits = load_echonet_dynamic(data_dir)
-        whole = read_video(splits["train"][0]["video"])
+        whole = read_video(first_video(splits["train"], num_frames)["video"])
         self.video = EchoVideo(whole.frames[:num_frames], whole.fps, whole.source, whole.coloured_share)
         self.encoder = FastEncoder(self.model.encoder, torch.float32, self.processor).eval()
         self.trained = trained
@@ -128,6 +129,25 @@ class Windows(Workload):
     def notes(self) -> dict[str, Any]:
         """How many clips there were."""
         return {"clips": len(self.starts(self.video, self.processor, self.protocol)), "frames": self.video.num_frames}
+
+
+def first_video(rows: Any, num_frames: int) -> dict[str, Any]:
+    """Find a video on which the arithmetic of the page holds.
+
+    Args:
+        rows: Rows as `load_echonet_dynamic` gives them.
+        num_frames: Frames that it has at least.
+
+    Returns:
+        The first at 50 frames per second that is long enough.
+
+    Raises:
+        Unavailable: If there is none.
+    """
+    for row in rows:
+        if row["num_frames"] >= num_frames and row["fps"] == 50:
+            return row
+    raise Unavailable(f"No training video has {num_frames} frames at 50 frames per second.")
 
 
 class ClipByClip(Windows):
