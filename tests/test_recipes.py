@@ -1,12 +1,15 @@
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 
 from echomen_hf.recipes import parse_recipe
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments
 
 
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 TYPES = (DataArguments, ModelArguments, EchoMENTrainingArguments)
 
 
@@ -76,3 +79,11 @@ def test_missing_required_setting(capsys):
     with pytest.raises(SystemExit):
         parse_recipe((Place, *TYPES), ["--use_cpu"])
     assert "--folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((SCRIPTS / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_understands_its_configurations(path):
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= config.num_machines >= 1
+    if path.stem == "multi_node":
+        assert (config.num_machines, config.num_processes, config.main_process_port) == (2, 8, 29500)

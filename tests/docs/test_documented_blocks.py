@@ -25,6 +25,8 @@ SERVES = "serves a page until it is interrupted"
 MEASURES = "takes an hour; tests/scripts/test_training_switches.py runs its script in small"
 INSTALLS = "changes the environment that the tests run in; .ci/run installs the package in this way"
 
+EXPORT = "python scripts/export.py runs/demo/model --output runs/demo/int8 --precision int8 --data_dir runs/demo/data"
+COMPARE = "python scripts/compare_methods.py --methods echomen echonet ddir --seeds 0 1 2 \\"
 LONG_RUN = "python scripts/make_synthetic_echonet.py --output runs/comparison_data --num_videos 1500 \\"
 PAPER_RUN = "python scripts/compare_methods.py --recipe scripts/recipes/paper.yaml --data_dir EchoNet-Dynamic \\"
 NOT_RUN = {
@@ -32,6 +34,14 @@ NOT_RUN = {
         "takes minutes; tests/scripts/test_demo.py runs its script"
     ),
     ("README.md", "pip install -e ."): INSTALLS,
+    ("README.md", EXPORT): (
+        "a model trained for seconds has errors of its own; tests/scripts/test_export_script.py runs its script"
+    ),
+    ("README.md", COMPARE): "nine trainings; docs/comparison.md has some that run",
+    ("docs/performance.md", "python scripts/benchmark.py --output runs/benchmark --write_docs"): MEASURES,
+    ("docs/performance.md", "accelerate launch --config_file scripts/accelerate_configs/multi_node.yaml \\"): (
+        "needs two machines with GPUs; tests/benchmark checks its configuration"
+    ),
     ("docs/index.md", "pip install -e ."): INSTALLS,
     ("docs/comparison.md", LONG_RUN): "takes hours; tests/comparison and the other blocks of the page run its parts",
     ("docs/comparison.md", PAPER_RUN): "takes days on GPUs; its schedule is tested in tests/comparison",
