@@ -61,7 +61,17 @@ def test_flags_exist(page, settings):
     scripts = "".join(path.read_text() for path in (ROOT / "scripts").glob("*.py"))
     known = {f"--{name}" for name in settings} | set(re.findall(r'"(--[a-z0-9_]+)"', scripts))
     # Of other programs: accelerate, torch, pip.
-    known |= {"--config_file", "--num_processes", "--cpu", "--nproc_per_node", "--logdir", "--help", "--strict"}
+    known |= {
+        "--config_file",
+        "--num_processes",
+        "--machine_rank",
+        "--main_process_ip",
+        "--cpu",
+        "--nproc_per_node",
+        "--logdir",
+        "--help",
+        "--strict",
+    }
     for flag in re.findall(r"(?<![\w-])--[a-z0-9_]+", read_page(page)):
         assert flag in known, f"{page} names {flag}"
 
