@@ -14,6 +14,7 @@ import torch
 from ..modeling_echomen import EchoMENModel
 from .encoder_graph import INPUT_NAME, OUTPUT_NAME, ClipShape, FoldedEncoder, clip_array, trace_encoder
 from .optional_packages import import_extra
+from .own_thread import in_own_thread
 
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class OpenVINOEngine:
         }
         if num_threads is not None:
             settings["INFERENCE_NUM_THREADS"] = num_threads
-        compiled = ov.Core().compile_model(graph, "CPU", settings)
+        compiled = in_own_thread(lambda: ov.Core().compile_model(graph, "CPU", settings))()
         self._request = compiled.create_infer_request()
         self._queue = ov.AsyncInferQueue(compiled) if performance_hint == "throughput" else None
         self.embedding_size = compiled.output(0).partial_shape[1].get_length()

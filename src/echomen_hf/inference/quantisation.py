@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .optional_packages import import_extra
+from .own_thread import in_own_thread
 
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class QuantisedEncoder(NamedTuple):
     float_layers: tuple[str, ...]
 
 
+@in_own_thread
 def quantise(
     graph: openvino.Model,
     calibration: Sequence[NDArray[np.float32]],
