@@ -4,6 +4,7 @@ import torch
 
 from echomen_hf import load_echonet_dynamic, read_video
 from echomen_hf.evaluation import VideoPrediction, predict_split, predict_video
+from echomen_hf.inference.dense_windows import windows_of_model
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +102,18 @@ def test_engine_takes_the_place_of_the_encoder(lively_model, tiny_processor, vid
 def test_unknown_protocol(lively_model, tiny_processor, videos):
     with pytest.raises(ValueError, match="Unknown protocol 'some'"):
         predict_split(lively_model, tiny_processor, videos, "some")
+
+
+def test_clips_encoded_together_take_their_frames_from_where_single_clips_do(lively_model, tiny_processor, videos):
+    class Black:
+        def read(self, row, indices=None):
+            return np.zeros((len(indices), 32, 32), dtype=np.uint8)
+
+    windows = windows_of_model(lively_model, "every8", batch_size=4)
+    options = {"protocol": "every8", "progress": False, "frames": Black()}
+    alone = predict_split(lively_model, tiny_processor, videos, **options)
+    together = predict_split(lively_model, tiny_processor, videos, windows=windows, **options)
+    for one, other in zip(alone, together):
+        np.testing.assert_allclose(one.clip_ejection_fractions, other.clip_ejection_fractions, atol=1e-4)
+    seen = predict_split(lively_model, tiny_processor, videos, "every8", windows=windows, progress=False)
+    assert abs(seen[0].ejection_fraction - together[0].ejection_fraction) > 1e-3

@@ -13,18 +13,16 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from ..evaluation.figure_style import (
-    COUNT_COLOUR,
     NEUTRAL_COLOUR,
     SERIES_COLOURS,
     SeriesStyle,
     label_ef_axis,
     legend_below,
-    mark_category_boundaries,
     new_figure,
     shade_categories,
     styled,
 )
-from ..evaluation.figures import expert_mae_figure, save_figures
+from ..evaluation.figures import draw_band_counts, expert_mae_figure, save_figures
 from ..heart_failure_category_echomen import CATEGORY_TITLES
 from ..label_distribution import EF_RANGE
 from ..metrics import ef_regression_metrics, error_by_band, oracle_predictions
@@ -85,15 +83,7 @@ def error_by_band_of_methods(
     errors_panel.yaxis.set_major_formatter("{x:g}")
     errors_panel.yaxis.set_minor_formatter(NullFormatter())
     shade_categories(errors_panel)
-    lower, counts = bands[0].lower, bands[0].counts
-    bars = counts_panel.bar(
-        lower, counts, width=bands[0].upper - lower, align="edge", color=COUNT_COLOUR, edgecolor="white"
-    )
-    counts_panel.bar_label(bars, labels=[f"{number}" if number else "" for number in counts], fontsize=8)
-    counts_panel.set_ylim(0, 1.3 * counts.max())
-    counts_panel.set_ylabel("Videos")
-    mark_category_boundaries(counts_panel)
-    label_ef_axis(counts_panel, f"Reference ejection fraction (%), bands of {band_width:g} points")
+    draw_band_counts(counts_panel, bands[0], band_width)
     legend_below(figure, errors_panel)
     return figure
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
@@ -20,7 +21,7 @@ from ..label_distribution import (
     category_masks,
     num_label_bins,
 )
-from ..metrics import bland_altman_limits, ef_regression_metrics, error_by_band, validate_predictions
+from ..metrics import BandErrors, bland_altman_limits, ef_regression_metrics, error_by_band, validate_predictions
 from .figure_style import (
     CATEGORY_COLOURS,
     COUNT_COLOUR,
@@ -38,6 +39,7 @@ from .figure_style import (
 
 __all__ = [
     "bland_altman_figure",
+    "draw_band_counts",
     "error_by_band_figure",
     "expert_mae_figure",
     "label_distribution_figure",
@@ -141,16 +143,27 @@ def error_by_band_figure(
     errors_panel.set_ylim(bottom=0)
     shade_categories(errors_panel)
 
-    bars = counts_panel.bar(
-        bands.lower, bands.counts, width=bands.upper - bands.lower, align="edge", color=COUNT_COLOUR, edgecolor="white"
-    )
-    counts_panel.bar_label(bars, labels=[f"{count}" if count else "" for count in bands.counts], fontsize=8)
-    counts_panel.set_ylim(0, 1.3 * bands.counts.max())
-    counts_panel.set_ylabel("Videos")
-    mark_category_boundaries(counts_panel)
-    label_ef_axis(counts_panel, f"Reference ejection fraction (%), bands of {band_width:g} points")
+    draw_band_counts(counts_panel, bands, band_width)
     legend_below(figure, errors_panel)
     return figure
+
+
+def draw_band_counts(panel: Axes, bands: BandErrors, band_width: float) -> None:
+    """Show below errors by band how many videos each band has.
+
+    Args:
+        panel: Panel to draw in.
+        bands: Bands.
+        band_width: Width of a band in EF points.
+    """
+    bars = panel.bar(
+        bands.lower, bands.counts, width=bands.upper - bands.lower, align="edge", color=COUNT_COLOUR, edgecolor="white"
+    )
+    panel.bar_label(bars, labels=[f"{count}" if count else "" for count in bands.counts], fontsize=8)
+    panel.set_ylim(0, 1.3 * bands.counts.max())
+    panel.set_ylabel("Videos")
+    mark_category_boundaries(panel)
+    label_ef_axis(panel, f"Reference ejection fraction (%), bands of {band_width:g} points")
 
 
 @styled

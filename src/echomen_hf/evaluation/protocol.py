@@ -146,8 +146,8 @@ def predict_split(
         num_workers: Processes that read videos besides this one.
         progress: Whether to show a progress bar.
         engine: What runs the encoder; the model itself without.
-        windows: What runs the encoder instead, on all clips of a video together; it reads files.
-        frames: Where the frames of single clips come from; the videos' files without.
+        windows: What runs the encoder instead, on all clips of a video together.
+        frames: Where frames come from; the videos' files without.
 
     Returns:
         Predictions in the order of the videos.
@@ -155,7 +155,7 @@ def predict_split(
     calibration = calibration_for(model.config, protocol)
     if windows is not None:
         whole: Iterable[dict[str, Any]] = DataLoader(
-            WholeVideos(videos, processor), batch_size=None, num_workers=num_workers
+            WholeVideos(videos, processor, frames), batch_size=None, num_workers=num_workers
         )
         if progress:
             whole = tqdm(whole, desc=f"Predicting {len(videos)} videos ({protocol})", unit="video")
