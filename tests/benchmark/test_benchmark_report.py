@@ -10,7 +10,6 @@ from echomen_hf.benchmark.report import (
     arithmetic_text,
     duration,
     markdown_table,
-    replace_section,
     roofline_text,
     save_report,
     update_documentation,
@@ -107,15 +106,6 @@ def test_share_of_peak_by_hand(measured):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
-
-
-def test_sections_are_replaced_and_the_rest_is_left():
-    text = "before\n<!-- a:begin -->\nold\n<!-- a:end -->\nafter\n"
-    once = replace_section(text, "a", "new")
-    assert once == "before\n<!-- a:begin -->\n\nnew\n\n<!-- a:end -->\nafter\n"
-    assert replace_section(once, "a", "new") == once
-    with pytest.raises(ValueError, match="b:begin"):
-        replace_section(text, "b", "new")
 
 
 def test_documentation_gets_all_three_sections(report, tmp_path):

@@ -26,6 +26,15 @@ def test_every_category_is_as_likely_if_asked_for():
     assert shares == pytest.approx([1 / len(HEART_FAILURE_CATEGORIES)] * len(HEART_FAILURE_CATEGORIES), abs=0.01)
 
 
+def test_a_category_has_the_distribution_of_echonet_dynamic_within_itself():
+    quantiles = (np.arange(9000) + 0.5) / 9000
+    balanced, echonet = ejection_fraction_at(quantiles, "categories"), ejection_fraction_at(quantiles)
+    for name in HEART_FAILURE_CATEGORIES:
+        shares = [0.1, 0.5, 0.9]
+        found = np.quantile(balanced[category_masks(balanced)[name]], shares)
+        assert found == pytest.approx(np.quantile(echonet[category_masks(echonet)[name]], shares), abs=0.1), name
+
+
 def test_a_uniform_distribution_is_even():
     values = ejection_fraction_at((np.arange(900) + 0.5) / 900, "uniform")
     assert np.ptp(np.diff(values)) < 1e-9

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..configuration_echomen import EchoMENConfig
+from ..marked_section import replace_section
 from .arithmetic import Accelerators, Recipe, encoder_flops, estimate_training
 
 
@@ -15,7 +16,6 @@ __all__ = [
     "RESULT_FIELDS",
     "arithmetic_text",
     "markdown_table",
-    "replace_section",
     "save_report",
     "update_documentation",
 ]
@@ -258,27 +258,6 @@ def roofline_text(report: dict[str, Any]) -> str:
         least = duration(flops / peak) if flops else ""
         lines.append(f"| {precision} | {peak / 1e12:.2f} TFLOP/s | {least} |")
     return "\n".join(lines)
-
-
-def replace_section(text: str, name: str, content: str) -> str:
-    """Put generated text between the marks of a section.
-
-    Args:
-        text: Document.
-        name: Name in the marks `<!-- name:begin -->` and `<!-- name:end -->`.
-        content: New text between them.
-
-    Returns:
-        The document.
-
-    Raises:
-        ValueError: If the marks are not there, each once.
-    """
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError(f"The document needs {begin} and {end}, each once.")
-    before, rest = text.split(begin)
-    return f"{before}{begin}\n\n{content}\n\n{end}{rest.split(end)[1]}"
 
 
 def update_documentation(page: Path, report: dict[str, Any], config: EchoMENConfig) -> None:

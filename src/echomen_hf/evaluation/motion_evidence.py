@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -69,16 +69,20 @@ INVARIANCES: dict[str, Callable[[EchoVideo], EchoVideo]] = {
 
 
 def motion_evidence(
-    estimate: Callable[[EchoVideo], float], videos: Sequence[EchoVideo]
+    estimate: Callable[[EchoVideo], float], videos: Iterable[EchoVideo]
 ) -> dict[str, NDArray[np.float64]]:
     """Estimate clips as they are and changed.
 
     Args:
         estimate: Function from a clip to its EF in percent.
-        videos: Clips.
+        videos: Clips, of which one at a time is needed.
 
     Returns:
         EF in percent, each of shape (clips,): `unchanged`, `still`, and one entry for each of `INVARIANCES`.
     """
     changes = {"unchanged": lambda video: video, "still": still, **INVARIANCES}
-    return {name: np.array([estimate(change(video)) for video in videos]) for name, change in changes.items()}
+    estimates: dict[str, list[float]] = {name: [] for name in changes}
+    for video in videos:
+        for name, change in changes.items():
+            estimates[name].append(estimate(change(video)))
+    return {name: np.array(values) for name, values in estimates.items()}

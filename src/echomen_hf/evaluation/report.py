@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "markdown_table",
+    "package_versions",
     "predictor_comparison",
     "read_metrics_json",
     "read_predictions_csv",
     "results_table",
     "weights_checksum",
+    "write_json",
     "write_metrics_json",
     "write_predictions_csv",
 ]
@@ -89,13 +91,41 @@ def write_metrics_json(
         "protocol": protocol,
         "seed": seed,
         "split": split,
-        "versions": _versions(),
+        "versions": package_versions(),
     }
     if clashes := sorted(document.keys() & (extra or {}).keys()):
         raise ValueError(f"`extra` must not replace what the file holds anyway: {', '.join(clashes)}.")
     document.update(extra or {})
+    return write_json(path, document)
+
+
+def write_json(path: str | Path, document: Mapping[str, Any]) -> Path:
+    """Write numbers and text as JSON; the same content gives the same bytes.
+
+    Args:
+        path: JSON file; its folder is made if missing.
+        document: What to write. NaN becomes null, numpy values numbers and lists.
+
+    Returns:
+        Path of the file.
+    """
     text = json.dumps(_to_json(document), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     return _write_atomically(path, text + "\n")
+
+
+def package_versions() -> dict[str, str | None]:
+    """Tell which versions results come from.
+
+    Returns:
+        Version by name of Python and of the packages that decide a number; `None` where one is not installed.
+    """
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in REPORTED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
 
 
 def weights_checksum(model: str | Path) -> str | None:
@@ -345,16 +375,6 @@ def _result_column(
             cell += f" ({low:.2f} to {high:.2f})"
         cells.append(cell)
     return cells
-
-
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in REPORTED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return versions
 
 
 def _to_json(value: Any) -> Any:

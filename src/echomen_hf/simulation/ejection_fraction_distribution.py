@@ -14,7 +14,7 @@ __all__ = ["TRAIN_COUNTS", "EjectionFractionDistribution", "ejection_fraction_at
 
 EjectionFractionDistribution = Literal["echonet", "uniform", "categories"]
 """`echonet`: EchoNet-Dynamic's training split. `uniform`: every EF as likely, so that weak hearts are seen as often as
-strong ones. `categories`: every heart-failure category as likely, uniform within each."""
+strong ones. `categories`: every heart-failure category as likely, and within each as `echonet`."""
 
 TRAIN_COUNTS = (7, 116, 337, 488, 724, 2411, 3131, 227, 22, 2)
 """Videos per 10 points of ejection fraction, from 0 to 100 percent (EchoNet-Dynamic, 7,465 training videos)."""
@@ -36,22 +36,23 @@ def ejection_fraction_at(
         distribution: Which distribution.
 
     Returns:
-        Ejection fractions in percent: from 6.9 to 97 as in EchoNet-Dynamic, from 8 to 85 in the other distributions.
+        Ejection fractions in percent: from 6.9 to 97 as in EchoNet-Dynamic, from 8 to 85 where all are as likely.
 
     Raises:
         ValueError: If there is no such distribution.
     """
     if distribution == "uniform":
         return _UNIFORM_LOWEST + np.asarray(quantile) * (_UNIFORM_HIGHEST - _UNIFORM_LOWEST)
-    if distribution == "categories":
-        inner = [high for _, high in HEART_FAILURE_CATEGORIES.values()][:-1]
-        bounds = [_UNIFORM_LOWEST, *inner, _UNIFORM_HIGHEST]
-        return np.asarray(np.interp(quantile, np.linspace(0, 1, len(bounds)), bounds))
-    if distribution != "echonet":
+    if distribution not in ("echonet", "categories"):
         raise ValueError(
             f"unknown distribution of ejection fractions {distribution!r}: choose echonet, uniform or categories"
         )
     edges = np.array([_LOWEST, *range(10, 100, 10), _HIGHEST])
     cumulative = np.concatenate([[0], np.cumsum(TRAIN_COUNTS)]) / np.sum(TRAIN_COUNTS)
     grid = np.linspace(_LOWEST, _HIGHEST, 2001)
-    return np.asarray(np.interp(quantile, PchipInterpolator(edges, cumulative)(grid), grid))
+    shares = PchipInterpolator(edges, cumulative)(grid)
+    if distribution == "categories":
+        inner = [high for _, high in HEART_FAILURE_CATEGORIES.values()][:-1]
+        bounds = np.interp([_LOWEST, *inner, _HIGHEST], grid, shares)
+        quantile = np.interp(quantile, np.linspace(0, 1, len(bounds)), bounds)
+    return np.asarray(np.interp(quantile, shares, grid))

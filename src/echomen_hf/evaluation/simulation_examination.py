@@ -1,0 +1,300 @@
+"""What a model does on simulated hearts: errors, intervals, and whether it is the motion that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from ..clip_sampling_echomen import DEFAULT_PROTOCOL
+from ..inference.engine import make_engine
+from ..label_distribution import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES, category_masks
+from ..metrics import AUROC_THRESHOLDS, ef_regression_metrics
+from ..modeling_echomen import EchoMENModel
+from ..simulation import SimulatedFrames, SimulatedVideos
+from ..simulation.ejection_fraction_distribution import ejection_fraction_at
+from ..video_processing_echomen import EchoMENVideoProcessor, as_size
+from ..video_reading_echomen import EchoVideo
+from .interval_calibration import calibrate_model, interval_metrics
+from .motion_evidence import motion_evidence
+from .protocol import predict_split, predict_video
+from .report import markdown_table, results_table
+
+
+__all__ = [
+    "accuracy_section",
+    "calibrate_on_simulation",
+    "coverage_section",
+    "examine_on_simulation",
+    "motion_section",
+]
+
+IN_RANGE, HELD_OUT = "wide", "held_out_vendor"
+
+PROFILE_TITLES = {IN_RANGE: "machines as in training", HELD_OUT: "a machine never seen"}
+
+SECONDS = (1.3, 4.5)
+"""Shortest and longest video: from a single clip to some more than most of EchoNet-Dynamic's."""
+
+_CALIBRATION_SEED_OFFSET = 7_000_003
+_TEST_SEED_OFFSET = 9_000_011
+
+CHANGE_TITLES = {
+    "backwards": "played backwards",
+    "mirrored": "left and right exchanged",
+    "half_frame_rate": "every second frame, half the frame rate",
+    "brightness_0.6": "brightness times 0.6",
+    "brightness_1.6": "brightness times 1.6",
+}
+
+
+def calibrate_on_simulation(
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    *,
+    num_videos: int = 3000,
+    seed: int = 0,
+    coverage: float = 0.9,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Calibrate the prediction intervals of a model on simulated videos that no training has seen.
+
+    Args:
+        model: Trained model; `config.interval_calibration` is set.
+        processor: Its video processor.
+        num_videos: Number of videos, as many of each heart-failure category.
+        seed: Seed of the videos.
+        coverage: Share of the videos of every category that intervals are to hold.
+        num_workers: Processes that simulate.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The calibration, see `calibrate_model`.
+    """
+    return calibrate_model(
+        model,
+        processor,
+        examination_videos(num_videos, seed + _CALIBRATION_SEED_OFFSET),
+        coverage=coverage,
+        num_workers=num_workers,
+        progress=progress,
+        frames=simulated_frames(processor, IN_RANGE),
+    )
+
+
+def examine_on_simulation(
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    *,
+    num_videos: int = 3000,
+    num_motion_videos: int = 200,
+    seed: int = 0,
+    bootstrap_samples: int = 1000,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure a model on simulated videos that neither training nor calibration has seen.
+
+    The hearts of both profiles are the same, one by one; only what the machine makes of them differs. Each
+    heart-failure category has the same number of videos, and EchoNet-Dynamic's distribution within itself.
+
+    Args:
+        model: Trained model.
+        processor: Its video processor.
+        num_videos: Number of videos of each profile.
+        num_motion_videos: How many of them are also changed, see `motion_evidence`.
+        seed: Seed of the videos and of the bootstrap.
+        bootstrap_samples: Resamples of the intervals of the metrics; 0 leaves them out.
+        num_workers: Processes that simulate.
+        progress: Whether to show progress bars.
+
+    Returns:
+        `settings`; `accuracy`, by profile the metrics of `ef_regression_metrics`, and those of a constant guess;
+        `echonet_mae`, by the same names the MAE that categories in EchoNet-Dynamic's shares would have; `spearman`, by
+        profile the rank correlation of prediction and reference; `held_out_ratio`, the MAE of the profile
+        `held_out_vendor` over that of `wide`; `intervals`, by profile what prediction intervals hold (see
+        `interval_metrics`), if the model is calibrated; `motion`, by change the mean and the 90th percentile of the
+        absolute change of EF, and `still`, the mean and the 90th percentile of EF.
+    """
+    videos = examination_videos(num_videos, seed + _TEST_SEED_OFFSET)
+    labels = np.array(videos["ejection_fraction"])
+    engine = make_engine(model, "torch", processor=processor)
+    predicted = {"constant_guess": np.full(len(labels), _echonet_mean())}
+    for profile in (IN_RANGE, HELD_OUT):
+        predictions = predict_split(
+            model,
+            processor,
+            videos,
+            num_workers=num_workers,
+            progress=progress,
+            engine=engine,
+            frames=simulated_frames(processor, profile),
+        )
+        predicted[profile] = np.array([prediction.ejection_fraction for prediction in predictions])
+    accuracy = {
+        name: ef_regression_metrics(values, labels, bootstrap_samples=bootstrap_samples, seed=seed)
+        for name, values in predicted.items()
+    }
+    calibration = getattr(model.config, "interval_calibration", None)
+    return {
+        "settings": {
+            "bootstrap_samples": bootstrap_samples,
+            "num_motion_videos": num_motion_videos,
+            "num_videos": num_videos,
+            "protocol": DEFAULT_PROTOCOL,
+            "seconds": list(SECONDS),
+            "seed": seed,
+        },
+        "accuracy": accuracy,
+        "echonet_mae": {name: echonet_weighted(metrics) for name, metrics in accuracy.items()},
+        "spearman": {name: float(spearmanr(predicted[name], labels).statistic) for name in (IN_RANGE, HELD_OUT)},
+        "held_out_ratio": accuracy[HELD_OUT]["mae"] / accuracy[IN_RANGE]["mae"],
+        "intervals": {
+            profile: interval_metrics(predicted[profile], labels, calibration) for profile in (IN_RANGE, HELD_OUT)
+        }
+        if calibration
+        else None,
+        "motion": _motion(model, processor, engine, videos, num_motion_videos),
+    }
+
+
+def examination_videos(num_videos: int, seed: int) -> SimulatedVideos:
+    """Give the rows of an examination.
+
+    Args:
+        num_videos: Number of videos.
+        seed: Seed.
+
+    Returns:
+        Rows, of which each heart-failure category has a third.
+    """
+    return SimulatedVideos(num_videos, seed, "categories", SECONDS)
+
+
+def simulated_frames(processor: EchoMENVideoProcessor, profile: str) -> SimulatedFrames:
+    """Give the source of the frames of an examination.
+
+    Args:
+        processor: Video processor, for the size of the frames.
+        profile: Name of the profile.
+
+    Returns:
+        Frame source.
+    """
+    return SimulatedFrames(profile, image_size=as_size(processor.crop_size).height)
+
+
+def echonet_weighted(metrics: Mapping[str, float]) -> float:
+    """Weigh the errors of the categories as often as EchoNet-Dynamic has them.
+
+    Args:
+        metrics: Metrics of `ef_regression_metrics`.
+
+    Returns:
+        MAE in EF points.
+    """
+    masks = category_masks(_echonet_sample())
+    return float(sum(masks[name].mean() * metrics[f"mae_{name}"] for name in HEART_FAILURE_CATEGORIES))
+
+
+def _echonet_sample() -> np.ndarray:
+    return ejection_fraction_at((np.arange(7465) + 0.5) / 7465)
+
+
+def _echonet_mean() -> float:
+    return float(_echonet_sample().mean())
+
+
+def _motion(
+    model: EchoMENModel, processor: EchoMENVideoProcessor, engine: Any, videos: SimulatedVideos, count: int
+) -> dict[str, dict[str, float]]:
+    source = simulated_frames(processor, IN_RANGE)
+    # Rows of the three categories follow each other in no order, so that the first ones are a fair sample.
+    rows = [videos[index] for index in range(min(count, len(videos)))]
+    clips = (EchoVideo(source.read(row), row["fps"], row["file_name"]) for row in rows)
+    found = motion_evidence(
+        lambda video: predict_video(model, processor, video, engine=engine).ejection_fraction, clips
+    )
+    still, unchanged = found.pop("still"), found.pop("unchanged")
+    measured = {"still": {"mean": float(still.mean()), "p90": float(np.quantile(still, 0.9))}}
+    for name, values in found.items():
+        change = np.abs(values - unchanged)
+        measured[name] = {"mean": float(change.mean()), "p90": float(np.quantile(change, 0.9))}
+    return measured
+
+
+def accuracy_section(examination: Mapping[str, Any]) -> str:
+    """Lay out the errors.
+
+    Args:
+        examination: Result of `examine_on_simulation`.
+
+    Returns:
+        Markdown.
+    """
+    accuracy = examination["accuracy"]
+    titles = {"constant_guess": "constant guess", **PROFILE_TITLES}
+    errors = results_table(
+        {title: accuracy[name] for name, title in titles.items()},
+        metrics=("balanced_mae", "mae"),
+        unranked=list(titles.values()),
+    )
+    thresholds = [f"{threshold:g}" for threshold in AUROC_THRESHOLDS]
+    further = markdown_table(
+        ["Machine", "MAE at EchoNet's shares", "Spearman", *(f"AUROC EF < {threshold}" for threshold in thresholds)],
+        [
+            [
+                title,
+                f"{examination['echonet_mae'][name]:.2f}",
+                f"{examination['spearman'][name]:.3f}",
+                *(f"{accuracy[name][f'auroc_ef_below_{threshold}']:.3f}" for threshold in thresholds),
+            ]
+            for name, title in PROFILE_TITLES.items()
+        ],
+    )
+    ratio = examination["held_out_ratio"]
+    return f"{errors}\n\n{further}\n\nThe MAE on the machine never seen is {ratio:.2f} times the one on the others."
+
+
+def coverage_section(examination: Mapping[str, Any], coverage: float) -> str:
+    """Lay out what the prediction intervals hold.
+
+    Args:
+        examination: Result of `examine_on_simulation` for a calibrated model.
+        coverage: Share that they are to hold.
+
+    Returns:
+        Markdown.
+    """
+    rows = []
+    for profile, title in PROFILE_TITLES.items():
+        found = examination["intervals"][profile]
+        shares = [f"{found[name]['coverage']:.1%}" for name in HEART_FAILURE_CATEGORIES]
+        rows.append([title, *shares, f"{found['all']['width']:.1f}"])
+    titles = [CATEGORY_TITLES[name] for name in HEART_FAILURE_CATEGORIES]
+    header = [f"Share within the {coverage:.0%} interval", *titles, "Mean width (EF points)"]
+    return markdown_table(header, rows)
+
+
+def motion_section(examination: Mapping[str, Any]) -> str:
+    """Lay out what happens to estimates when clips are changed.
+
+    Args:
+        examination: Result of `examine_on_simulation`.
+
+    Returns:
+        Markdown.
+    """
+    still = examination["motion"]["still"]
+    rows = [
+        [title, f"{examination['motion'][name]['mean']:.2f}", f"{examination['motion'][name]['p90']:.2f}"]
+        for name, title in CHANGE_TITLES.items()
+    ]
+    table = markdown_table(["Change of the clip", "mean change of EF (points)", "90th percentile"], rows)
+    return (
+        f"{table}\n\nA still clip, its first frame repeated, is given an EF of {still['mean']:.1f} % on average, and "
+        f"of {still['p90']:.1f} % or less in 90 % of the clips."
+    )

@@ -1,0 +1,28 @@
+import json
+
+import numpy as np
+
+from echomen_hf.evaluation.report import weights_checksum
+from echomen_hf.evaluation.simulation_examination import accuracy_section, motion_section
+
+
+def test_script_calibrates_measures_and_fills_the_card(load_script, tiny_model, tiny_processor, tmp_path, capsys):
+    folder, card = tmp_path / "model", tmp_path / "card.md"
+    tiny_model.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    names = ("accuracy", "coverage", "motion")
+    card.write_text("\n".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->" for name in names))
+    output = tmp_path / "new" / "examination.json"
+    command = ["--model", str(folder), "--output", str(output), "--num_videos", "6", "--num_motion_videos", "1"]
+    script = load_script("examine_on_simulation")
+    script.main([*command, "--num_workers", "0", "--calibrate", "--card", str(card)])
+    found = json.loads(output.read_text())
+    assert found["model_sha256"] == weights_checksum(folder)
+    assert found["calibration"] == json.loads((folder / "config.json").read_text())["interval_calibration"]
+    for make in (accuracy_section, motion_section):
+        assert make(found) in card.read_text()
+    assert "SIMULATED videos only" in capsys.readouterr().out
+    first = output.read_bytes()
+    script.main([*command, "--num_workers", "1"])
+    assert output.read_bytes() == first
+    assert np.isfinite(found["spearman"]["wide"])
