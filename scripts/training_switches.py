@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     accuracy.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes/demo.yaml", help="Recipe.")
     accuracy.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3], help="Seeds of the trainings.")
     accuracy.add_argument("--batch_size", type=int, default=16, help="Videos per optimiser step.")
+    accuracy.add_argument("--jobs", type=int, default=1, help="Trainings at a time.")
     accuracy.add_argument("--train_flags", nargs=argparse.REMAINDER, default=[], help="Last: flags of train.py.")
     for kind in (cost, accuracy):
         kind.add_argument("--output", type=Path, required=True, help="Folder for tables and runs.")
@@ -77,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = [sys.executable, Path(__file__).parent / "train.py", args.recipe, "--data_dir", args.data_dir]
         command = [str(word) for word in [*command, "--frame_cache", args.output / "frames", *args.train_flags]]
         rows = accuracy_of_switches(
-            command, switches, args.seed, args.batch_size, args.output, lambda line: print(line, flush=True)
+            command, switches, args.seed, args.batch_size, args.output, lambda line: print(line, flush=True), args.jobs
         )
         table = accuracy_table(rows)
     (args.output / "results.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

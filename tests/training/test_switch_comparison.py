@@ -18,6 +18,10 @@ from echomen_hf.training.switch_comparison import (
 GIB = 2**30
 
 
+def cells(table):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
 @pytest.fixture
 def costs(monkeypatch):
     """Costs that measurements find, by switches and batch size."""
@@ -42,11 +46,11 @@ def test_costs_are_relative_to_no_switches_of_the_same_batch(costs):
         (20, "none", None, None),
         (20, "bf16", None, None),
     ]
-    assert cost_table(rows).splitlines()[2:] == [
-        "| 4 | none | 9.00 | 1.00 | 6.00 | 1.00 |",
-        "| 4 | bf16 | 3.00 | 3.00 | 3.00 | 0.50 |",
-        "| 20 | none | needs more memory than 20.0 GiB | | | |",
-        "| 20 | bf16 | 15.00 |  | 12.00 |  |",
+    assert cells(cost_table(rows))[2:] == [
+        ["4", "none", "9.00", "1.00", "6.00", "1.00"],
+        ["4", "bf16", "3.00", "3.00", "3.00", "0.50"],
+        ["20", "none", "needs more memory than 20.0 GiB", "", "", ""],
+        ["20", "bf16", "15.00", "", "12.00", ""],
     ]
 
 
@@ -66,18 +70,27 @@ for stage in (1, 2):
 """
 
 
-def test_errors_are_compared_with_the_noise_of_seeds(tmp_path):
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_errors_are_compared_with_the_noise_of_seeds(tmp_path, jobs):
     switches = {"none": {}, "bf16": {"bf16": True}, "accumulation": {"gradient_accumulation_steps": 4}}
-    rows = accuracy_of_switches([sys.executable, "-c", TRAIN], switches, [1, 2, 3], 16, tmp_path)
+    rows = accuracy_of_switches([sys.executable, "-c", TRAIN], switches, [1, 2, 3], 16, tmp_path, jobs=jobs)
     assert [row["mae"] for row in rows] == [[4, 5, 6], [5, 6, 7], [11, 12, 13]]
     assert [row["difference"] for row in rows] == [0, 1, 7]
     assert rows[1]["noise"] == pytest.approx(2 * math.sqrt(2 / 3))  # the seeds' standard deviation is 1
     assert [row["within_noise"] for row in rows] == [True, True, False]
-    assert accuracy_table(rows).splitlines()[3] == "| bf16 | 5.00 | 6.00 | 7.00 | 6.00 | +1.00 | ± 1.63 |"
+    assert cells(accuracy_table(rows))[3] == ["bf16", "5.00", "6.00", "7.00", "6.00", "+1.00", "± 1.63"]
     flags = json.loads((tmp_path / "02-seed1/stage2/flags.json").read_text())
     assert flags["--per_device_train_batch_size"] == "4"
     assert flags["--channels_last"] == "False"  # off, whatever the recipe says
     assert flags["--keep_large_blocks"] == "False"
+
+
+def test_noise_of_seeds_is_that_of_all_combinations_together(monkeypatch, tmp_path):
+    errors = iter([4.0, 4.0, 5.0, 9.0])  # alike by chance, and far apart
+    monkeypatch.setattr(switch_comparison, "final_mae", lambda folder: next(errors))
+    command = [sys.executable, "-c", TRAIN]
+    rows = accuracy_of_switches(command, {"none": {}, "bf16": {"bf16": True}}, [1, 2], 16, tmp_path)
+    assert rows[0]["noise"] == rows[1]["noise"] == pytest.approx(2 * math.sqrt((0 + 8) / 2))
 
 
 def test_error_is_that_of_the_kept_epoch(tmp_path):

@@ -12,21 +12,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
-from ..allocator import keep_large_blocks
 from ..configuration_echomen import EchoMENConfig
 from ..data.device_clips import pack_clip, random_shift
-from ..losses import squared_error
 from ..modeling_echomen import EchoMENModel
 from ..resident_memory import peak_resident_bytes
 from ..video_processing_echomen import EchoMENVideoProcessor
@@ -34,7 +30,7 @@ from .arguments import EchoMENTrainingArguments
 from .trainer import EchoMENTrainer
 
 
-__all__ = ["StepCost", "StepSetting", "measure", "measure_in_new_process", "ready_made_step"]
+__all__ = ["StepCost", "StepSetting", "measure", "measure_in_new_process"]
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
 MODULE = "echomen_hf.training.step_cost"
@@ -49,9 +45,6 @@ class StepSetting:
         num_views: Crops of each; 1 leaves the contrastive loss nothing to compare.
         model_config: Fields of `EchoMENConfig`; the paper's size without.
         switches: Training arguments that are on, such as `bf16`, `channels_last` and `gradient_accumulation_steps`.
-        implementation: `echomen`, the trainer's whole stage-1 step; `encoder`, forward and backward pass of the same
-            encoder and regression head and an SGD step, without a trainer; `torchvision`, the same of torchvision's
-            `r2plus1d_18` with one output, in float32 as it comes: what there is without this package.
         num_steps: Steps timed, after one that is not.
         num_threads: Threads of torch; its own choice without.
         memory_limit: Bytes that the process may allocate; more ends it with a clear result. No limit without.
@@ -61,7 +54,6 @@ class StepSetting:
     num_views: int = 2
     model_config: dict[str, Any] = field(default_factory=dict)
     switches: dict[str, Any] = field(default_factory=dict)
-    implementation: str = "echomen"
     num_steps: int = 3
     num_threads: int | None = None
     memory_limit: int | None = None
@@ -173,7 +165,7 @@ def measure(setting: StepSetting) -> StepCost:
     torch.manual_seed(0)
     seconds, failure = [], ""
     try:
-        seconds = trainer_steps(setting) if setting.implementation == "echomen" else plain_steps(setting)
+        seconds = trainer_steps(setting)
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)):
             raise
@@ -219,69 +211,6 @@ def trainer_steps(setting: StepSetting) -> list[float]:
             processing_class=processor,
         ).train()
     return stopwatch.seconds[1:]
-
-
-def plain_steps(setting: StepSetting) -> list[float]:
-    """Time forward and backward pass and SGD step of an R(2+1)D with one output, without a trainer.
-
-    Args:
-        setting: What to measure; `channels_last`, `bf16` and `keep_large_blocks` are known here.
-
-    Returns:
-        Seconds of every step but the first.
-    """
-    step = ready_made_step(setting)
-    seconds = []
-    for _ in range(1 + setting.num_steps):
-        started = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - started)
-    return seconds[1:]
-
-
-def ready_made_step(setting: StepSetting) -> Callable[[], float]:
-    """Make the function that takes one training step on the same random clips, for a benchmark's two sides.
-
-    Args:
-        setting: What to measure, by `encoder` or `torchvision`.
-
-    Returns:
-        Function that takes a step and returns the loss, in squared percent.
-    """
-    on = {name for name, value in setting.switches.items() if value}
-    unknown = on - {"bf16", "channels_last", "keep_large_blocks"}
-    if unknown or (on and setting.implementation == "torchvision"):
-        raise ValueError(f"A step of {setting.implementation!r} has no switches {sorted(on)}.")
-    keep_large_blocks("keep_large_blocks" in on)
-    config = EchoMENConfig(**setting.model_config)
-    generator = torch.Generator().manual_seed(0)
-    shape = (setting.batch_size * setting.num_views, config.num_frames, config.num_channels)
-    clips = torch.randn(*shape, config.image_size, config.image_size, generator=generator)
-    labels = torch.linspace(20, 75, len(clips))
-    if setting.implementation == "torchvision":
-        from torchvision.models.video import r2plus1d_18
-
-        encoder: nn.Module = r2plus1d_18()
-        encoder.fc, head = nn.Identity(), nn.Linear(512, 1)
-        clips = clips.transpose(1, 2).contiguous()  # (B, T, C, H, W) -> (B, C, T, H, W)
-    else:
-        model = EchoMENModel(config)
-        encoder, head = model.encoder, model.regression_head
-    if "channels_last" in on:
-        encoder.to(memory_format=torch.channels_last_3d)
-    encoder.train()
-    optimizer = torch.optim.SGD([*encoder.parameters(), *head.parameters()], lr=1e-4, momentum=0.9)
-
-    def step() -> float:
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in on):
-            embedding = encoder(clips)
-        loss = squared_error(head(embedding.float()).squeeze(-1), labels)  # heads stay in full precision
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ import math
 import statistics
 import subprocess
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.report import markdown_table
 from .step_cost import StepCost, StepSetting, measure_in_new_process
 
 
@@ -120,19 +122,16 @@ def cost_table(rows: list[dict[str, Any]]) -> str:
     Returns:
         The table.
     """
-    lines = [
-        "| Batch | Switches | Seconds a step | Speed | Peak memory, GiB | Memory |",
-        "|---|---|---|---|---|---|",
-    ]
+    cells = []
     for row in rows:
-        head = f"| {row['batch_size']} | {row['title']} |"
+        head = [str(row["batch_size"]), row["title"]]
         if row["failure"]:
-            lines.append(f"{head} {row['failure']} | | | |")
+            cells.append([*head, row["failure"], "", "", ""])
             continue
         speed, memory = (f"{row[name]:.2f}" if row[name] else "" for name in ("speed", "memory"))
-        seconds = statistics.median(row["step_seconds"])
-        lines.append(f"{head} {seconds:.2f} | {speed} | {row['peak_bytes'] / 2**30:.2f} | {memory} |")
-    return "\n".join(lines)
+        seconds = f"{statistics.median(row['step_seconds']):.2f}"
+        cells.append([*head, seconds, speed, f"{row['peak_bytes'] / 2**30:.2f}", memory])
+    return markdown_table(["Batch", "Switches", "Seconds a step", "Speed", "Peak memory, GiB", "Memory"], cells)
 
 
 def accuracy_of_switches(
@@ -142,6 +141,7 @@ def accuracy_of_switches(
     batch_size: int,
     output: Path,
     report: Callable[[str], None] = lambda line: None,
+    jobs: int = 1,
 ) -> list[dict[str, Any]]:
     """Train to the end with every combination of switches and every seed, and compare the errors on VAL.
 
@@ -152,11 +152,13 @@ def accuracy_of_switches(
         batch_size: Videos per optimiser step, over all micro-batches.
         output: Folder for the runs. Finished ones are not run again.
         report: Function that is told what was found.
+        jobs: Trainings at a time.
 
     Returns:
         One row per combination: `title`, `mae` by seed in EF points; against the reference, of the same seeds,
         `difference`, the mean, and `noise`, two standard errors of a difference of means of as many runs that differ
-        in nothing but their seeds; `within_noise` says whether the difference is no larger.
+        in nothing but their seeds, from the standard deviation between seeds that all combinations have together;
+        `within_noise` says whether the difference is no larger.
 
     Raises:
         ValueError: If a training refuses what it is given.
@@ -164,36 +166,54 @@ def accuracy_of_switches(
     """
     names = {name for combinations in (SWITCHES, switches) for values in combinations.values() for name in values}
     off = {name: 1 if name == "gradient_accumulation_steps" else False for name in sorted(names)}
-    rows: list[dict[str, Any]] = []
-    for number, (title, values) in enumerate(switches.items()):
-        errors = []
-        for seed in seeds:
-            folder = output / f"{number:02d}-seed{seed}"
-            settings = {**off, **values}
-            settings["per_device_train_batch_size"] = batch_size // settings["gradient_accumulation_steps"]
-            flags = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
-            command = [*train_command, *flags, "--output_dir", str(folder), "--seed", str(seed)]
-            child = subprocess.run(command, capture_output=True, text=True, check=False)
-            if child.returncode != 0:
-                problem = f"{' '.join(command)} ended with status {child.returncode}:\n{child.stderr[-2000:]}"
-                raise ValueError(problem) if child.returncode == 2 else RuntimeError(problem)
-            errors.append(final_mae(folder))
-            report(f"{title}, seed {seed}: MAE {errors[-1]:.3f} on VAL")
-        reference = rows[0]["mae"] if rows else errors
-        noise = 2 * statistics.stdev(reference) * math.sqrt(2 / len(seeds)) if len(seeds) > 1 else float("nan")
-        difference = statistics.mean(errors) - statistics.mean(reference)
+
+    def train(number: int, title: str, values: dict[str, Any], seed: int) -> float:
+        folder = output / f"{number:02d}-seed{seed}"
+        settings = {**off, **values}
+        settings["per_device_train_batch_size"] = batch_size // settings["gradient_accumulation_steps"]
+        flags = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
+        command = [*train_command, *flags, "--output_dir", str(folder), "--seed", str(seed)]
+        child = subprocess.run(command, capture_output=True, text=True, check=False)
+        if child.returncode != 0:
+            problem = f"{' '.join(command)} ended with status {child.returncode}:\n{child.stderr[-2000:]}"
+            raise ValueError(problem) if child.returncode == 2 else RuntimeError(problem)
+        error = final_mae(folder)
+        report(f"{title}, seed {seed}: MAE {error:.3f} on VAL")
+        return error
+
+    with ThreadPoolExecutor(jobs) as pool:
+        trained = [
+            [pool.submit(train, number, title, values, seed) for seed in seeds]
+            for number, (title, values) in enumerate(switches.items())
+        ]
+        try:
+            errors = [[training.result() for training in trainings] for trainings in trained]
+        except (RuntimeError, ValueError):
+            pool.shutdown(cancel_futures=True)
+            raise
+    noise = 2 * _spread_of_seeds(errors) * math.sqrt(2 / len(seeds))
+    rows = []
+    for (title, values), own in zip(switches.items(), errors, strict=True):
+        difference = statistics.mean(own) - statistics.mean(errors[0])
         rows.append(
             {
                 "title": title,
                 "switches": values,
                 "seeds": list(seeds),
-                "mae": errors,
+                "mae": own,
                 "difference": difference,
                 "noise": noise,
                 "within_noise": abs(difference) <= noise,
             }
         )
     return rows
+
+
+def _spread_of_seeds(errors: list[list[float]]) -> float:
+    """Standard deviation between seeds, pooled over combinations: three seeds alone would tell it poorly."""
+    if len(errors[0]) < 2:
+        return float("nan")
+    return math.sqrt(statistics.mean(statistics.variance(own) for own in errors))
 
 
 def final_mae(folder: Path) -> float:
@@ -224,13 +244,10 @@ def accuracy_table(rows: list[dict[str, Any]]) -> str:
     Returns:
         The table.
     """
-    seeds = rows[0]["seeds"]
-    lines = [
-        f"| Switches | {' | '.join(f'MAE, seed {seed}' for seed in seeds)} | Mean | Difference | Seed noise |",
-        "|---" * (len(seeds) + 4) + "|",
-    ]
+    cells = []
     for number, row in enumerate(rows):
-        values = " | ".join(f"{error:.2f}" for error in row["mae"])
-        compared = f"{row['difference']:+.2f} | ± {row['noise']:.2f}" if number else "| "
-        lines.append(f"| {row['title']} | {values} | {statistics.mean(row['mae']):.2f} | {compared} |")
-    return "\n".join(lines)
+        compared = [f"{row['difference']:+.2f}", f"± {row['noise']:.2f}"] if number else ["", ""]
+        errors = [f"{error:.2f}" for error in row["mae"]]
+        cells.append([row["title"], *errors, f"{statistics.mean(row['mae']):.2f}", *compared])
+    seeds = [f"MAE, seed {seed}" for seed in rows[0]["seeds"]]
+    return markdown_table(["Switches", *seeds, "Mean", "Difference", "Seed noise"], cells)
