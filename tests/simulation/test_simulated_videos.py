@@ -107,6 +107,21 @@ def test_the_share_of_mirrored_videos_is_the_one_asked_for():
     assert 6 <= sum(turned) <= 18
 
 
+def test_brightness_is_that_of_the_video_and_within_the_factor():
+    bright = SimulatedFrames("wide", image_size=32, brightness_factor=2.0)
+    factors = []
+    for row in SimulatedVideos(12, seed=3):
+        plain, changed = (source.read(row, np.arange(3)).astype(float) for source in (FRAMES, bright))
+        inside = (plain > 40) & (changed < 250)
+        ratio = changed[inside] / plain[inside]
+        assert ratio == pytest.approx(np.full(len(ratio), np.median(ratio)), rel=0.03)
+        factors.append(np.median(ratio))
+    assert 0.5 <= min(factors) < 0.8
+    assert 1.25 < max(factors) <= 2.0
+    with pytest.raises(ValueError, match="brightness_factor must be at least 1"):
+        SimulatedFrames(brightness_factor=0.5)
+
+
 def test_a_share_beyond_all_is_refused():
     with pytest.raises(ValueError, match=r"reversed_share lies between 0 and 1, got 1\.5"):
         SimulatedFrames(reversed_share=1.5)

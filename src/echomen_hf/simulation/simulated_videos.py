@@ -118,6 +118,8 @@ class SimulatedFrames:
         couple_size: How much larger weak hearts are, see `sample_echo_parameters`.
         mirrored_share: Share of the videos in which left and right are exchanged, as some laboratories show them.
         reversed_share: Share of the videos that run backwards, which changes no volume.
+        brightness_factor: Largest number by which the gray values of a video are multiplied or divided, as if somebody
+            had turned the gain of the finished picture; values above 255 become 255. With 1 they stay as they are.
     """
 
     profile: str | SimulationProfile = "wide"
@@ -125,6 +127,7 @@ class SimulatedFrames:
     couple_size: float = 0.0
     mirrored_share: float = 0.0
     reversed_share: float = 0.0
+    brightness_factor: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -132,6 +135,8 @@ class SimulatedFrames:
         for name in ("mirrored_share", "reversed_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} lies between 0 and 1, got {getattr(self, name)}")
+        if self.brightness_factor < 1:
+            raise ValueError(f"brightness_factor must be at least 1, got {self.brightness_factor}")
 
     def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
         """Simulate frames of one video.
@@ -166,6 +171,9 @@ class SimulatedFrames:
             frames=numbers,
         )
         frames = echo.frames[places]
+        if self.brightness_factor > 1:
+            factor = self.brightness_factor ** turns.uniform(-1, 1)
+            frames = np.clip(np.rint(frames * factor), 0, 255).astype(np.uint8)
         return np.ascontiguousarray(frames[:, :, ::-1]) if is_mirrored else frames
 
 

@@ -82,6 +82,7 @@ class SimulationArguments:
         simulated_distribution: Distribution of the ejection fractions, see `ejection_fraction_at`.
         mirrored_share: Share of the videos in which left and right are exchanged.
         reversed_share: Share of the videos that run backwards.
+        brightness_factor: Largest number by which the gray values of a video are multiplied or divided.
     """
 
     simulated_videos: int = field(default=0, metadata={"help": "Videos that an epoch simulates; 0 for a data set."})
@@ -93,6 +94,9 @@ class SimulationArguments:
     )
     mirrored_share: float = field(default=0.0, metadata={"help": "Share of simulated videos shown mirrored."})
     reversed_share: float = field(default=0.0, metadata={"help": "Share of simulated videos shown backwards."})
+    brightness_factor: float = field(
+        default=1.0, metadata={"help": "Gray values of simulated videos are multiplied or divided by at most this."}
+    )
 
 
 @dataclass

@@ -125,6 +125,7 @@ def _simulate(
             image_size=as_size(processor.crop_size).height,
             mirrored_share=simulation_args.mirrored_share,
             reversed_share=simulation_args.reversed_share,
+            brightness_factor=simulation_args.brightness_factor,
         ),
         make_clips=SimulatedTrainingClips,
         description={f"simulation.{name}": value for name, value in vars(simulation_args).items()},

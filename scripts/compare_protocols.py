@@ -1,0 +1,56 @@
+"""Compare the estimates of test protocols that take fewer clips of a video with those of one that takes all.
+
+python scripts/compare_protocols.py --data_dir runs/demo/data --model runs/demo/model
+"""
+
+import argparse
+
+import torch
+from transformers.utils import logging
+
+from echomen_hf import load_echonet_dynamic
+from echomen_hf.command_line import run_script
+from echomen_hf.data.echonet_layout import SPLIT_NAMES
+from echomen_hf.evaluation.protocol_comparison import compare_protocols, protocol_table
+from echomen_hf.inference import load_checkpoint
+
+
+PROTOCOLS = ("all", "every2", "every4", "every8", "every16", "every32", "windows", "center")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Predict a split by every protocol and print the table.
+
+    Args:
+        arguments: Command line without the name of the program.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True, help="Folder in EchoNet-Dynamic's layout.")
+    parser.add_argument("--model", required=True, help="Folder or Hub id of a trained model.")
+    parser.add_argument("--split", default="test", choices=sorted(SPLIT_NAMES), help="Split to predict.")
+    parser.add_argument("--protocols", nargs="+", default=PROTOCOLS, help="Protocols; the first is the reference.")
+    parser.add_argument("--batch_size", type=int, default=8, help="Clips per forward pass.")
+    parser.add_argument("--num_workers", type=int, default=1, help="Processes that read videos.")
+    parser.add_argument("--device", help="Where to run, such as cpu or cuda:0; an accelerator if there is one.")
+    args = parser.parse_args(arguments)
+
+    logging.disable_progress_bar()
+    model, processor = load_checkpoint(args.model)
+    model.to(args.device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    videos = load_echonet_dynamic(args.data_dir)
+    split = SPLIT_NAMES[args.split]
+    if split not in videos:
+        raise ValueError(f"{args.data_dir} has no {split} videos; it has {', '.join(videos)}.")
+    rows = compare_protocols(
+        model,
+        processor,
+        videos[split],
+        args.protocols,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+    )
+    print(protocol_table(rows))
+
+
+if __name__ == "__main__":
+    run_script(main)

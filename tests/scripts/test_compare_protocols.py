@@ -1,0 +1,27 @@
+import pytest
+
+
+def test_protocols_are_compared_with_the_first(load_script, trained, echonet_dir, capsys):
+    script = load_script("compare_protocols")
+    arguments = ["--data_dir", str(echonet_dir), "--model", str(trained), "--num_workers", "0"]
+    script.main([*arguments, "--protocols", "all", "every4", "center"])
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    header, _, every, fourth, center = [line for line in lines if len(line) > 1]
+    assert header[:3] == ["Protocol", "Clips per video", "Mean change against `all`"]
+    assert [row[0] for row in (every, fourth, center)] == ["`all`", "`every4`", "`center`"]
+    assert float(every[1]) > float(fourth[1]) > float(center[1]) == 1
+    assert every[2] == every[3] == ""
+    assert 0 <= float(fourth[2]) <= float(fourth[3])
+    assert float(center[4]) > 0
+
+
+def test_missing_split(load_script, trained, echonet_dir, tmp_path):
+    import pandas as pd
+
+    copy = tmp_path / "data"
+    copy.mkdir()
+    (copy / "Videos").symlink_to(echonet_dir / "Videos")
+    table = pd.read_csv(echonet_dir / "FileList.csv", dtype={"FileName": str})
+    table[table["Split"] != "TEST"].to_csv(copy / "FileList.csv", index=False)
+    with pytest.raises(ValueError, match="has no test videos; it has train, validation"):
+        load_script("compare_protocols").main(["--data_dir", str(copy), "--model", str(trained)])
