@@ -214,3 +214,11 @@ def test_tensors_of_any_kind(dtype):
     if labels.is_floating_point():
         assert weights.dtype == dtype
         assert not ExpertWeightTable(labels.requires_grad_(), 2)(labels).requires_grad
+
+
+def test_exponents_may_be_given():
+    labels = np.array([30.2, 60.1, 60.4, 60.8])
+    table = ExpertWeightTable(labels, 1, min_count=1, exponents=[1.0])
+    np.testing.assert_allclose(table(labels)[:, 0], ExpertWeightTable(labels, 2, min_count=1)(labels)[:, 1])
+    with pytest.raises(ValueError, match="`exponents` must hold one number for each of 2 experts"):
+        ExpertWeightTable(labels, 2, exponents=[1.0])

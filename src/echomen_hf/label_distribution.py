@@ -181,9 +181,11 @@ class ExpertWeightTable(BinWeightTable):
         bin_width: Width of a bin in EF points.
         min_count: Smallest count used for a bin; `None` means 1 % of N and at least 1, and 1 is the paper to the
             letter.
+        exponents: p of every expert, shape (M,), in the place of m / (M - 1).
 
     Raises:
-        ValueError: If there are no labels, no experts, or the floor is not positive.
+        ValueError: If there are no labels, no experts, other than one exponent per expert, or the floor is not
+            positive.
     """
 
     def __init__(
@@ -192,6 +194,7 @@ class ExpertWeightTable(BinWeightTable):
         num_experts: int = 3,
         bin_width: float = 1.0,
         min_count: float | None = None,
+        exponents: ArrayLike | None = None,
     ) -> None:
         values = as_array(labels)
         if values.size == 0:
@@ -201,7 +204,11 @@ class ExpertWeightTable(BinWeightTable):
         floor = max(1.0, 0.01 * values.size) if min_count is None else float(min_count)
         if not floor > 0:
             raise ValueError(f"`min_count` must be positive, got {min_count}.")
-        self.exponents = np.array([m / max(num_experts - 1, 1) for m in range(num_experts)])
+        if exponents is None:
+            exponents = [m / max(num_experts - 1, 1) for m in range(num_experts)]
+        self.exponents = np.asarray(exponents, dtype=np.float64)
+        if self.exponents.shape != (num_experts,):
+            raise ValueError(f"`exponents` must hold one number for each of {num_experts} experts, got {exponents}.")
         counts = np.maximum(bin_counts(values, bin_width), floor).astype(np.float64)
         weights = counts[:, None] ** -self.exponents  # (B, M)
         super().__init__(weights / weights[label_bins(values, bin_width)].mean(axis=0), bin_width)

@@ -45,6 +45,7 @@ def test_chosen_metric_is_kept_in_both_stages(make_arguments):
         ({"contrastive_weight": -1.0}, "contrastive_weight"),
         ({"label_distance": "l3"}, "label_distance"),
         ({"aggregator_gradients": "some"}, "aggregator_gradients"),
+        ({"aggregator_weight_exponent": -0.5}, "aggregator_weight_exponent"),
         ({"num_views": 0}, "num_views"),
         ({"early_stopping_patience": 2, "load_best_model_at_end": False}, "early_stopping_patience"),
     ],

@@ -13,7 +13,7 @@ from transformers import EvalPrediction, TrainerCallback
 from echomen_hf import EchoMENModel, EchoMENTrainer, EchoMENVideoProcessor
 from echomen_hf.data import EvaluationClips, collate_clips, with_pixel_values
 from echomen_hf.evaluation import predict_split
-from echomen_hf.label_distribution import expert_sample_weights
+from echomen_hf.label_distribution import ExpertWeightTable, expert_sample_weights
 from echomen_hf.losses import ldw_supcon_loss, reweighted_regression_loss
 from echomen_hf.training.per_video_metrics import per_video_metrics
 
@@ -101,6 +101,25 @@ class TestStages:
         output = model(pixel_values=batch["pixel_values"])
         (output.ejection_fraction - batch["labels"]).square().mean().backward()
         torch.testing.assert_close(aggregator_gradient, model.aggregator.fc2.weight.grad)
+
+    def test_rare_hearts_weigh_more_in_the_aggregator_if_asked_to(self, make_trainer, tiny_model):
+        losses = {}
+        for exponent in (0.0, 1.0):
+            trainer = make_trainer(2, model=copy.deepcopy(tiny_model), aggregator_weight_exponent=exponent)
+            trainer.prepare_stage()
+            batch = batch_of(trainer)
+            output = trainer.model(pixel_values=batch["pixel_values"])
+            errors = (output.ejection_fraction - batch["labels"]).square()
+            _, terms = trainer._stage_2_loss(output, batch["labels"], batch["labels"], 1)
+            losses[exponent] = terms["loss_aggregator"]
+            if exponent == 0:
+                torch.testing.assert_close(losses[exponent], errors.mean())
+            else:
+                # The last of three experts has the exponent 1 too.
+                labels = trainer.train_dataset.videos["ejection_fraction"]
+                weights = ExpertWeightTable(np.asarray(labels), 3)(batch["labels"])[:, -1]
+                torch.testing.assert_close(losses[exponent], (weights * errors).mean())
+        assert losses[0.0] != losses[1.0]
 
     def test_joint_gradients_reach_the_experts(self, make_trainer, tiny_model):
         gradients = {}

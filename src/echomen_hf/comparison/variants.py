@@ -48,6 +48,9 @@ SWEEPS = {
     "distance_scale": Sweep("label distance scale", "label_distance_scale", (0.1, 1.0, 10.0), "stage_1"),
     "temperature": Sweep("temperature", "contrastive_temperature", (0.05, 0.1, 0.2, 0.5), "stage_1"),
     "aggregator": Sweep("aggregator gradients", "aggregator_gradients", ("detached", "joint"), "stage_2"),
+    "aggregator_weight": Sweep(
+        "exponent of the aggregator's weights", "aggregator_weight_exponent", (0.0, 0.5, 1.0), "stage_2"
+    ),
     "top_k": Sweep("routing, top k", "expert_top_k", (1, 2), "prediction"),
 }
 """Sweeps by the name that command lines use."""

@@ -48,6 +48,7 @@ STAGE_2_ARGUMENTS = frozenset(
     {
         "aggregator_gradients",
         "aggregator_learning_rate_factor",
+        "aggregator_weight_exponent",
         "embedding_draws",
         "expert_bin_width",
         "expert_min_count",

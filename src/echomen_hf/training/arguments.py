@@ -149,6 +149,8 @@ class EchoMENTrainingArguments(TrainingArguments):
         expert_min_count: Smallest count used for a bin; unset means 1 % of the training set, 1 the paper to the
             letter.
         aggregator_gradients: `detached` keeps the aggregator's loss from changing the experts, `joint` lets it.
+        aggregator_weight_exponent: p of the weights w = f^-p that the samples have in the aggregator's loss. 0 is the
+            paper, whose squared error over all samples is least where mostly the expert of the many is believed.
         expert_solver: `gradient` trains the experts; `least_squares` gives them, from the embeddings of
             `embedding_draws`, the weights that this converges to, and trains the aggregator alone.
         aggregator_learning_rate_factor: Factor on the learning rate of the aggregator in stage 2. A large rate, which
@@ -222,6 +224,9 @@ class EchoMENTrainingArguments(TrainingArguments):
         default="detached",
         metadata={"help": "Whether the aggregator's loss changes the experts.", "choices": ["detached", "joint"]},
     )
+    aggregator_weight_exponent: float = field(
+        default=0.0, metadata={"help": "Exponent p of the weights f^-p of the samples in the aggregator's loss."}
+    )
     expert_solver: str = field(
         default="gradient",
         metadata={"help": "How experts are found.", "choices": ["gradient", "least_squares"]},
@@ -288,6 +293,7 @@ class EchoMENTrainingArguments(TrainingArguments):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
         not_negative = (
+            "aggregator_weight_exponent",
             "contrastive_weight",
             "embedding_draws",
             "label_distance_scale",

@@ -190,11 +190,12 @@ class EchoMENTrainer(HubTrainer):
             distance_scale=args.label_distance_scale,
             train_labels=labels,
         ).to(args.device)
-        self.expert_loss = None
+        self.expert_loss, self.aggregator_loss = None, None
         if labels is not None:
-            num_experts = self.model.config.num_experts
-            self.expert_loss = ReweightedRegressionLoss(
-                ExpertWeightTable(labels.numpy(), num_experts, args.expert_bin_width, args.expert_min_count)
+            num_experts, bins = self.model.config.num_experts, (args.expert_bin_width, args.expert_min_count)
+            self.expert_loss = ReweightedRegressionLoss(ExpertWeightTable(labels.numpy(), num_experts, *bins))
+            self.aggregator_loss = ReweightedRegressionLoss(
+                ExpertWeightTable(labels.numpy(), 1, *bins, exponents=[args.aggregator_weight_exponent])
             )
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -258,14 +259,14 @@ class EchoMENTrainer(HubTrainer):
     def _stage_2_loss(
         self, outputs: EchoMENOutput, labels: torch.Tensor, label_of_view: torch.Tensor, num_views: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        if self.expert_loss is None:
+        if self.expert_loss is None or self.aggregator_loss is None:
             raise ValueError("Stage 2 weighs samples by the training labels: pass `train_labels` or `train_dataset`.")
         experts = self.expert_loss(outputs.expert_predictions, label_of_view)
         predictions = outputs.expert_predictions
         if self.args.aggregator_gradients == "detached":
             predictions = predictions.detach()
         ensemble = (outputs.expert_weights * predictions).sum(dim=-1)
-        aggregator = squared_error(ensemble, label_of_view)
+        aggregator = self.aggregator_loss(ensemble.unsqueeze(-1), label_of_view)
         return experts + aggregator, {"loss_experts": experts, "loss_aggregator": aggregator}
 
     def _require_finite(self, loss: torch.Tensor, terms: dict[str, torch.Tensor]) -> None:
