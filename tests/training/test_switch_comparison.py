@@ -106,6 +106,20 @@ def test_training_that_refuses_its_settings(tmp_path):
         accuracy_of_switches([sys.executable, "-c", TRAIN], {"none": {}}, [99], 16, tmp_path)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interruption_starts_no_further_training(tmp_path, monkeypatch, error):
+    def interrupted(folder):
+        raise error
+
+    monkeypatch.setattr(switch_comparison, "final_mae", interrupted)
+    command = [sys.executable, "-c", TRAIN]
+    with pytest.raises(error):
+        accuracy_of_switches(command, {"none": {}, "bf16": {"bf16": True}}, [1, 2, 3], 16, tmp_path)
+    assert len(list(tmp_path.iterdir())) <= 2  # the failed one, and at most one that had begun
+    with pytest.raises(ValueError, match="jobs, the number of trainings at a time"):
+        accuracy_of_switches(command, {"none": {}}, [1], 16, tmp_path, jobs=0)
+
+
 def test_training_that_fails(tmp_path):
     with pytest.raises(RuntimeError, match="(?s)status 1.*no such seed"):
         accuracy_of_switches([sys.executable, "-c", TRAIN], {"bf16": {"bf16": True}}, [99], 16, tmp_path)

@@ -161,9 +161,11 @@ def accuracy_of_switches(
         `within_noise` says whether the difference is no larger.
 
     Raises:
-        ValueError: If a training refuses what it is given.
+        ValueError: If a training refuses what it is given, or `jobs` is less than 1.
         RuntimeError: If it fails.
     """
+    if jobs < 1:
+        raise ValueError(f"jobs, the number of trainings at a time, must be at least 1, got {jobs}.")
     names = {name for combinations in (SWITCHES, switches) for values in combinations.values() for name in values}
     off = {name: 1 if name == "gradient_accumulation_steps" else False for name in sorted(names)}
 
@@ -188,8 +190,9 @@ def accuracy_of_switches(
         ]
         try:
             errors = [[training.result() for training in trainings] for trainings in trained]
-        except (RuntimeError, ValueError):
-            pool.shutdown(cancel_futures=True)
+        except BaseException:
+            # Leaving the block would otherwise wait for trainings that have not even started.
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
     noise = 2 * _spread_of_seeds(errors) * math.sqrt(2 / len(seeds))
     rows = []
