@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from echomen_hf import load_echonet_dynamic
 from echomen_hf.command_line import run_script
-from echomen_hf.evaluation.interval_calibration import calibrate_model
+from echomen_hf.evaluation.interval_calibration import calibrate_model, store_calibration
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.label_distribution import CATEGORY_TITLES
 
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         num_workers=args.num_workers,
     )
     if args.output is None:
-        model.config.save_pretrained(args.model)
+        store_calibration(args.model, calibration)
     else:
         model.save_pretrained(args.output)
         processor.save_pretrained(args.output)

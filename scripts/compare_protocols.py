@@ -10,8 +10,9 @@ from transformers.utils import logging
 
 from echomen_hf import load_echonet_dynamic
 from echomen_hf.command_line import run_script
-from echomen_hf.data.echonet_layout import SPLIT_NAMES
+from echomen_hf.data import is_synthetic
 from echomen_hf.evaluation.protocol_comparison import compare_protocols, protocol_table
+from echomen_hf.evaluation.split_evaluation import find_split
 from echomen_hf.inference import load_checkpoint
 
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, help="Folder in EchoNet-Dynamic's layout.")
     parser.add_argument("--model", required=True, help="Folder or Hub id of a trained model.")
-    parser.add_argument("--split", default="test", choices=sorted(SPLIT_NAMES), help="Split to predict.")
+    parser.add_argument("--split", default="test", help="Split to predict: train, validation or test.")
     parser.add_argument("--protocols", nargs="+", default=PROTOCOLS, help="Protocols; the first is the reference.")
     parser.add_argument("--batch_size", type=int, default=8, help="Clips per forward pass.")
     parser.add_argument("--num_workers", type=int, default=1, help="Processes that read videos.")
@@ -38,17 +39,16 @@ def main(arguments: list[str] | None = None) -> None:
     model, processor = load_checkpoint(args.model)
     model.to(args.device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     videos = load_echonet_dynamic(args.data_dir)
-    split = SPLIT_NAMES[args.split]
-    if split not in videos:
-        raise ValueError(f"{args.data_dir} has no {split} videos; it has {', '.join(videos)}.")
     rows = compare_protocols(
         model,
         processor,
-        videos[split],
+        videos[find_split(videos, args.split)],
         args.protocols,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
     )
+    if is_synthetic(args.data_dir):
+        print("SYNTHETIC videos.\n")
     print(protocol_table(rows))
 
 

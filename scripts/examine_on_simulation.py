@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from echomen_hf.clip_sampling_echomen import DEFAULT_PROTOCOL
 from echomen_hf.command_line import run_script
+from echomen_hf.evaluation.interval_calibration import store_calibration
 from echomen_hf.evaluation.report import package_versions, weights_checksum, write_json
 from echomen_hf.evaluation.simulation_examination import (
     accuracy_section,
@@ -24,6 +26,11 @@ from echomen_hf.evaluation.simulation_examination import (
 )
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.marked_section import replace_section
+from echomen_hf.prediction_interval_echomen import calibration_for
+
+
+SECTIONS = ("accuracy", "motion", "coverage")
+"""Names of the marks in a card."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -48,16 +55,23 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not args.model.is_dir():
         parser.error(f"--model: there is no folder {args.model}")
+    if not 0 < args.coverage < 1:
+        parser.error(f"--coverage lies between 0 and 1, such as 0.9, not {args.coverage:g}")
+    for name in ("num_videos", "num_motion_videos"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1, not {getattr(args, name)}")
+    # Before long predictions, and not after them.
+    if args.card is not None:
+        fill_card(args.card, dict.fromkeys(SECTIONS, ""))
 
     logging.disable_progress_bar()
     model, processor = load_checkpoint(args.model)
     model.to(args.device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     options = {"num_videos": args.num_videos, "seed": args.seed, "num_workers": args.num_workers}
     if args.calibrate:
-        calibrate_on_simulation(model, processor, coverage=args.coverage, **options)
-        model.config.save_pretrained(args.model)
+        store_calibration(args.model, calibrate_on_simulation(model, processor, coverage=args.coverage, **options))
     examination = examine_on_simulation(model, processor, num_motion_videos=args.num_motion_videos, **options)
-    calibration = model.config.interval_calibration
+    calibration = calibration_for(model.config, DEFAULT_PROTOCOL)
     document = {
         **examination,
         "calibration": calibration,
@@ -66,15 +80,33 @@ def main(arguments: list[str] | None = None) -> None:
         "versions": package_versions(),
     }
     write_json(args.output, document)
-    sections = {"accuracy": accuracy_section(examination), "motion": motion_section(examination)}
-    if calibration:
-        sections["coverage"] = coverage_section(examination, calibration["coverage"])
+    sections = {
+        "accuracy": accuracy_section(examination),
+        "motion": motion_section(examination),
+        "coverage": coverage_section(examination, calibration["coverage"] if calibration else None),
+    }
     if args.card is not None:
-        text = args.card.read_text(encoding="utf-8")
-        for name, content in sections.items():
-            text = replace_section(text, name, content)
-        args.card.write_text(text, encoding="utf-8")
+        args.card.write_text(fill_card(args.card, sections), encoding="utf-8")
     print("SIMULATED videos only.", *sections.values(), f"Written to {args.output}", sep="\n\n")
+
+
+def fill_card(path: Path, sections: dict[str, str]) -> str:
+    """Put sections between their marks in a card.
+
+    Args:
+        path: Markdown file.
+        sections: Content by name of the mark.
+
+    Returns:
+        The text of the card.
+
+    Raises:
+        ValueError: If a mark is missing.
+    """
+    text = path.read_text(encoding="utf-8")
+    for name, content in sections.items():
+        text = replace_section(text, name, content)
+    return text
 
 
 if __name__ == "__main__":

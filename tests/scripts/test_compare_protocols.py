@@ -5,7 +5,9 @@ def test_protocols_are_compared_with_the_first(load_script, trained, echonet_dir
     script = load_script("compare_protocols")
     arguments = ["--data_dir", str(echonet_dir), "--model", str(trained), "--num_workers", "0"]
     script.main([*arguments, "--protocols", "all", "every4", "center"])
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr().out
+    assert printed.startswith("SYNTHETIC")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines()]
     header, _, every, fourth, center = [line for line in lines if len(line) > 1]
     assert header[:3] == ["Protocol", "Clips per video", "Mean change against `all`"]
     assert [row[0] for row in (every, fourth, center)] == ["`all`", "`every4`", "`center`"]
@@ -23,5 +25,12 @@ def test_missing_split(load_script, trained, echonet_dir, tmp_path):
     (copy / "Videos").symlink_to(echonet_dir / "Videos")
     table = pd.read_csv(echonet_dir / "FileList.csv", dtype={"FileName": str})
     table[table["Split"] != "TEST"].to_csv(copy / "FileList.csv", index=False)
-    with pytest.raises(ValueError, match="has no test videos; it has train, validation"):
+    with pytest.raises(ValueError, match="No split 'test'; the data set has train, validation"):
         load_script("compare_protocols").main(["--data_dir", str(copy), "--model", str(trained)])
+
+
+def test_a_misspelt_protocol_is_refused_before_anything_is_predicted(load_script, trained, echonet_dir, capsys):
+    arguments = ["--data_dir", str(echonet_dir), "--model", str(trained), "--protocols", "all", "evry4"]
+    with pytest.raises(ValueError, match="evry4"):
+        load_script("compare_protocols").main(arguments)
+    assert "Predicting" not in capsys.readouterr().err

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from transformers.utils import CONFIG_NAME
 
 from ..clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ..data.clip_dataset import FrameSource
@@ -15,9 +18,10 @@ from ..modeling_echomen import EchoMENModel
 from ..prediction_interval_echomen import calibrate_intervals, prediction_interval
 from ..video_processing_echomen import EchoMENVideoProcessor
 from .protocol import predict_split
+from .report import write_json
 
 
-__all__ = ["calibrate_model", "interval_metrics"]
+__all__ = ["calibrate_model", "interval_metrics", "store_calibration"]
 
 
 def calibrate_model(
@@ -62,6 +66,18 @@ def calibrate_model(
     }
     model.config.interval_calibration = calibration
     return calibration
+
+
+def store_calibration(folder: str | Path, calibration: Mapping[str, Any]) -> None:
+    """Write a calibration into the configuration of a saved model, and leave all else there as it is.
+
+    Args:
+        folder: Folder of the model.
+        calibration: Result of `calibrate_model`.
+    """
+    path = Path(folder) / CONFIG_NAME
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**settings, "interval_calibration": calibration})
 
 
 def interval_metrics(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .protocol import VideoPrediction
 
 __all__ = [
+    "MISSING_VALUE",
     "markdown_table",
     "package_versions",
     "predictor_comparison",

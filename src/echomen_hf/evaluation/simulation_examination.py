@@ -13,14 +13,15 @@ from ..inference.engine import make_engine
 from ..label_distribution import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES, category_masks
 from ..metrics import AUROC_THRESHOLDS, ef_regression_metrics
 from ..modeling_echomen import EchoMENModel
+from ..prediction_interval_echomen import calibration_for
 from ..simulation import SimulatedFrames, SimulatedVideos
 from ..simulation.ejection_fraction_distribution import ejection_fraction_at
 from ..video_processing_echomen import EchoMENVideoProcessor, as_size
 from ..video_reading_echomen import EchoVideo
 from .interval_calibration import calibrate_model, interval_metrics
-from .motion_evidence import motion_evidence
+from .motion_evidence import INVARIANCES, motion_evidence
 from .protocol import predict_split, predict_video
-from .report import markdown_table, results_table
+from .report import MISSING_VALUE, markdown_table, results_table
 
 
 __all__ = [
@@ -116,8 +117,8 @@ def examine_on_simulation(
         `echonet_mae`, by the same names the MAE that categories in EchoNet-Dynamic's shares would have; `spearman`, by
         profile the rank correlation of prediction and reference; `held_out_ratio`, the MAE of the profile
         `held_out_vendor` over that of `wide`; `intervals`, by profile what prediction intervals hold (see
-        `interval_metrics`), if the model is calibrated; `motion`, by change the mean and the 90th percentile of the
-        absolute change of EF, and `still`, the mean and the 90th percentile of EF.
+        `interval_metrics`), if the model is calibrated for the default protocol; `motion`, by change the mean and the
+        90th percentile of the absolute change of EF, and `still`, the mean and the 90th percentile of EF.
     """
     videos = examination_videos(num_videos, seed + _TEST_SEED_OFFSET)
     labels = np.array(videos["ejection_fraction"])
@@ -138,11 +139,11 @@ def examine_on_simulation(
         name: ef_regression_metrics(values, labels, bootstrap_samples=bootstrap_samples, seed=seed)
         for name, values in predicted.items()
     }
-    calibration = getattr(model.config, "interval_calibration", None)
+    calibration = calibration_for(model.config, DEFAULT_PROTOCOL)
     return {
         "settings": {
             "bootstrap_samples": bootstrap_samples,
-            "num_motion_videos": num_motion_videos,
+            "num_motion_videos": min(num_motion_videos, num_videos),
             "num_videos": num_videos,
             "protocol": DEFAULT_PROTOCOL,
             "seconds": list(SECONDS),
@@ -157,7 +158,7 @@ def examine_on_simulation(
         }
         if calibration
         else None,
-        "motion": _motion(model, processor, engine, videos, num_motion_videos),
+        "motion": _motion(model, processor, engine, videos, min(num_motion_videos, num_videos)),
     }
 
 
@@ -213,7 +214,7 @@ def _motion(
 ) -> dict[str, dict[str, float]]:
     source = simulated_frames(processor, IN_RANGE)
     # Rows of the three categories follow each other in no order, so that the first ones are a fair sample.
-    rows = [videos[index] for index in range(min(count, len(videos)))]
+    rows = [videos[index] for index in range(count)]
     clips = (EchoVideo(source.read(row), row["fps"], row["file_name"]) for row in rows)
     found = motion_evidence(
         lambda video: predict_video(model, processor, video, engine=engine).ejection_fraction, clips
@@ -236,7 +237,7 @@ def accuracy_section(examination: Mapping[str, Any]) -> str:
         Markdown.
     """
     accuracy = examination["accuracy"]
-    titles = {"constant_guess": "constant guess", **PROFILE_TITLES}
+    titles = {"constant_guess": f"always {_echonet_mean():.1f} %", **PROFILE_TITLES}
     errors = results_table(
         {title: accuracy[name] for name, title in titles.items()},
         metrics=("balanced_mae", "mae"),
@@ -244,35 +245,39 @@ def accuracy_section(examination: Mapping[str, Any]) -> str:
     )
     thresholds = [f"{threshold:g}" for threshold in AUROC_THRESHOLDS]
     further = markdown_table(
-        ["Machine", "MAE at EchoNet's shares", "Spearman", *(f"AUROC EF < {threshold}" for threshold in thresholds)],
+        ["Method", "MAE at EchoNet's shares", "Spearman", *(f"AUROC EF < {threshold}" for threshold in thresholds)],
         [
             [
                 title,
                 f"{examination['echonet_mae'][name]:.2f}",
-                f"{examination['spearman'][name]:.3f}",
+                f"{examination['spearman'][name]:.3f}" if name in examination["spearman"] else MISSING_VALUE,
                 *(f"{accuracy[name][f'auroc_ef_below_{threshold}']:.3f}" for threshold in thresholds),
             ]
-            for name, title in PROFILE_TITLES.items()
+            for name, title in titles.items()
         ],
     )
     ratio = examination["held_out_ratio"]
     return f"{errors}\n\n{further}\n\nThe MAE on the machine never seen is {ratio:.2f} times the one on the others."
 
 
-def coverage_section(examination: Mapping[str, Any], coverage: float) -> str:
+def coverage_section(examination: Mapping[str, Any], coverage: float | None) -> str:
     """Lay out what the prediction intervals hold.
 
     Args:
-        examination: Result of `examine_on_simulation` for a calibrated model.
-        coverage: Share that they are to hold.
+        examination: Result of `examine_on_simulation`.
+        coverage: Share that they are to hold; `None` for a model that is not calibrated.
 
     Returns:
         Markdown.
     """
+    if coverage is None:
+        return "The model has no calibrated intervals."
     rows = []
     for profile, title in PROFILE_TITLES.items():
         found = examination["intervals"][profile]
-        shares = [f"{found[name]['coverage']:.1%}" for name in HEART_FAILURE_CATEGORIES]
+        shares = [
+            f"{found[name]['coverage']:.1%}" if name in found else MISSING_VALUE for name in HEART_FAILURE_CATEGORIES
+        ]
         rows.append([title, *shares, f"{found['all']['width']:.1f}"])
     titles = [CATEGORY_TITLES[name] for name in HEART_FAILURE_CATEGORIES]
     header = [f"Share within the {coverage:.0%} interval", *titles, "Mean width (EF points)"]
@@ -290,8 +295,12 @@ def motion_section(examination: Mapping[str, Any]) -> str:
     """
     still = examination["motion"]["still"]
     rows = [
-        [title, f"{examination['motion'][name]['mean']:.2f}", f"{examination['motion'][name]['p90']:.2f}"]
-        for name, title in CHANGE_TITLES.items()
+        [
+            CHANGE_TITLES[name],
+            f"{examination['motion'][name]['mean']:.2f}",
+            f"{examination['motion'][name]['p90']:.2f}",
+        ]
+        for name in INVARIANCES
     ]
     table = markdown_table(["Change of the clip", "mean change of EF (points)", "90th percentile"], rows)
     return (

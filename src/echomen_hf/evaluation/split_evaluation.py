@@ -38,6 +38,7 @@ __all__ = [
     "SplitEvaluation",
     "comparison_table",
     "evaluate_split",
+    "find_split",
     "interval_table",
     "report_figures",
     "save_report",
@@ -169,9 +170,7 @@ def evaluate_split(
     Raises:
         ValueError: If there is no such split, or it is empty.
     """
-    name = SPLIT_NAMES.get(split.strip().lower())
-    if name is None or name not in videos:
-        raise ValueError(f"No split {split!r}; the data set has {', '.join(videos)}.")
+    name = find_split(videos, split)
     if "train" not in videos:
         raise ValueError("The data set has no training split, whose mean is the constant guess to compare with.")
     if not 0 < confidence_level < 1 or bootstrap_samples < 0:
@@ -218,6 +217,25 @@ def evaluate_split(
         measured = interval_metrics(predicted, references, calibration)
         intervals = {"nominal_coverage": calibration["coverage"], "measured": measured}
     return SplitEvaluation(predictions, references, labels, metrics, comparison, settings, table, intervals)
+
+
+def find_split(videos: Mapping[str, Any], split: str) -> str:
+    """Find a split by any of its names.
+
+    Args:
+        videos: Data set of `load_echonet_dynamic`.
+        split: Name, as FileList.csv or the data set writes it.
+
+    Returns:
+        Its name in the data set.
+
+    Raises:
+        ValueError: If there is no such split, or it is empty; the message lists those that there are.
+    """
+    name = SPLIT_NAMES.get(split.strip().lower())
+    if name is None or name not in videos:
+        raise ValueError(f"No split {split!r}; the data set has {', '.join(videos)}.")
+    return name
 
 
 def report_figures(evaluation: SplitEvaluation, subtitle: str | None = None) -> dict[str, Figure]:
