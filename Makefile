@@ -21,8 +21,8 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## Synthetic data, both training stages, evaluation, prediction: everything once, in runs/demo
 	$(BIN)/python scripts/demo.py --output $(DEMO)
 
-app: $(STAMP) ## Serve the web page with the model that `make demo` has trained
-	$(BIN)/python scripts/app.py --model $(DEMO)/model --notice "This model was trained on SYNTHETIC clips only."
+app: $(STAMP) ## Serve the web page with the small model that comes with the package
+	$(BIN)/python scripts/app.py
 
 docs: $(STAMP) ## Build the documentation in site/
 	$(BIN)/mkdocs build --strict

@@ -2,6 +2,7 @@
 
     python scripts/app.py --model runs/demo/model
 
+Without `--model` it is the small one that comes with the package, which was trained on simulated hearts only.
 The page opens on http://127.0.0.1:7860, for this machine only; --host 0.0.0.0 opens it to the network.
 Not a medical device: the numbers are for research.
 """
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     limits = UploadLimits()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="Folder or Hub id of a trained model.")
+    parser.add_argument("--model", help="Folder or Hub id of a trained model; the package's own without.")
     parser.add_argument("--host", default="127.0.0.1", help="Address to listen on.")
     parser.add_argument("--port", type=int, default=7860, help="Port to listen on.")
     parser.add_argument("--share", action="store_true", help="Open a public tunnel through gradio's servers.")

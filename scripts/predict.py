@@ -2,6 +2,7 @@
 
     python scripts/predict.py clip.avi study_folder --model runs/demo/model --output predictions.csv
 
+Without `--model`, the small model that comes with the package reads them, which was trained on simulated hearts only.
 A file that cannot be read is reported and skipped; the others are still written, and the exit status is then 1. What
 speaks against an estimate, such as colour Doppler or an assumed frame rate, stands in the column `warning`. A model
 that was calibrated gives the interval that holds the true ejection fraction in, say, 90 % of the patients of each
@@ -29,11 +30,12 @@ from echomen_hf.command_line import run_script
 from echomen_hf.evaluation.protocol import VideoPrediction
 from echomen_hf.inference import ENGINE_NAMES, PRECISIONS, find_videos
 from echomen_hf.label_distribution import CATEGORY_TITLES
+from echomen_hf.packaged_model import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, SMALL_MODEL_NOTICE, is_small_model
 
 
 COLUMNS = [
     *("file", "EF_pred", "interval_low", "interval_high", "category", "expert_spread", "clip_sd", "clips"),
-    *("warning", "error"),
+    *("model", "warning", "error"),
 ]
 
 
@@ -48,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER", help="Videos, or folders searched for them.")
-    parser.add_argument("--model", required=True, help="Folder or Hub id of a trained model, or an export.")
+    parser.add_argument(
+        "--model", help="Folder or Hub id of a trained model, or an export; the package's own without."
+    )
     parser.add_argument("--output", type=Path, help="CSV file to write; the results are printed in any case.")
     parser.add_argument("--protocol", default="windows", help="Clips per video: all, everyN, windows, center, or N.")
     parser.add_argument("--device", help="Where to run, such as cpu or cuda:0; an accelerator if there is one.")
@@ -62,8 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
     keep_large_blocks(args.keep_large_blocks)
     logging.disable_progress_bar()
     files = find_videos(args.paths)
+    model = args.model or SMALL_MODEL_FOLDER
+    is_small = is_small_model(model)
+    name = SMALL_MODEL_NAME if is_small else str(model)
     predictor = Predictor(
-        args.model,
+        model,
         protocol=args.protocol,
         device=args.device,
         batch_size=args.batch_size,
@@ -75,9 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
     with open_csv(args.output) as writer, heard_warnings() as heard:
         results = track(predictor.predict_files(files), "Predicting", len(files), console=Console(stderr=True))
         for path, result in results:
-            rows.append(to_row(path, result, heard))
+            rows.append(to_row(path, result, heard, name))
             heard.clear()
             writer(rows[-1])
+    if is_small:
+        print(SMALL_MODEL_NOTICE)
     print_table(rows, getattr(predictor.model.config, "interval_calibration", None))
     failed = [row for row in rows if row["error"]]
     for row in failed:
@@ -105,18 +114,20 @@ def heard_warnings() -> Iterator[list[str]]:
         yield heard
 
 
-def to_row(path: Path, result: VideoPrediction | Exception, warned: list[str]) -> dict[str, str]:
+def to_row(path: Path, result: VideoPrediction | Exception, warned: list[str], model: str) -> dict[str, str]:
     """Make a row of the output out of one result.
 
     Args:
         path: File.
         result: Its prediction, or the error.
         warned: Warnings about it.
+        model: What the model is called.
 
     Returns:
         Text by column name.
     """
-    row = dict.fromkeys(COLUMNS, "") | {"file": str(path), "warning": " ".join(" ".join(warned).split())}
+    warning = " ".join(" ".join(warned).split())
+    row = dict.fromkeys(COLUMNS, "") | {"file": str(path), "model": model, "warning": warning}
     if isinstance(result, Exception):
         return row | {"error": " ".join(str(result).split())}
     return row | {

@@ -19,6 +19,7 @@ _PUBLIC = {
     "EjectionFractionPipeline": "pipeline_echomen",
     "Predictor": "inference",
     "load_echonet_dynamic": "data",
+    "load_small": "packaged_model",
     "read_video": "video_reading_echomen",
 }
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .inference import Predictor as Predictor
     from .modeling_echomen import EchoMENModel as EchoMENModel
     from .modeling_echomen import EchoMENOutput as EchoMENOutput
+    from .packaged_model import load_small as load_small
     from .pipeline_echomen import EjectionFractionPipeline as EjectionFractionPipeline
     from .training import EchoMENTrainer as EchoMENTrainer
     from .training import EchoMENTrainingArguments as EchoMENTrainingArguments

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import xml.etree.ElementTree as ElementTree
 
@@ -22,6 +23,8 @@ from echomen_hf.video_reading_echomen import EchoVideo
 VIDEO = EchoVideo(np.zeros((150, 112, 100), np.uint8), 50.0, "test")
 READING = Reading(
     ejection_fraction=38.24,
+    interval=(29.6, 52.3),
+    coverage=0.9,
     standard_deviation=3.06,
     category="hfref",
     category_probabilities={"hfref": 0.717, "hfmref": 0.283, "hfpef": 0.0},
@@ -66,6 +69,20 @@ def test_summary():
     assert "150 frames at 50 per second, 100 × 112 pixels" in html
     assert "Mind &lt;this&gt;." in html
     assert "SYNTHETIC" not in html
+
+
+def test_summary_shows_the_interval_of_a_calibrated_model_only():
+    html = render_summary(ReceivedClip(VIDEO, ()), READING)
+    assert "90 % interval" in html
+    assert "30 to 52 %" in html
+    html = render_summary(ReceivedClip(VIDEO, ()), dataclasses.replace(READING, interval=None, coverage=None))
+    assert "interval" not in html
+
+
+def test_the_dial_shows_the_interval_or_else_the_spread():
+    without = dataclasses.replace(READING, interval=None, coverage=None)
+    spread = dataclasses.replace(READING, interval=(38.24 - 3.06, 38.24 + 3.06))
+    assert draw_gauge(without) == draw_gauge(spread) != draw_gauge(READING)
 
 
 def test_synthetic_clip_is_labelled_with_its_true_value():

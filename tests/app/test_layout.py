@@ -2,6 +2,7 @@ import gradio
 import pytest
 
 from echomen_hf.app import UploadLimits, build_app
+from echomen_hf.packaged_model import SMALL_MODEL_NAME, SMALL_MODEL_NOTICE
 
 
 def test_the_page_phones_nobody_and_cleans_up(checkpoint):
@@ -31,9 +32,11 @@ def test_launched_in_any_way_it_keeps_the_upload_limit_and_its_looks(checkpoint,
     assert "share" not in given
 
 
-def test_no_model():
-    with pytest.raises(ValueError, match="pass --model"):
-        build_app(None)
+def test_without_a_model_the_page_says_what_reads_the_clips():
+    app = build_app(notice="Ask Ms. Smith.", device="cpu", saliency_steps=0)
+    heading = next(block.value for block in app.blocks.values() if "disclaimer" in str(getattr(block, "value", "")))
+    assert f"Model: {SMALL_MODEL_NAME}" in heading
+    assert f"{SMALL_MODEL_NOTICE} Ask Ms. Smith." in heading
 
 
 def test_missing_model(tmp_path):

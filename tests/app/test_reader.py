@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from echomen_hf import read_video
 from echomen_hf.app.reader import ClipReader, simulate_clip
 from echomen_hf.inference import Predictor
 from echomen_hf.label_distribution import HEART_FAILURE_CATEGORIES, heart_failure_category
+from echomen_hf.packaged_model import SMALL_MODEL_NAME
 
 
 @pytest.fixture
@@ -14,13 +16,22 @@ def reader(checkpoint):
 def test_says_what_the_predictor_says(reader, checkpoint, echonet_dir):
     path = sorted((echonet_dir / "Videos").glob("*.avi"))[0]
     prediction = Predictor(checkpoint, device="cpu")(path)
-    from echomen_hf import read_video
-
     reading = reader.read(read_video(path))
     assert reading.ejection_fraction == pytest.approx(prediction.ejection_fraction, abs=1e-4)
     assert reading.experts == pytest.approx(prediction.expert_predictions, abs=1e-4)
     assert reading.window_ejection_fractions == pytest.approx(prediction.clip_ejection_fractions, abs=1e-4)
     assert reading.category == prediction.category
+    assert reading.interval is reading.coverage is prediction.interval is None  # it was never calibrated
+
+
+def test_the_interval_of_the_small_model_is_the_predictors(echonet_dir):
+    path = sorted((echonet_dir / "Videos").glob("*.avi"))[0]
+    reader = ClipReader(device="cpu")
+    assert reader.name == SMALL_MODEL_NAME
+    reading, prediction = reader.read(read_video(path)), Predictor(device="cpu")(path)
+    assert reading.interval == pytest.approx(prediction.interval, abs=1e-3)
+    assert reading.coverage == 0.9
+    assert reading.interval[0] <= reading.ejection_fraction <= reading.interval[1]
 
 
 def test_windows_lie_inside_the_clip(reader):

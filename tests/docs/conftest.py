@@ -10,16 +10,16 @@ from echomen_hf import EchoMENConfig, EchoMENModel
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments
 
 
+SMALL_NETWORK = {
+    "depths": [1, 1],
+    "hidden_sizes": [4, 8],
+    "num_frames": 8,
+    "sampling_period": 4,
+    "image_size": 32,
+    "aggregator_hidden_size": 8,
+    "projection_size": 8,
+}
 SMALL = {
-    "model_config": {
-        "depths": [1, 1],
-        "hidden_sizes": [4, 8],
-        "num_frames": 8,
-        "sampling_period": 4,
-        "image_size": 32,
-        "aggregator_hidden_size": 8,
-        "projection_size": 8,
-    },
     "crop_padding": 3,
     "num_train_epochs": 1,
     "stage2_num_train_epochs": 1,
@@ -34,8 +34,9 @@ SMALL = {
 def shrink(recipe: Path) -> dict:
     """The settings of a recipe with a network and a training that take a second."""
     settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    network = {**settings["model_config"], **SMALL["model_config"]}
-    return {**settings, **SMALL, "model_config": network}
+    # Recipes that continue from a model say nothing about the network.
+    network = {"model_config": {**settings["model_config"], **SMALL_NETWORK}} if "model_config" in settings else {}
+    return {**settings, **SMALL, **network}
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +78,7 @@ def workspace(small_scripts, demo_run, echonet_dir, tmp_path_factory):
     def make() -> Path:
         folder = tmp_path_factory.mktemp("page")
         (folder / "scripts").symlink_to(small_scripts)
+        (folder / "src").symlink_to(ROOT / "src")
         shutil.copytree(demo_run, folder / "runs" / "demo")
         (folder / "EchoNet-Dynamic").symlink_to(echonet_dir)
         paper = yaml.safe_load((small_scripts / "recipes" / "paper.yaml").read_text())

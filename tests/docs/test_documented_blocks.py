@@ -50,6 +50,12 @@ NOT_RUN = {
     ("docs/publishing.md", "from transformers import pipeline"): (
         "loads a repository that does not exist; tests/hub loads a published one without the package"
     ),
+    ("docs/small_model.md", "python scripts/train.py scripts/recipes/small.yaml \\"): (
+        "takes two hours; tests/training/test_training_data.py trains on simulated videos"
+    ),
+    ("docs/small_model.md", "python scripts/simulation_realism.py --profile wide --num_videos 96 \\"): (
+        "takes a minute; tests/simulation/test_realism.py measures the same"
+    ),
     ("docs/speed.md", "python scripts/training_switches.py cost --output runs/switch_cost"): MEASURES,
     ("docs/speed.md", "python scripts/training_switches.py accuracy \\"): MEASURES,
     ("docs/tracking.md", "tensorboard --logdir runs/tracked"): SERVES,

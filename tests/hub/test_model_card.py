@@ -9,6 +9,7 @@ from echomen_hf import EchoMENConfig
 from echomen_hf.hub import create_model_card, read_run, stage_repository
 from echomen_hf.hub.run_record import RunRecord
 from echomen_hf.inference import load_checkpoint
+from echomen_hf.packaged_model import SMALL_MODEL_FOLDER
 from echomen_hf.training.two_stage import COMPARED_ARGUMENTS
 
 
@@ -118,6 +119,50 @@ def test_initial_weights_pass_their_conditions_on(make_card, run):
     assert ModelCard(card).data.license == "other"
     assert "inherit the conditions of the initial weights, `echonet`," in card
     assert "someone" not in card
+
+
+@pytest.mark.parametrize(
+    ("encoder", "declared"),
+    [
+        (None, "other"),  # nobody knows what it was trained on
+        ({"run.model": None}, "apache-2.0"),
+        ({"run.model": None, "run.backbone_checkpoint": "kinetics.pth"}, "other"),
+        ({"run.model": None, "run.simulation.simulated_videos": 0}, "other"),
+    ],
+)
+def test_weights_pass_no_conditions_on_if_all_their_trainings_were_simulated(
+    make_card, run, tmp_path, encoder, declared
+):
+    path, earlier = run / "model" / "run.json", tmp_path / "encoder"
+    simulated = {**json.loads(path.read_text()), "run.simulation.simulated_videos": 24}
+    path.write_text(json.dumps({**simulated, "run.model": str(earlier)}))
+    earlier.mkdir()
+    if encoder is not None:
+        (earlier / "run.json").write_text(json.dumps({**simulated, **encoder}))
+    card, _ = make_card()
+    assert ModelCard(card).data.license == declared
+    assert ("No data of others went into the weights." in card) is (declared == "apache-2.0")
+
+
+def test_the_small_model_is_published_with_its_own_card(tmp_path):
+    model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
+    folder = tmp_path / "staged"
+    record = read_run(SMALL_MODEL_FOLDER)
+    assert record.training_data == "synthetic"
+    stage_repository(folder, model, processor, record, repo_id="me/heart", source=SMALL_MODEL_FOLDER)
+    assert (folder / "README.md").read_text() == (SMALL_MODEL_FOLDER / "README.md").read_text()
+    assert (folder / "modeling_echomen.py").is_file()
+    assert record.warnings == []
+
+
+def test_a_model_that_was_trained_further_does_not_get_the_small_ones_card(tmp_path):
+    model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
+    model.experts[0].bias.data += 1
+    folder = tmp_path / "staged"
+    stage_repository(folder, model, processor, RunRecord(), repo_id="me/heart", source=SMALL_MODEL_FOLDER)
+    card = (folder / "README.md").read_text()
+    assert ModelCard(card).data.license == "other"
+    assert "EchoMEN small" not in card
 
 
 def test_measured_emissions_are_reported(make_card, run):

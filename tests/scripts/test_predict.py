@@ -5,6 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
+from echomen_hf.packaged_model import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, SMALL_MODEL_NOTICE
+
 
 def read(path):
     with path.open(newline="") as file:
@@ -31,7 +33,23 @@ def test_one_file(load_script, trained, study, tmp_path, capsys):
     assert 0 < float(row["EF_pred"]) < 100
     assert row["category"] in ("HFrEF", "HFmrEF", "HFpEF")
     assert float(row["expert_spread"]) >= 0
-    assert row["EF_pred"] in capsys.readouterr().out
+    assert row["model"] == str(trained)
+    printed = capsys.readouterr().out
+    assert row["EF_pred"] in printed
+    assert SMALL_MODEL_NOTICE not in printed
+
+
+def test_without_a_model_the_small_one_reads_and_says_what_it_is(load_script, study, tmp_path, capsys):
+    output = tmp_path / "o.csv"
+    assert load_script("predict").main([str(study / "a.avi"), "--output", str(output)]) == 0
+    (row,) = read(output)
+    assert row["model"] == SMALL_MODEL_NAME
+    assert "SIMULATED hearts only" in row["model"]
+    assert 0 <= float(row["interval_low"]) <= float(row["EF_pred"]) <= float(row["interval_high"]) <= 100
+    assert SMALL_MODEL_NOTICE in capsys.readouterr().out
+    by_path = tmp_path / "by_path.csv"
+    load_script("predict").main([str(study / "a.avi"), "--model", str(SMALL_MODEL_FOLDER), "--output", str(by_path)])
+    assert read(by_path) == [row]
 
 
 def test_bad_file_is_reported_and_the_rest_written(load_script, trained, study, tmp_path, capsys):

@@ -86,7 +86,7 @@ def draw_gauge(reading: Reading) -> str:
         for boundary in sorted({edge for edges in HEART_FAILURE_CATEGORIES.values() for edge in edges}):
             _write(panel, 1.15, boundary, f"{boundary:.0f}", 9, colour=_MUTED)
         estimate, spread = reading.ejection_fraction, reading.standard_deviation
-        low, high = np.clip([estimate - spread, estimate + spread], *EF_RANGE)
+        low, high = np.clip(reading.interval or [estimate - spread, estimate + spread], *EF_RANGE)
         panel.add_patch(Wedge((0, 0), 1.075, _angle(high), _angle(low), width=0.03, color=_INK, linewidth=0))
         angle = math.radians(_angle(float(np.clip(estimate, *EF_RANGE))))
         ring = np.array([0.77, 1.03])

@@ -11,6 +11,7 @@ from gradio.data_classes import FileData, ListFiles
 
 from ..evaluation.figure_style import CATEGORY_COLOURS
 from ..label_distribution import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
+from ..packaged_model import SMALL_MODEL_NOTICE
 from .event_handlers import ANY_CATEGORY, CLIP_LABEL, SALIENCY_LABEL, EventHandlers
 from .limits import UploadLimits
 from .reader import ClipReader
@@ -88,7 +89,7 @@ class EchoMENApp(gr.Blocks):
 
 
 def build_app(
-    model: str | Path | None,
+    model: str | Path | None = None,
     *,
     limits: UploadLimits | None = None,
     notice: str | None = None,
@@ -100,7 +101,8 @@ def build_app(
     """Build the web page for a model; `.launch()` serves it.
 
     Args:
-        model: Folder or Hub id of a trained model.
+        model: Folder or Hub id of a trained model; without, the small one that comes with the package, and the page
+            says that simulated hearts are all that it was trained on.
         limits: What visitors may upload.
         notice: What visitors must know about this model, shown beside the disclaimer.
         device: Where to run; the first accelerator, or else the CPU, without.
@@ -113,14 +115,14 @@ def build_app(
         The page.
 
     Raises:
-        ValueError: If no model is given, a folder holds none, or an option is out of range.
+        ValueError: If a folder holds no model, or an option is out of range.
         FileNotFoundError: If there is no such folder.
         OSError: If the Hub cannot be reached.
     """
-    if model is None:
-        raise ValueError("No model was given: pass --model (or `model`), a folder that training wrote or a Hub id.")
     limits = limits or UploadLimits()
     reader = ClipReader(model, device, saliency_steps)
+    if reader.is_small_model:
+        notice = " ".join(filter(None, (SMALL_MODEL_NOTICE, notice)))
     app = EchoMENApp(
         limits,
         max_queue,

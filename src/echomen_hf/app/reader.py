@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..inference import Predictor
 from ..label_distribution import HEART_FAILURE_CATEGORIES
+from ..packaged_model import SMALL_MODEL_NAME, is_small_model
 from ..pipeline_echomen import EjectionFractionPipeline
 from ..simulation import simulate_echo
 from ..video_reading_echomen import EchoVideo
@@ -31,6 +32,9 @@ class Reading:
 
     Args:
         ejection_fraction: EF in percent, mean of the windows.
+        interval: Lowest and highest EF in percent that hold the true one with the probability `coverage`; `None` if
+            the model is not calibrated.
+        coverage: That probability; `None` if the model is not calibrated.
         standard_deviation: Spread of windows and experts in EF points, see `EjectionFractionPipeline`.
         category: Heart-failure category of the EF.
         category_probabilities: Share of the spread in each category; not calibrated.
@@ -43,6 +47,8 @@ class Reading:
     """
 
     ejection_fraction: float
+    interval: tuple[float, float] | None
+    coverage: float | None
     standard_deviation: float
     category: str
     category_probabilities: dict[str, float]
@@ -58,7 +64,7 @@ class ClipReader:
     """A loaded model that reads clips.
 
     Args:
-        model: Folder or Hub id.
+        model: Folder or Hub id; the small model that comes with the package without.
         device: Where to run; the first accelerator, or else the CPU, without.
         saliency_steps: Passes through the model for each window to find out where it looked; 0 to leave that out.
 
@@ -68,7 +74,9 @@ class ClipReader:
         OSError: If the Hub cannot be reached.
     """
 
-    def __init__(self, model: str | Path, device: str | None = None, saliency_steps: int = DEFAULT_STEPS) -> None:
+    def __init__(
+        self, model: str | Path | None = None, device: str | None = None, saliency_steps: int = DEFAULT_STEPS
+    ) -> None:
         if saliency_steps < 0:
             raise ValueError(f"saliency_steps must be 0 or more, got {saliency_steps}.")
         self.saliency_steps = saliency_steps
@@ -78,9 +86,12 @@ class ClipReader:
         self.pipeline = EjectionFractionPipeline(
             model=self.model, video_processor=self.processor, device=predictor.device, batch_size=4
         )
-        is_folder = Path(model).is_dir()
-        # Where the folder lies on the server is nobody's business.
-        self.name = "/".join(Path(model).resolve().parts[-2:]) if is_folder else str(model)
+        self.is_small_model = model is None or is_small_model(model)
+        if model is None or self.is_small_model:
+            self.name = SMALL_MODEL_NAME
+        else:
+            # Where the folder lies on the server is nobody's business.
+            self.name = "/".join(Path(model).resolve().parts[-2:]) if Path(model).is_dir() else str(model)
 
     def read(self, video: EchoVideo) -> Reading:
         """Estimate the ejection fraction.
@@ -98,6 +109,7 @@ class ClipReader:
                 name: result[name]
                 for name in (
                     "ejection_fraction",
+                    "interval",
                     "standard_deviation",
                     "category",
                     "category_probabilities",
@@ -105,6 +117,7 @@ class ClipReader:
                     "weights",
                 )
             },
+            coverage=None if result["interval"] is None else self.model.config.interval_calibration["coverage"],
             window_starts=[clip["start"] for clip in result["clips"]],
             window_ejection_fractions=[clip["ejection_fraction"] for clip in result["clips"]],
             window_seconds=min(self.processor.clip_spec.span(video.fps), video.num_frames) / video.fps,
@@ -145,5 +158,5 @@ def simulate_clip(seed: int, category: str | None = None) -> ReceivedClip:
     if category is not None:
         low, high = HEART_FAILURE_CATEGORIES[category]
         ejection_fraction = float(rng.uniform(max(low, _SAMPLE_RANGE[0]), min(high, _SAMPLE_RANGE[1])))
-    echo = simulate_echo(rng, ejection_fraction, num_frames=_SAMPLE_FRAMES)
+    echo = simulate_echo(rng, ejection_fraction, num_frames=_SAMPLE_FRAMES, profile="wide")
     return receive_frames(echo.frames, echo.fps, echo.ejection_fraction, seed)

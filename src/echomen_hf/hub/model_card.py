@@ -28,7 +28,7 @@ from .card_tables import (
     suffix,
 )
 from .group_errors import MIN_VIDEOS, ColumnErrors, errors_by_column
-from .run_record import RunRecord
+from .run_record import RunRecord, weights_are_simulated
 
 
 __all__ = ["CARD_TAGS", "create_model_card"]
@@ -118,6 +118,7 @@ def create_model_card(
         data_name=DATA_NAMES[record.training_data],
         data_table=data_table(record) if record.trained_on_videos else "",
         initial_weights=initial_weights(record),
+        free_weights=has_free_weights(record),
         **{name: record.settings.get(f"run.{name}", UNKNOWN) for name in RUN_SETTINGS},
         stages=[stage_facts(record, stage) for stage in (1, 2)],
         hyperparameters=hyperparameter_table(record),
@@ -173,7 +174,7 @@ def license_fields(record: RunRecord, license: str | None) -> dict[str, str]:
     """
     if license is not None:
         return {"license": license}
-    if record.training_data == "synthetic" and initial_weights(record) == RANDOM:
+    if has_free_weights(record):
         return {"license": "apache-2.0"}
     return {
         "license": "other",
@@ -272,6 +273,20 @@ def initial_weights(record: RunRecord) -> str:
         if record.settings.get(name):
             return f"`{Path(record.settings[name]).name}`"
     return RANDOM
+
+
+def has_free_weights(record: RunRecord) -> bool:
+    """Tell whether weights are free of the conditions of any data.
+
+    Args:
+        record: The run.
+
+    Returns:
+        True if they were trained on simulated data, and began at random or with weights from the simulation.
+    """
+    if record.training_data != "synthetic":
+        return False
+    return initial_weights(record) == RANDOM or weights_are_simulated(record.settings)
 
 
 def stage_facts(record: RunRecord, stage: int) -> dict[str, Any]:

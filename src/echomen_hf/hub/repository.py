@@ -11,7 +11,9 @@ from huggingface_hub import ModelCard, RepoCard
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import CONFIG_NAME
 
+from ..evaluation.report import weights_checksum
 from ..modeling_echomen import EchoMENModel
+from ..packaged_model import SMALL_MODEL_FOLDER
 from ..pipeline_echomen import EjectionFractionPipeline
 from ..training.two_stage import RUN_FILE
 from ..video_processing_echomen import EchoMENVideoProcessor
@@ -75,6 +77,10 @@ def stage_repository(
         for name, path in record.evaluation.figures.items():
             shutil.copyfile(path, folder / EVALUATION_FOLDER / path.name)
             figure_paths[name] = f"{EVALUATION_FOLDER}/{path.name}"
+    # By its weights, since a model that was trained further still names the folder that it was loaded from.
+    if card is None and weights_checksum(folder) == weights_checksum(SMALL_MODEL_FOLDER):
+        card = SMALL_MODEL_FOLDER / CARD_FILE
+        record.warnings.clear()
     if card is not None:
         if not Path(card).is_file():
             raise FileNotFoundError(f"There is no model card {card}.")

@@ -159,6 +159,23 @@ def read_run(
     return record
 
 
+def weights_are_simulated(settings: dict[str, Any]) -> bool:
+    """Tell whether weights have seen nothing but the stream of the simulation, in all trainings from the first on.
+
+    Args:
+        settings: Content of run.json.
+
+    Returns:
+        True if this run and all those before it simulated their videos, as far as their folders are still there.
+    """
+    if not settings.get("run.simulation.simulated_videos") or settings.get("run.backbone_checkpoint"):
+        return False
+    if settings.get("run.model") is None:
+        return True
+    earlier = run_folder(Path(settings["run.model"])) / RUN_FILE
+    return earlier.is_file() and weights_are_simulated(read_json(earlier))
+
+
 def run_folder(folder: Path) -> Path:
     """Find the folder of a whole run.
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import default_collate
+from transformers.utils import logging
 
 from ..clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ..data.device_clips import with_pixel_values
@@ -26,6 +27,7 @@ from ..evaluation.protocol import (
     predict_video,
 )
 from ..modeling_echomen import EchoMENModel
+from ..packaged_model import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE
 from ..prediction_interval_echomen import calibration_for
 from ..video_processing_echomen import EchoMENVideoProcessor
 from ..video_reading_echomen import EchoVideo, read_video, require_moving, warn_if_coloured
@@ -39,6 +41,8 @@ from .read_ahead import FileRead, VideoClips, read_ahead
 
 __all__ = ["Predictor", "find_videos"]
 
+logger = logging.get_logger(__name__)
+
 
 class Predictor:
     """Estimates ejection fractions from files, with a model and the video processor stored beside it.
@@ -48,7 +52,8 @@ class Predictor:
 
     Args:
         model: A model, or a folder or Hub id to load model and processor from, or a folder that scripts/export.py
-            wrote, which brings its own engine.
+            wrote, which brings its own engine. Without, the small model that comes with the package, which was trained
+            on simulated hearts only; a warning in the log says so.
         processor: Video processor; the one stored with the model if a folder or id was given.
         protocol: Which clips of a video to average, see `protocol_starts`.
         device: Where to run; the first accelerator, or else the CPU, without.
@@ -68,7 +73,7 @@ class Predictor:
     ```python
     >>> from echomen_hf import Predictor
 
-    >>> predictor = Predictor("runs/demo/model")
+    >>> predictor = Predictor()
     >>> prediction = predictor("clip.avi")
     >>> print(f"{prediction.ejection_fraction:.1f} % ({prediction.category})")
     ```
@@ -76,7 +81,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: EchoMENModel | str | Path,
+        model: EchoMENModel | str | Path | None = None,
         processor: EchoMENVideoProcessor | None = None,
         protocol: str = DEFAULT_PROTOCOL,
         device: str | torch.device | None = None,
@@ -93,6 +98,9 @@ class Predictor:
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.engine: Engine | None
+        if model is None:
+            model = SMALL_MODEL_FOLDER
+            logger.warning(SMALL_MODEL_NOTICE)
         if isinstance(model, (str, Path)) and (Path(model) / EXPORT_NAME).is_file():
             self.model, stored, self.engine = load_exported(Path(model), engine, precision, device)
             self.processor = processor if processor is not None else stored
