@@ -118,10 +118,13 @@ def test_a_machine_never_seen_is_read_almost_as_well():
         assert found["motion"][name]["mean"] < 3, name
 
 
-def test_a_predictor_without_a_model_warns_of_what_it_takes(caplog):
-    with caplog.at_level("WARNING"):
-        Predictor(None, device="cpu")
-    assert SMALL_MODEL_NOTICE in caplog.text
+def test_a_predictor_without_a_model_warns_of_what_it_takes(monkeypatch):
+    heard: list[str] = []
+    monkeypatch.setattr("echomen_hf.inference.predictor.logger.warning", heard.append)
+    Predictor(SMALL_MODEL_FOLDER, device="cpu")
+    assert heard == []
+    Predictor(None, device="cpu")
+    assert heard == [SMALL_MODEL_NOTICE]
 
 
 def test_a_real_loop_gets_a_plausible_estimate_and_a_wide_interval(predictor):
