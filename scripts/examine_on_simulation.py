@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from echomen_hf.clip_sampling_echomen import DEFAULT_PROTOCOL
 from echomen_hf.command_line import run_script
 from echomen_hf.evaluation.interval_calibration import store_calibration
 from echomen_hf.evaluation.report import package_versions, weights_checksum, write_json
@@ -26,7 +25,6 @@ from echomen_hf.evaluation.simulation_examination import (
 )
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.marked_section import replace_section
-from echomen_hf.prediction_interval_echomen import calibration_for
 
 
 SECTIONS = ("accuracy", "motion", "coverage")
@@ -71,10 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.calibrate:
         store_calibration(args.model, calibrate_on_simulation(model, processor, coverage=args.coverage, **options))
     examination = examine_on_simulation(model, processor, num_motion_videos=args.num_motion_videos, **options)
-    calibration = calibration_for(model.config, DEFAULT_PROTOCOL)
     document = {
         **examination,
-        "calibration": calibration,
         "model_sha256": weights_checksum(args.model),
         "synthetic_data": True,
         "versions": package_versions(),
@@ -83,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     sections = {
         "accuracy": accuracy_section(examination),
         "motion": motion_section(examination),
-        "coverage": coverage_section(examination, calibration["coverage"] if calibration else None),
+        "coverage": coverage_section(examination),
     }
     if args.card is not None:
         args.card.write_text(fill_card(args.card, sections), encoding="utf-8")

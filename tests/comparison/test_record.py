@@ -3,7 +3,6 @@ import shutil
 import pytest
 
 from echomen_hf import load_echonet_dynamic
-from echomen_hf.comparison import record
 from echomen_hf.comparison.record import claim_results_folder, describe_comparison, read_record
 
 
@@ -52,7 +51,7 @@ def test_other_settings(claimed, describe):
 
 
 def test_other_versions(claimed, describe, monkeypatch):
-    monkeypatch.setattr(record, "version", lambda package: "99.0")
+    monkeypatch.setattr("echomen_hf.installed_versions.version", lambda package: "99.0")
     refused(claimed, describe(), 'versions.datasets was .* and is "99.0"')
 
 

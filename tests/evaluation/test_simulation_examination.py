@@ -54,7 +54,7 @@ def test_tables_hold_the_numbers(examination):
     text = accuracy_section(examination)
     assert f"{examination['accuracy']['wide']['balanced_mae']:.2f}" in text
     assert f"is {examination['held_out_ratio']:.2f} times" in text
-    assert "100.0%" in coverage_section(examination, 0.9)
+    assert "100.0%" in coverage_section(examination)
     text = motion_section(examination)
     assert f"{examination['motion']['mirrored']['mean']:.2f}" in text
     assert f"EF of {examination['motion']['still']['mean']:.1f} %" in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,7 @@ from numpy.typing import NDArray
 from .workload import Workload
 
 
-__all__ = ["MatrixProduct", "describe_machine", "installed_versions"]
-
-PACKAGES = (
-    "echomen-hf",
-    "torch",
-    "torchvision",
-    "transformers",
-    "av",
-    "opencv-python-headless",
-    "openvino",
-    "nncf",
-    "onnxruntime",
-    "torchcodec",
-)
+__all__ = ["MatrixProduct", "describe_machine"]
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
@@ -62,21 +48,6 @@ def processor_name() -> str | None:
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
-
-
-def installed_versions() -> dict[str, str | None]:
-    """Look up the packages that decide the speed.
-
-    Returns:
-        Version by name, `None` for a package that is not installed.
-    """
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
 
 
 class MatrixProduct(Workload):

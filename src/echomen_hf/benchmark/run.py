@@ -8,8 +8,9 @@ from typing import Any
 
 from ..configuration_echomen import EchoMENConfig
 from ..data.provenance import is_synthetic
+from ..installed_versions import installed_versions
 from .alternation import measure
-from .machine import describe_machine, installed_versions
+from .machine import describe_machine
 from .material import Material, prepare_material
 from .report import add_share_of_peak
 from .side_process import SideProcess
@@ -17,6 +18,20 @@ from .suite import BEST, Effort, best_of, make_suite, select
 
 
 __all__ = ["measure_peaks", "run_benchmark"]
+
+PACKAGES = (
+    "echomen-hf",
+    "torch",
+    "torchvision",
+    "transformers",
+    "av",
+    "opencv-python-headless",
+    "openvino",
+    "nncf",
+    "onnxruntime",
+    "torchcodec",
+)
+"""Packages whose versions decide the speed."""
 
 
 def run_benchmark(
@@ -63,7 +78,7 @@ def run_benchmark(
     add_share_of_peak(results, peaks)
     return {
         "machine": describe_machine(),
-        "versions": installed_versions(),
+        "versions": installed_versions(PACKAGES),
         "peaks": peaks,
         "accuracy_measured_on": accuracy_data(material),
         "left_out": left_out,

@@ -6,14 +6,13 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..data.echonet_layout import FILE_LIST_NAME
 from ..data.provenance import is_synthetic
-from ..evaluation.report import REPORTED_PACKAGES
 from ..hub.run_record import read_json
+from ..installed_versions import RESULT_PACKAGES, installed_versions
 from ..training.two_stage import COMPARED_ARGUMENTS
 from .settings import ComparisonSettings
 
@@ -71,7 +70,7 @@ def describe_comparison(settings: ComparisonSettings, videos: Mapping[str, Any])
             "statistics_videos": settings.data.statistics_videos,
             "training": training,
         },
-        "versions": {package: installed_version(package) for package in REPORTED_PACKAGES},
+        "versions": installed_versions(RESULT_PACKAGES),
         "git_commit": git_commit(),
     }
 
@@ -165,21 +164,6 @@ def file_list_checksum(data_dir: str | Path) -> str:
         SHA-256 of its FileList.csv in hexadecimal digits.
     """
     return hashlib.sha256((Path(data_dir) / FILE_LIST_NAME).read_bytes()).hexdigest()
-
-
-def installed_version(package: str) -> str | None:
-    """Look up the version of a package.
-
-    Args:
-        package: Name of the distribution.
-
-    Returns:
-        Version, or `None` if it is not installed.
-    """
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def git_commit() -> str | None:

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from ..installed_versions import RESULT_PACKAGES, installed_versions
 from ..label_distribution import CATEGORY_TITLES, heart_failure_category
 from ..metrics import ef_regression_metrics, oracle_predictions
 
@@ -37,7 +37,6 @@ __all__ = [
     "write_predictions_csv",
 ]
 
-REPORTED_PACKAGES = ("datasets", "echomen_hf", "numpy", "torch", "transformers")
 TEXT_COLUMNS = ("FileName", "EF_category", "category")
 METRIC_TITLES = {"balanced_mae": "Balanced MAE", "mae": "MAE", "gm": "GM", "rmse": "RMSE", "bias": "Bias"}
 MISSING_VALUE = "–"
@@ -120,13 +119,7 @@ def package_versions() -> dict[str, str | None]:
     Returns:
         Version by name of Python and of the packages that decide a number; `None` where one is not installed.
     """
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in REPORTED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return versions
+    return {"python": platform.python_version(), **installed_versions(RESULT_PACKAGES)}
 
 
 def weights_checksum(model: str | Path) -> str | None:

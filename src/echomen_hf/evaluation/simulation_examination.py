@@ -115,9 +115,10 @@ def examine_on_simulation(
     Returns:
         `settings`; `accuracy`, by profile the metrics of `ef_regression_metrics`, and those of a constant guess;
         `echonet_mae`, by the same names the MAE that categories in EchoNet-Dynamic's shares would have; `spearman`, by
-        profile the rank correlation of prediction and reference; `held_out_ratio`, the MAE of the profile
+        profile the rank correlation of prediction and reference; `calibration`, that of the model's intervals, `None`
+        without one for the default protocol; `held_out_ratio`, the MAE of the profile
         `held_out_vendor` over that of `wide`; `intervals`, by profile what prediction intervals hold (see
-        `interval_metrics`), if the model is calibrated for the default protocol; `motion`, by change the mean and the
+        `interval_metrics`), if there is a calibration; `motion`, by change the mean and the
         90th percentile of the absolute change of EF, and `still`, the mean and the 90th percentile of EF.
     """
     videos = examination_videos(num_videos, seed + _TEST_SEED_OFFSET)
@@ -151,6 +152,7 @@ def examine_on_simulation(
         },
         "accuracy": accuracy,
         "echonet_mae": {name: echonet_weighted(metrics) for name, metrics in accuracy.items()},
+        "calibration": calibration,
         "spearman": {name: float(spearmanr(predicted[name], labels).statistic) for name in (IN_RANGE, HELD_OUT)},
         "held_out_ratio": accuracy[HELD_OUT]["mae"] / accuracy[IN_RANGE]["mae"],
         "intervals": {
@@ -260,17 +262,16 @@ def accuracy_section(examination: Mapping[str, Any]) -> str:
     return f"{errors}\n\n{further}\n\nThe MAE on the machine never seen is {ratio:.2f} times the one on the others."
 
 
-def coverage_section(examination: Mapping[str, Any], coverage: float | None) -> str:
+def coverage_section(examination: Mapping[str, Any]) -> str:
     """Lay out what the prediction intervals hold.
 
     Args:
         examination: Result of `examine_on_simulation`.
-        coverage: Share that they are to hold; `None` for a model that is not calibrated.
 
     Returns:
         Markdown.
     """
-    if coverage is None:
+    if examination["calibration"] is None:
         return "The model has no calibrated intervals."
     rows = []
     for profile, title in PROFILE_TITLES.items():
@@ -280,7 +281,11 @@ def coverage_section(examination: Mapping[str, Any], coverage: float | None) -> 
         ]
         rows.append([title, *shares, f"{found['all']['width']:.1f}"])
     titles = [CATEGORY_TITLES[name] for name in HEART_FAILURE_CATEGORIES]
-    header = [f"Share within the {coverage:.0%} interval", *titles, "Mean width (EF points)"]
+    header = [
+        f"Share within the {examination['calibration']['coverage']:.0%} interval",
+        *titles,
+        "Mean width (EF points)",
+    ]
     return markdown_table(header, rows)
 
 
