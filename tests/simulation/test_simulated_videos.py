@@ -53,6 +53,7 @@ def test_a_column_is_that_of_the_rows():
         ({"seconds": (0.3, 1.0)}, "seconds must be"),
         ({"fps": (50.0, 25.0)}, "fps must be"),
         ({"distribution": "normal"}, "unknown distribution"),
+        ({"still_share": 1.5}, r"still_share lies between 0 and 1, got 1\.5"),
     ],
 )
 def test_a_setting_out_of_range_is_named(settings, message):
@@ -96,6 +97,25 @@ def test_a_reversed_video_runs_backwards():
     assert np.array_equal(
         backwards.read(row, np.array([0, 4, 4])), FRAMES.read(row, np.array([last - 4, last]))[[1, 0, 0]]
     )
+
+
+def test_a_share_of_the_videos_stands_still_and_ejects_nothing():
+    moving, some = SimulatedVideos(400, seed=4), SimulatedVideos(400, seed=4, still_share=0.05)
+    still = [index for index, is_still in enumerate(some["is_still"]) if is_still]
+    assert len(still) == pytest.approx(20, abs=3)
+    for index, (row, other) in enumerate(zip(some, moving, strict=True)):
+        if index in still:
+            assert row["ejection_fraction"] == 0
+            assert row["file_name"] == f"{other['file_name']}-STILL"
+        else:
+            assert row == other
+    pictures = [FRAMES.read(some[index]) for index in still[:3]]
+    for index, frames in zip(still, pictures, strict=False):
+        assert len(frames) == some[index]["num_frames"]
+        assert np.array_equal(frames, np.repeat(frames[:1], len(frames), axis=0))
+        assert np.array_equal(FRAMES.read(some[index], np.array([2, 9])), frames[:2])
+        assert frames[0].std() > 5
+    assert not np.array_equal(pictures[0][0], pictures[1][0])
 
 
 def test_the_share_of_mirrored_videos_is_the_one_asked_for():

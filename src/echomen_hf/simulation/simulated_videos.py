@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SimulatedFrames", "SimulatedTrainingClips", "SimulatedVideos"]
 
-_COLUMNS = ("file_name", "ejection_fraction", "num_frames", "fps", "seed")
+_COLUMNS = ("file_name", "ejection_fraction", "is_still", "num_frames", "fps", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,8 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
     """Rows of videos that exist only as seeds, in the place of those of `load_echonet_dynamic`.
 
     A row depends on the seed and its index only. Its `ejection_fraction` in percent is exactly that of the heart which
-    `SimulatedFrames` draws; `seed` decides patient, machine and texture. A column is read with its name as index.
+    `SimulatedFrames` draws, or 0 where `is_still` says that nothing moves; `seed` decides patient, machine and texture.
+    A column is read with its name as index.
 
     Args:
         num_videos: Number of videos.
@@ -37,6 +38,8 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
         distribution: Distribution of the ejection fractions, evenly sampled.
         seconds: Shortest and longest video. A clip of 32 frames, every 2nd of 50 a second, lasts 1.26 s.
         fps: Lowest and highest frame rate; four in ten videos have 50 frames a second if that lies between them.
+        still_share: Share of the videos, evenly spread, that are one picture shown all the time. They eject nothing,
+            and teach a model that an ejection fraction is read from motion.
     """
 
     num_videos: int
@@ -44,6 +47,7 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
     distribution: EjectionFractionDistribution = "uniform"
     seconds: tuple[float, float] = (1.3, 1.9)
     fps: tuple[float, float] = (25.0, 90.0)
+    still_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -53,6 +57,8 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
             raise ValueError(f"seconds must be (shortest, longest) of at least 0.6 s, got {self.seconds}")
         if not 10 <= self.fps[0] <= self.fps[1]:
             raise ValueError(f"fps must be (lowest, highest) of at least 10 a second, got {self.fps}")
+        if not 0 <= self.still_share <= 1:
+            raise ValueError(f"still_share lies between 0 and 1, got {self.still_share}")
         ejection_fraction_at(0.5, self.distribution)
 
     @property
@@ -88,22 +94,29 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
             index: Index, from 0.
 
         Returns:
-            `file_name`, `ejection_fraction` (percent), `num_frames`, `fps`, and `seed`, a list of whole numbers.
+            `file_name`, `ejection_fraction` (percent), `is_still`, `num_frames`, `fps`, and `seed`, a list of whole
+            numbers.
         """
         rng = np.random.default_rng([self.seed, index, 1])
         low, high = self.fps
         usual, other = rng.random() < 0.4, float(np.round(rng.uniform(low, high)))
         fps = 50.0 if usual and low <= 50 <= high else float(np.clip(other, low, high))
+        is_still = bool(self._is_still(index))
         return {
-            "file_name": f"SIMULATED-{self.seed}-{index}",
+            "file_name": f"SIMULATED-{self.seed}-{index}{'-STILL' if is_still else ''}",
             "ejection_fraction": float(self._ejection_fraction(index)),
+            "is_still": is_still,
             "num_frames": int(np.ceil(rng.uniform(*self.seconds) * fps)),
             "fps": fps,
             "seed": [self.seed, index],
         }
 
     def _ejection_fraction(self, index: np.ndarray | int) -> np.ndarray:
-        return ejection_fraction_at(low_discrepancy(self.seed, index, 0), self.distribution)
+        moving = ejection_fraction_at(low_discrepancy(self.seed, index, 0), self.distribution)
+        return np.where(self._is_still(index), 0.0, moving)
+
+    def _is_still(self, index: np.ndarray | int) -> np.ndarray:
+        return low_discrepancy(self.seed, index, 1) < self.still_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,10 +172,16 @@ class SimulatedFrames:
         wanted = np.arange(row["num_frames"]) if indices is None else np.asarray(indices, dtype=np.int64)
         turns = np.random.default_rng([*row["seed"], 3])
         is_mirrored, is_reversed = turns.random() < self.mirrored_share, turns.random() < self.reversed_share
+        ejection_fraction = row["ejection_fraction"]
+        if row.get("is_still", False):
+            # Any moment of any heart may stand still.
+            moment = np.random.default_rng([*row["seed"], 4])
+            ejection_fraction = float(ejection_fraction_at(moment.random(), "uniform"))
+            wanted = np.full(len(wanted), moment.integers(row["num_frames"]))
         numbers, places = np.unique(row["num_frames"] - 1 - wanted if is_reversed else wanted, return_inverse=True)
         echo = simulate_echo(
             np.random.default_rng(row["seed"]),
-            row["ejection_fraction"],
+            ejection_fraction,
             num_frames=row["num_frames"],
             fps=row["fps"],
             image_size=self.image_size,

@@ -80,6 +80,7 @@ class SimulationArguments:
         simulated_val_videos: Videos of the validation split, the same in every epoch.
         simulation_profile: Ranges of patients and machines, see `echomen_hf.simulation.get_profile`.
         simulated_distribution: Distribution of the ejection fractions, see `ejection_fraction_at`.
+        still_share: Share of the training videos that are one picture shown all the time, with an EF of 0.
         mirrored_share: Share of the videos in which left and right are exchanged.
         reversed_share: Share of the videos that run backwards.
         brightness_factor: Largest number by which the gray values of a video are multiplied or divided.
@@ -92,6 +93,7 @@ class SimulationArguments:
         default="uniform",
         metadata={"help": "Distribution of simulated EF.", "choices": ["uniform", "categories", "echonet"]},
     )
+    still_share: float = field(default=0.0, metadata={"help": "Share of simulated training videos without motion."})
     mirrored_share: float = field(default=0.0, metadata={"help": "Share of simulated videos shown mirrored."})
     reversed_share: float = field(default=0.0, metadata={"help": "Share of simulated videos shown backwards."})
     brightness_factor: float = field(

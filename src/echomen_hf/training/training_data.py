@@ -118,7 +118,9 @@ def _simulate(
         raise ValueError("`--decoder` has no use for simulated videos, which are not decoded.")
     distribution, profile = cast(Any, simulation_args.simulated_distribution), simulation_args.simulation_profile
     return TrainingData(
-        train=SimulatedVideos(simulation_args.simulated_videos, args.seed, distribution),
+        train=SimulatedVideos(
+            simulation_args.simulated_videos, args.seed, distribution, still_share=simulation_args.still_share
+        ),
         val=SimulatedVideos(simulation_args.simulated_val_videos, args.seed + _VAL_SEED_OFFSET, distribution),
         frames=SimulatedFrames(
             profile,
