@@ -29,7 +29,7 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
     """Rows of videos that exist only as seeds, in the place of those of `load_echonet_dynamic`.
 
     A row depends on the seed and its index only. Its `ejection_fraction` in percent is exactly that of the heart which
-    `SimulatedFrames` draws, or 0 where `is_still` says that nothing moves; `seed` decides patient, machine and texture.
+    `SimulatedFrames` draws, or 0 where `is_still` says that nothing moves. `seed` decides patient, machine, texture.
     A column is read with its name as index.
 
     Args:
