@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .colour_doppler_echomen import COLOURED_SHARE, ColourMeter
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector, clearly_fewer
+from .mjpeg_avi_echomen import decode_from_index, read_avi_index
 from .torchcodec_reading_echomen import decode_by_torchcodec, load_torchcodec
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, resolve_source
 
@@ -377,6 +378,10 @@ def decode_container(
     Raises:
         VideoReadError: As in `read_video`.
     """
+    if indices is not None and av is not None:
+        video = _decode_by_index(source, indices, default_fps, allow_truncated, max_bytes)
+        if video is not None:
+            return video
     frames = None
     with _open_stream(source) as (container, stream):
         to_gray = _GrayConverter()
@@ -396,6 +401,23 @@ def decode_container(
         with _open_stream(source) as (container, stream):
             frames = _decode_in_sequence(container, stream, collector, to_gray)
     return EchoVideo(frames, fps, source.name, to_gray.colour.share)
+
+
+def _decode_by_index(
+    source: ResolvedSource, indices: Sequence[int], default_fps: float | None, allow_truncated: bool, max_bytes: int
+) -> EchoVideo | None:
+    """Decode without a demuxer, which reads all of a file up to the last wanted frame; `None` where that cannot be."""
+    avi = read_avi_index(source)
+    if avi is None:
+        return None
+    to_gray = _GrayConverter()
+    collector = FrameCollector(
+        source.name, indices, avi.num_frames, allow_truncated=allow_truncated, max_bytes=max_bytes
+    )
+    frames = decode_from_index(source, avi, collector, to_gray)
+    if frames is None:
+        return None
+    return EchoVideo(frames, usable_fps(avi.fps, source.name, default_fps), source.name, to_gray.colour.share)
 
 
 def _decode_wanted_packets(

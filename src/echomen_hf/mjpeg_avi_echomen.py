@@ -1,0 +1,155 @@
+"""Single frames of Motion JPEG in AVI, the form of EchoNet-Dynamic, straight from the places that the index names."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .frame_collector_echomen import FrameCollector
+from .video_source_echomen import ResolvedSource
+
+
+try:
+    import av
+except ImportError:
+    av = None
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+
+__all__ = ["MjpegAvi", "decode_from_index", "read_avi_index"]
+
+_MAX_HEADER_BYTES = 2**20
+_INDEX_ENTRY = np.dtype([("name", "S4"), ("flags", "<u4"), ("offset", "<u4"), ("size", "<u4")])
+
+
+@dataclass(frozen=True)
+class MjpegAvi:
+    """Where an AVI file has the JPEG image of every frame.
+
+    Args:
+        fps: Frames per second.
+        name: Name of the chunks that hold frames.
+        offsets: Place of every frame's chunk in the file, int64, shape (F,).
+        sizes: Bytes of every JPEG image, int64, shape (F,).
+    """
+
+    fps: float
+    name: bytes
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self.sizes)
+
+
+def read_avi_index(source: ResolvedSource) -> MjpegAvi | None:
+    """Read header and index of an AVI file, and none of its frames.
+
+    Args:
+        source: An opened or existing file.
+
+    Returns:
+        The index; `None` for every file that is not a single Motion JPEG stream with a whole index (`idx1`) of frames
+        that are all there, which is FFmpeg's to make sense of.
+    """
+    with source.open() as file:
+        try:
+            return _parse(file)
+        except (struct.error, ValueError, ZeroDivisionError):
+            return None
+
+
+def _parse(file: BinaryIO) -> MjpegAvi | None:
+    riff, _, kind = struct.unpack("<4sI4s", file.read(12))
+    if (riff, kind) != (b"RIFF", b"AVI "):
+        return None
+    header, first_place = None, 0
+    while True:
+        name, size = struct.unpack("<4sI", file.read(8))
+        after = file.tell() + size + size % 2
+        if name == b"LIST":
+            kind = file.read(4)
+            if kind == b"hdrl" and size <= _MAX_HEADER_BYTES:
+                header = _parse_header(file.read(size - 4))
+                if header is None:
+                    return None
+            elif kind == b"movi":
+                first_place = file.tell() - 4
+        elif name == b"idx1":
+            break
+        file.seek(after)
+    if header is None or not first_place:
+        return None
+    num_frames, fps = header
+    entries = np.frombuffer(file.read(size), _INDEX_ENTRY)
+    offsets, sizes = entries["offset"].astype(np.int64), entries["size"].astype(np.int64)
+    # A frame of no bytes repeats the one before it; a chunk of another name is a palette, or a list of chunks.
+    names = set(entries["name"].tolist())
+    if len(entries) != num_frames or num_frames == 0 or not names <= {b"00dc", b"00db"} or len(names) > 1:
+        return None
+    if not sizes.all():
+        return None
+    if offsets[0] < first_place:
+        offsets += first_place  # most writers count from the list of frames, some from the start of the file
+    return MjpegAvi(fps, names.pop(), offsets, sizes)
+
+
+def _parse_header(header: bytes) -> tuple[int, float] | None:
+    """Number of frames and frame rate, if there is one stream and it is Motion JPEG."""
+    if header.count(b"strl") != 1:
+        return None
+    stream = header.index(b"strh") + 8
+    kind, scale, rate, num_frames = struct.unpack_from("<4s16x2I4xI", header, stream)
+    (codec,) = struct.unpack_from("<16x4s", header, header.index(b"strf", stream) + 8)
+    return (num_frames, rate / scale) if (kind, codec) == (b"vids", b"MJPG") else None
+
+
+def decode_from_index(
+    source: ResolvedSource,
+    avi: MjpegAvi,
+    collector: FrameCollector,
+    to_gray: Callable[[av.VideoFrame], NDArray[np.uint8]],
+) -> NDArray[np.uint8] | None:
+    """Read and decode the wanted frames of a file and nothing else of it.
+
+    Args:
+        source: The file.
+        avi: Its index.
+        collector: Knows which frames are wanted, and takes them.
+        to_gray: What makes a decoded frame gray.
+
+    Returns:
+        Frames in the order asked for, uint8, shape (K, height, width); `None` if one is not where the index says, or
+        cannot be decoded by itself.
+
+    Raises:
+        VideoReadError: As `FrameCollector.add`.
+    """
+    decoder = cast("VideoCodecContext", av.CodecContext.create("mjpeg", "r"))
+    decoder.thread_count = 1
+    decoder.codec_tag = "MJPG"
+    frame: Any = None
+    with source.open() as file:
+        for index in sorted(collector.wanted or range(avi.num_frames)):
+            offset, size = int(avi.offsets[index]), int(avi.sizes[index])
+            file.seek(offset)
+            chunk = memoryview(file.read(8 + size))
+            if len(chunk) != 8 + size or chunk[:8] != struct.pack("<4sI", avi.name, size):
+                return None
+            try:
+                decoded = decoder.decode(av.Packet(chunk[8:]))
+            except av.FFmpegError:
+                return None
+            if len(decoded) != 1:
+                return None
+            frame = to_gray(decoded[0])
+            collector.add(index, frame)
+    return collector.finish(avi.num_frames, frame)
