@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from echomen_hf import video_reading_echomen as video_reader
 from echomen_hf.mjpeg_avi_echomen import read_avi_index
 from echomen_hf.video_reading_echomen import VideoReadError, read_video
-from echomen_hf.video_source_echomen import resolve_source
+from echomen_hf.video_source_echomen import VideoSource, resolve_source
 
 
 Writer = Callable[..., Path]
@@ -40,8 +40,8 @@ def without_demuxer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_reader, "_open_stream", refuse)
 
 
-def has_index(source: object) -> bool:
-    return read_avi_index(resolve_source(source)) is not None  # type: ignore[arg-type]
+def has_index(source: VideoSource) -> bool:
+    return read_avi_index(resolve_source(source)) is not None
 
 
 def patched(path: Path, place: int, value: bytes) -> Path:
@@ -77,7 +77,11 @@ class TestWithoutDemuxer:
     @pytest.mark.parametrize("kind", ["bytes", "file", "row"])
     def test_other_sources_than_paths(self, path: Path, kind: str) -> None:
         data = path.read_bytes()
-        sources = {"bytes": data, "file": io.BytesIO(data), "row": {"path": "0XA.avi", "bytes": data}}
+        sources: dict[str, VideoSource] = {
+            "bytes": data,
+            "file": io.BytesIO(data),
+            "row": {"path": "0XA.avi", "bytes": data},
+        }
         np.testing.assert_array_equal(read_video(sources[kind], WANTED).frames, read_video(path, WANTED).frames)
 
     def test_an_index_that_counts_from_the_start_of_the_file(self, path: Path) -> None:
@@ -162,7 +166,7 @@ class TestLeftToFFmpeg:
 
     def test_a_sound_file(self, tmp_path: Path) -> None:
         with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
-            file.setnchannels(1), file.setsampwidth(2), file.setframerate(8000)
+            file.setparams((1, 2, 8000, 1000, "NONE", "not compressed"))
             file.writeframes(bytes(2000))
         assert not has_index(tmp_path / "sound.wav")
 
