@@ -137,7 +137,7 @@ def decode_from_index(
     decoder.thread_count = 1
     decoder.codec_tag = "MJPG"
     frame: Any = None
-    with source.open() as file:
+    with source.open(buffered=False) as file:
         for index in sorted(collector.wanted or range(avi.num_frames)):
             offset, size = int(avi.offsets[index]), int(avi.sizes[index])
             file.seek(offset)

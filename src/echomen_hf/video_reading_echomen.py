@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,18 +189,35 @@ class _GrayConverter:
         self._reformatter, self._colour_reformatter = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        pixel_format = frame.format.name
-        if not pixel_format.startswith("gray") and self.colour.wants_frame():
-            is_planar = _PLANES_ARE_CHROMA.fullmatch(pixel_format)
-            planar = frame if is_planar else self._colour_reformatter.reformat(frame, format="yuv444p")
+        layout = _layout(frame.format.name)
+        if layout.has_colour and self.colour.wants_frame():
+            planar = frame if layout.has_chroma_planes else self._colour_reformatter.reformat(frame, format="yuv444p")
             self.colour.add(_plane(planar, 1), _plane(planar, 2))
-        if not _PLANE_ZERO_IS_LUMA.fullmatch(pixel_format):
+        if not layout.has_luma_plane:
             # `bytes per pixel` and colour differ here: RGB, palettes (GIF), more than 8 bits.
             return _plane(self._reformatter.reformat(frame, format="gray"), 0).copy()
         luma = _plane(frame, 0)
-        if pixel_format.startswith(("gray", "yuvj")) or frame.color_range == _FULL_RANGE:
+        if layout.is_full_range or frame.color_range == _FULL_RANGE:
             return luma.copy()
         return _LIMITED_TO_FULL[luma]
+
+
+class _Layout(NamedTuple):
+    has_colour: bool
+    has_luma_plane: bool
+    has_chroma_planes: bool
+    is_full_range: bool
+
+
+@lru_cache
+def _layout(pixel_format: str) -> _Layout:
+    """Tell from its name what a pixel format holds."""
+    return _Layout(
+        not pixel_format.startswith("gray"),
+        bool(_PLANE_ZERO_IS_LUMA.fullmatch(pixel_format)),
+        bool(_PLANES_ARE_CHROMA.fullmatch(pixel_format)),
+        pixel_format.startswith(("gray", "yuvj")),
+    )
 
 
 def _plane(frame: av.VideoFrame, number: int) -> NDArray[np.uint8]:

@@ -69,11 +69,15 @@ class ResolvedSource:
         return PurePath(self.name).suffix.lower()
 
     @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
-        """Open the raw bytes, at their start."""
+    def open(self, *, buffered: bool = True) -> Iterator[BinaryIO]:
+        """Open the raw bytes, at their start.
+
+        Args:
+            buffered: Whether a path is read ahead, which costs time where single long pieces are read.
+        """
         if isinstance(self.target, str):
-            with open(self.target, "rb") as file:
-                yield file
+            with open(self.target, "rb", buffering=-1 if buffered else 0) as file:
+                yield cast(BinaryIO, file)
         else:
             self.target.seek(0)
             yield self.target
