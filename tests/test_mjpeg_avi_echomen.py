@@ -173,6 +173,14 @@ class TestLeftToFFmpeg:
     def test_a_frame_of_no_bytes_which_repeats_the_one_before(self, path: Path) -> None:
         assert not has_index(patched(path, index_place(path) + 3 * 16 + 12, bytes(4)))
 
+    def test_settings_for_the_decoder(self, path: Path) -> None:
+        place = path.read_bytes().index(b"strf") + 4
+        assert struct.unpack_from("<I", path.read_bytes(), place) == (40,)
+        assert not has_index(patched(path, place, struct.pack("<I", 49)))
+
+    def test_a_file_of_nothing_but_empty_chunks(self) -> None:
+        assert not has_index(b"RIFF\x10\x00\x00\x00AVI " + bytes(100_000))
+
     def test_an_index_with_fewer_entries_than_frames(self, path: Path) -> None:
         length = path.read_bytes().index(b"strh") + 8 + 32
         assert struct.unpack_from("<I", path.read_bytes(), length) == (20,)

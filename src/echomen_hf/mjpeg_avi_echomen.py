@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["MjpegAvi", "decode_from_index", "read_avi_index"]
 
 _MAX_HEADER_BYTES = 2**20
+_MAX_CHUNKS = 64  # at the top of a file, where there are a header, some padding, the frames and their index
+_BITMAP_HEADER_BYTES = 40  # more would be settings for the decoder
 _INDEX_ENTRY = np.dtype([("name", "S4"), ("flags", "<u4"), ("offset", "<u4"), ("size", "<u4")])
 
 
@@ -72,7 +74,7 @@ def _parse(file: BinaryIO) -> MjpegAvi | None:
     if (riff, kind) != (b"RIFF", b"AVI "):
         return None
     header, first_place = None, 0
-    while True:
+    for _ in range(_MAX_CHUNKS):
         name, size = struct.unpack("<4sI", file.read(8))
         after = file.tell() + size + size % 2
         if name == b"LIST":
@@ -86,6 +88,8 @@ def _parse(file: BinaryIO) -> MjpegAvi | None:
         elif name == b"idx1":
             break
         file.seek(after)
+    else:
+        return None
     if header is None or not first_place:
         return None
     num_frames, fps = header
@@ -108,8 +112,10 @@ def _parse_header(header: bytes) -> tuple[int, float] | None:
         return None
     stream = header.index(b"strh") + 8
     kind, scale, rate, num_frames = struct.unpack_from("<4s16x2I4xI", header, stream)
-    (codec,) = struct.unpack_from("<16x4s", header, header.index(b"strf", stream) + 8)
-    return (num_frames, rate / scale) if (kind, codec) == (b"vids", b"MJPG") else None
+    size, codec = struct.unpack_from("<I16x4s", header, header.index(b"strf", stream) + 4)
+    if (kind, codec, size) != (b"vids", b"MJPG", _BITMAP_HEADER_BYTES):
+        return None
+    return num_frames, rate / scale
 
 
 def decode_from_index(
