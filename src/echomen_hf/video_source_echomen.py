@@ -77,7 +77,7 @@ class ResolvedSource:
         """
         if isinstance(self.target, str):
             with open(self.target, "rb", buffering=-1 if buffered else 0) as file:
-                yield cast(BinaryIO, file)
+                yield file
         else:
             self.target.seek(0)
             yield self.target
