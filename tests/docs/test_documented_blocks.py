@@ -56,8 +56,14 @@ NOT_RUN = {
     ("docs/small_model.md", "python scripts/simulation_realism.py --profile wide --num_videos 96 \\"): (
         "takes a minute; tests/simulation/test_realism.py measures the same"
     ),
-    ("docs/speed.md", "python scripts/training_switches.py cost --output runs/switch_cost"): MEASURES,
-    ("docs/speed.md", "python scripts/training_switches.py accuracy \\"): MEASURES,
+    (
+        "docs/speed.md",
+        "python scripts/training_switches.py cost --output runs/switch_cost --num_steps 1 --switches \\",
+    ): MEASURES,
+    (
+        "docs/speed.md",
+        "OMP_NUM_THREADS=1 python scripts/training_switches.py accuracy --data_dir runs/demo/data \\",
+    ): MEASURES,
     ("docs/tracking.md", "tensorboard --logdir runs/tracked"): SERVES,
     ("docs/tracking.md", "trackio show --project echomen"): SERVES,
 }

@@ -21,6 +21,7 @@ CODE = {
         "configuration",
         "dicom_reading",
         "frame_collector",
+        "mjpeg_avi",
         "heart_failure_category",
         "modeling",
         "pipeline",
