@@ -61,9 +61,9 @@ def test_frames_rate_and_colour_are_those_of_the_demuxer(path: Path, monkeypatch
         patch.setattr(video_reader, "read_avi_index", lambda source: None)
         expected = read_video(path, WANTED)
     assert expected.coloured_share > 0
-    patched_out = read_video(path, WANTED)
-    np.testing.assert_array_equal(patched_out.frames, expected.frames)
-    assert (patched_out.fps, patched_out.coloured_share) == (expected.fps, expected.coloured_share)
+    video = read_video(path, WANTED)
+    np.testing.assert_array_equal(video.frames, expected.frames)
+    assert (video.fps, video.coloured_share) == (expected.fps, expected.coloured_share)
 
 
 @pytest.mark.usefixtures("without_demuxer")
@@ -149,19 +149,19 @@ class TestLeftToFFmpeg:
         assert not has_index(path)
         np.testing.assert_array_equal(read_video(path, [4, 2]).frames, read_video(path).frames[[4, 2]])
 
-    @pytest.mark.parametrize("size", [0, 4, 11, 40, 100, 5000])
+    @pytest.mark.parametrize("size", [1, 4, 11, 40, 100, 5000])
     def test_a_file_cut_short(self, path: Path, size: int) -> None:
-        path.write_bytes(path.read_bytes()[:size] or b"R")
+        path.write_bytes(path.read_bytes()[:size])
         assert not has_index(path)
         with pytest.raises(VideoReadError, match=r"clip\.avi: "):
             read_video(path, [0])
 
     @pytest.mark.parametrize(
-        "content", [b"", bytes(500), b"RIFF\x10\x00\x00\x00AVI LIST\x04\x00\x00\x00movi" + bytes(40)]
+        "content", [b"?", bytes(500), b"RIFF\x10\x00\x00\x00AVI LIST\x04\x00\x00\x00movi" + bytes(40)]
     )
     def test_anything_else(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "other.avi"
-        path.write_bytes(content or b"?")
+        path.write_bytes(content)
         assert not has_index(path)
 
     def test_a_sound_file(self, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from echomen_hf import video_reading_echomen as video_reader
 from echomen_hf.frame_collector_echomen import FrameCollector
+from echomen_hf.gray_conversion_echomen import GrayConverter
 from echomen_hf.video_reading_echomen import (
     EchoVideo,
     VideoInfo,
@@ -193,7 +194,7 @@ def test_decoding_in_sequence_stops_after_the_last_wanted_frame() -> None:
             yield av.VideoFrame.from_ndarray(np.full((8, 8), level, np.uint8), format="gray")
         raise AssertionError("decoded too far")
 
-    container, to_gray = SimpleNamespace(decode=decode), video_reader._GrayConverter()
+    container, to_gray = SimpleNamespace(decode=decode), GrayConverter()
     frames = video_reader._decode_in_sequence(container, None, one_wanted([2, 0]), to_gray)  # type: ignore[arg-type]
     np.testing.assert_array_equal(frames[:, 0, 0], [2, 0])
 
@@ -201,7 +202,7 @@ def test_decoding_in_sequence_stops_after_the_last_wanted_frame() -> None:
 def test_packets_that_do_not_hold_one_frame_each_are_left_to_sequential_decoding() -> None:
     packets = [SimpleNamespace(size=9, decode=lambda: []) for _ in range(3)]
     container = SimpleNamespace(demux=lambda stream: packets)
-    to_gray = video_reader._GrayConverter()
+    to_gray = GrayConverter()
     wanted = one_wanted([1])
     assert video_reader._decode_wanted_packets(container, None, wanted, to_gray) is None  # type: ignore[arg-type]
 

@@ -81,7 +81,7 @@ class EchoMENConfig(PreTrainedConfig):
             Initial bias of the regression head and of every expert, in percent.
         head_initializer_range (`float`, *optional*, defaults to 0.01):
             Standard deviation of the initial weights of the regression head and of every expert, in EF points per
-            feature. A small network that Adam trains needs about 1, see "Choices that the paper leaves open" in the
+            feature. A small network that Adam trains may need about 1, see "Choices that the paper leaves open" in the
             documentation.
         batch_norm_eps (`float`, *optional*, defaults to 1e-5):
             Epsilon of the batch normalisation layers.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar, cast
+from functools import partial
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .colour_doppler_echomen import COLOURED_SHARE, ColourMeter
+from .colour_doppler_echomen import COLOURED_SHARE
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector, clearly_fewer
+from .gray_conversion_echomen import GrayConverter
 from .mjpeg_avi_echomen import decode_from_index, read_avi_index
 from .torchcodec_reading_echomen import decode_by_torchcodec, load_torchcodec
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, resolve_source
@@ -23,7 +23,6 @@ from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, r
 try:
     import av
     from av.container import InputContainer
-    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 except ImportError:
     av = None
@@ -59,10 +58,6 @@ _CONTAINERS = (
     "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,gif,apng,asf,"
     "mpeg,mpegts,mpegvideo,m4v,h264,hevc,mjpeg,flv,ogg,mxf,nut,ivf"
 )
-_PLANE_ZERO_IS_LUMA = re.compile(r"gray|yuv[aj]?4\d\dp|nv(12|16|21|24|42)")
-_PLANES_ARE_CHROMA = re.compile(r"yuv[aj]?4\d\dp")  # planes 1 and 2
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
-_LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -179,51 +174,6 @@ def usable_fps(fps: float | None, name: str, default_fps: float | None) -> float
         raise VideoReadError.about(name, problem, "export it again with its frame rate, or pass default_fps")
     warnings.warn(f"{name}: {problem}; assuming {default_fps:g} frames per second.", stacklevel=2)
     return default_fps
-
-
-class _GrayConverter:
-    """Luma of decoded frames on the full 0-255 scale; builds FFmpeg's converter once, not per frame."""
-
-    def __init__(self) -> None:
-        self.colour = ColourMeter()
-        self._reformatter, self._colour_reformatter = VideoReformatter(), VideoReformatter()
-
-    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        layout = _layout(frame.format.name)
-        if layout.has_colour and self.colour.wants_frame():
-            planar = frame if layout.has_chroma_planes else self._colour_reformatter.reformat(frame, format="yuv444p")
-            self.colour.add(_plane(planar, 1), _plane(planar, 2))
-        if not layout.has_luma_plane:
-            # `bytes per pixel` and colour differ here: RGB, palettes (GIF), more than 8 bits.
-            return _plane(self._reformatter.reformat(frame, format="gray"), 0).copy()
-        luma = _plane(frame, 0)
-        if layout.is_full_range or frame.color_range == _FULL_RANGE:
-            return luma.copy()
-        return _LIMITED_TO_FULL[luma]
-
-
-class _Layout(NamedTuple):
-    has_colour: bool
-    has_luma_plane: bool
-    has_chroma_planes: bool
-    is_full_range: bool
-
-
-@lru_cache
-def _layout(pixel_format: str) -> _Layout:
-    """Tell from its name what a pixel format holds."""
-    return _Layout(
-        not pixel_format.startswith("gray"),
-        bool(_PLANE_ZERO_IS_LUMA.fullmatch(pixel_format)),
-        bool(_PLANES_ARE_CHROMA.fullmatch(pixel_format)),
-        pixel_format.startswith(("gray", "yuvj")),
-    )
-
-
-def _plane(frame: av.VideoFrame, number: int) -> NDArray[np.uint8]:
-    plane = frame.planes[number]
-    rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)  # (H, W + padding)
-    return rows[: plane.height, : plane.width]
 
 
 @contextmanager
@@ -396,50 +346,43 @@ def decode_container(
     Raises:
         VideoReadError: As in `read_video`.
     """
+    collect = partial(FrameCollector, source.name, indices, allow_truncated=allow_truncated, max_bytes=max_bytes)
     if indices is not None and av is not None:
-        video = _decode_by_index(source, indices, default_fps, allow_truncated, max_bytes)
+        video = _decode_by_index(source, default_fps, collect)
         if video is not None:
             return video
     frames = None
     with _open_stream(source) as (container, stream):
-        to_gray = _GrayConverter()
+        to_gray = GrayConverter()
         fps = usable_fps(_stream_fps(stream), source.name, default_fps)
         num_frames = stream.frames
-        collector = FrameCollector(
-            source.name, indices, num_frames, allow_truncated=allow_truncated, max_bytes=max_bytes
-        )
+        collector = collect(num_frames)
         if indices is None or not stream.codec_context.codec.intra_only:
             frames = _decode_in_sequence(container, stream, collector, to_gray)
         else:
             frames = _decode_wanted_packets(container, stream, collector, to_gray)
     if frames is None:
-        collector = FrameCollector(
-            source.name, indices, num_frames, allow_truncated=allow_truncated, max_bytes=max_bytes
-        )
         with _open_stream(source) as (container, stream):
-            frames = _decode_in_sequence(container, stream, collector, to_gray)
+            frames = _decode_in_sequence(container, stream, collect(num_frames), to_gray)
     return EchoVideo(frames, fps, source.name, to_gray.colour.share)
 
 
 def _decode_by_index(
-    source: ResolvedSource, indices: Sequence[int], default_fps: float | None, allow_truncated: bool, max_bytes: int
+    source: ResolvedSource, default_fps: float | None, collect: Callable[[int], FrameCollector]
 ) -> EchoVideo | None:
     """Decode without a demuxer, which reads all of a file up to the last wanted frame; `None` where that cannot be."""
     avi = read_avi_index(source)
     if avi is None:
         return None
-    to_gray = _GrayConverter()
-    collector = FrameCollector(
-        source.name, indices, avi.num_frames, allow_truncated=allow_truncated, max_bytes=max_bytes
-    )
-    frames = decode_from_index(source, avi, collector, to_gray)
+    to_gray = GrayConverter()
+    frames = decode_from_index(source, avi, collect(avi.num_frames), to_gray)
     if frames is None:
         return None
     return EchoVideo(frames, usable_fps(avi.fps, source.name, default_fps), source.name, to_gray.colour.share)
 
 
 def _decode_wanted_packets(
-    container: InputContainer, stream: VideoStream, collector: FrameCollector, to_gray: _GrayConverter
+    container: InputContainer, stream: VideoStream, collector: FrameCollector, to_gray: GrayConverter
 ) -> NDArray[np.uint8] | None:
     """Decode only the packets of wanted frames; `None` if packets and frames do not correspond one to one."""
     index = -1
@@ -462,7 +405,7 @@ def _decode_wanted_packets(
 
 
 def _decode_in_sequence(
-    container: InputContainer, stream: VideoStream, collector: FrameCollector, to_gray: _GrayConverter
+    container: InputContainer, stream: VideoStream, collector: FrameCollector, to_gray: GrayConverter
 ) -> NDArray[np.uint8]:
     num_decoded, frame, failure = 0, None, ""
     try:

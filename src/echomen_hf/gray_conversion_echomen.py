@@ -1,0 +1,82 @@
+"""Luma of decoded frames, whatever their pixel format and range."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .colour_doppler_echomen import ColourMeter
+
+
+try:
+    import av
+    from av.video.reformatter import VideoReformatter
+except ImportError:
+    av = None
+
+__all__ = ["GrayConverter"]
+
+_PLANE_ZERO_IS_LUMA = re.compile(r"gray|yuv[aj]?4\d\dp|nv(12|16|21|24|42)")
+_PLANES_ARE_CHROMA = re.compile(r"yuv[aj]?4\d\dp")  # planes 1 and 2
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+
+
+class GrayConverter:
+    """Makes decoded frames gray, and measures how much of them is coloured; one per clip.
+
+    FFmpeg's converter is built once and not for every frame.
+    """
+
+    def __init__(self) -> None:
+        self.colour = ColourMeter()
+        self._reformatter, self._colour_reformatter = VideoReformatter(), VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """Take the luma of a frame.
+
+        Args:
+            frame: Decoded frame in any pixel format.
+
+        Returns:
+            Luma on the full 0-255 scale, uint8, shape (height, width).
+        """
+        layout = _layout(frame.format.name)
+        if layout.has_colour and self.colour.wants_frame():
+            planar = frame if layout.has_chroma_planes else self._colour_reformatter.reformat(frame, format="yuv444p")
+            self.colour.add(_plane(planar, 1), _plane(planar, 2))
+        if not layout.has_luma_plane:
+            # `bytes per pixel` and colour differ here: RGB, palettes (GIF), more than 8 bits.
+            return _plane(self._reformatter.reformat(frame, format="gray"), 0).copy()
+        luma = _plane(frame, 0)
+        if layout.is_full_range or frame.color_range == _FULL_RANGE:
+            return luma.copy()
+        return _LIMITED_TO_FULL[luma]
+
+
+class _Layout(NamedTuple):
+    has_colour: bool
+    has_luma_plane: bool
+    has_chroma_planes: bool
+    is_full_range: bool
+
+
+@lru_cache
+def _layout(pixel_format: str) -> _Layout:
+    """Tell from its name what a pixel format holds."""
+    return _Layout(
+        not pixel_format.startswith("gray"),
+        bool(_PLANE_ZERO_IS_LUMA.fullmatch(pixel_format)),
+        bool(_PLANES_ARE_CHROMA.fullmatch(pixel_format)),
+        pixel_format.startswith(("gray", "yuvj")),
+    )
+
+
+def _plane(frame: av.VideoFrame, number: int) -> NDArray[np.uint8]:
+    plane = frame.planes[number]
+    rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)  # (H, W + padding)
+    return rows[: plane.height, : plane.width]
