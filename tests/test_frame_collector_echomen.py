@@ -75,3 +75,21 @@ def test_changing_frame_size_is_refused() -> None:
 def test_nothing_decoded() -> None:
     with pytest.raises(VideoReadError, match=r"0XA\.avi: holds no frame that can be decoded \(bad data\)"):
         collector(None).finish(0, None, "bad data")
+
+
+def test_frames_are_copies_of_what_a_decoder_reuses() -> None:
+    for indices in ([0, 1], [1, 0], None):
+        wanted, buffer = collector(indices), frame(0)
+        for index, level in enumerate((10, 20)):
+            buffer[:] = level
+            wanted.add(index, buffer)
+        buffer[:] = 99
+        assert levels(wanted.finish(2, buffer)) == ([20, 10] if indices == [1, 0] else [10, 20])
+
+
+def test_more_frames_than_there_is_room_for_are_refused_before_room_is_taken() -> None:
+    wanted = FrameCollector("0XA.avi", range(2**40, 2**40 + 10**6), 0, allow_truncated=False, max_bytes=2 * 16)
+    for index in range(2):
+        wanted.add(2**40 + index, frame(index))
+    with pytest.raises(VideoReadError, match="holds more than 32 bytes of frames"):
+        wanted.add(2**40 + 2, frame(2))

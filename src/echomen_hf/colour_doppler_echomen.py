@@ -18,6 +18,7 @@ colour bar) is thin and covers hardly any area, a logo half of this, and flow th
 _CELLS = 28  # along the shorter side: 4 pixels of an EchoNet-Dynamic frame
 _FULL = 0.6  # of the pixels of a cell
 _CHROMA = 24  # levels from neutral: what compression leaves in gray pixels stays below, dark red flow lies above
+_LOWEST_NEUTRAL = np.uint8(128 - _CHROMA)
 _PERIOD = 5  # frames; flow that lasts a third of a heart beat is met at 50 frames per second and at 25
 
 
@@ -59,8 +60,8 @@ def coloured_share(blue: NDArray[np.uint8], red: NDArray[np.uint8]) -> float:
     Returns:
         Share of the cells that count, between 0 and 1.
     """
-    saturation = np.maximum(np.abs(blue.astype(np.int16) - 128), np.abs(red.astype(np.int16) - 128))
-    coloured = saturation > _CHROMA
+    # Wrapping around at 0 puts levels that are too low above those that are too high.
+    coloured = np.maximum(blue - _LOWEST_NEUTRAL, red - _LOWEST_NEUTRAL) > 2 * _CHROMA
     if not coloured.any():
         return 0.0
     side = max(1, min(coloured.shape) // _CELLS)

@@ -59,6 +59,8 @@ class FrameCollector:
             raise ValueError(f"indices must hold frame numbers from 0 on, at least one, got {self.order}.")
         self.wanted = None if self.order is None else set(self.order)
         self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._stack: NDArray[np.uint8] | None = None  # of wanted frames, as they came
+        self._shape: tuple[int, ...] | None = None
         if expected and self.last is not None and self.last >= expected:
             raise self._beyond_end(expected)
 
@@ -77,7 +79,7 @@ class FrameCollector:
         return self.wanted is None or index in self.wanted
 
     def add(self, index: int, frame: NDArray[np.uint8]) -> None:
-        """Keep one frame.
+        """Keep a copy of one frame.
 
         Args:
             index: Frame number.
@@ -86,20 +88,29 @@ class FrameCollector:
         Raises:
             VideoReadError: If the frame size changes within the clip, or the clip is too large.
         """
-        first = next(iter(self._kept.values()), frame)
-        if frame.shape != first.shape:
+        if self._shape is None:
+            self._shape = frame.shape
+            if self.wanted is not None:
+                room = min(len(self.wanted), self.max_bytes // frame.size)
+                self._stack = np.empty((room, *frame.shape), dtype=np.uint8)
+        elif frame.shape != self._shape:
             raise VideoReadError.about(
                 self.name,
-                f"changes its frame size from {first.shape} to {frame.shape} at frame {index}",
+                f"changes its frame size from {self._shape} to {frame.shape} at frame {index}",
                 "export the clip again as one video",
             )
-        self._kept[index] = frame
-        if len(self._kept) * frame.nbytes > self.max_bytes:
+        position = len(self._kept)
+        if (position + 1) * frame.size > self.max_bytes:
             raise VideoReadError.about(
                 self.name,
                 f"holds more than {self.max_bytes} bytes of frames",
                 "cut the clip to a few heart beats, ask for single frames with `indices`, or raise `max_bytes`",
             )
+        if self._stack is None:
+            self._kept[index] = frame.copy()
+        else:
+            kept = self._kept[index] = self._stack[position]
+            kept[...] = frame
 
     def finish(self, num_decoded: int, last_frame: NDArray[np.uint8] | None, failure: str = "") -> NDArray[np.uint8]:
         """Stack the frames in the order asked for.
@@ -124,6 +135,8 @@ class FrameCollector:
             )
         if not self.complete:
             self._settle_shortfall(num_decoded, failure)
+        if self._stack is not None and self.order == list(self._kept):
+            return self._stack
         order = range(num_decoded) if self.order is None else self.order
         return np.stack([self._kept.get(index, last_frame) for index in order])  # (T, H, W)
 

@@ -14,6 +14,7 @@ from .colour_doppler_echomen import ColourMeter
 
 try:
     import av
+    from av.video.plane import VideoPlane
     from av.video.reformatter import VideoReformatter
 except ImportError:
     av = None
@@ -43,7 +44,7 @@ class GrayConverter:
             frame: Decoded frame in any pixel format.
 
         Returns:
-            Luma on the full 0-255 scale, uint8, shape (height, width).
+            Luma on the full 0-255 scale, uint8, shape (height, width); where it can be, a view of the frame's memory.
         """
         layout = _layout(frame.format.name)
         if layout.has_colour and self.colour.wants_frame():
@@ -51,11 +52,9 @@ class GrayConverter:
             self.colour.add(_plane(planar, 1), _plane(planar, 2))
         if not layout.has_luma_plane:
             # `bytes per pixel` and colour differ here: RGB, palettes (GIF), more than 8 bits.
-            return _plane(self._reformatter.reformat(frame, format="gray"), 0).copy()
+            return _plane(self._reformatter.reformat(frame, format="gray"), 0)
         luma = _plane(frame, 0)
-        if layout.is_full_range or frame.color_range == _FULL_RANGE:
-            return luma.copy()
-        return _LIMITED_TO_FULL[luma]
+        return luma if layout.is_full_range or frame.color_range == _FULL_RANGE else _LIMITED_TO_FULL[luma]
 
 
 class _Layout(NamedTuple):
@@ -77,6 +76,6 @@ def _layout(pixel_format: str) -> _Layout:
 
 
 def _plane(frame: av.VideoFrame, number: int) -> NDArray[np.uint8]:
-    plane = frame.planes[number]
-    rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)  # (H, W + padding)
-    return rows[: plane.height, : plane.width]
+    """One plane without the padding of its rows, as a view."""
+    plane = VideoPlane(frame, number)  # `frame.planes` makes all of them
+    return np.ndarray((plane.height, plane.width), np.uint8, cast(Any, plane), strides=(plane.line_size, 1))

@@ -26,6 +26,7 @@ __all__ = ["MjpegAvi", "decode_from_index", "read_avi_index"]
 
 _MAX_HEADER_BYTES = 2**20
 _MAX_CHUNKS = 64  # at the top of a file, where there are a header, some padding, the frames and their index
+_MAX_READ_AHEAD = 2**20
 _BITMAP_HEADER_BYTES = 40  # more would be settings for the decoder
 _INDEX_ENTRY = np.dtype([("name", "S4"), ("flags", "<u4"), ("offset", "<u4"), ("size", "<u4")])
 
@@ -143,12 +144,15 @@ def decode_from_index(
     decoder.thread_count = 1
     decoder.codec_tag = "MJPG"
     frame: Any = None
-    with source.open(buffered=False) as file:
-        for index in sorted(collector.wanted or range(avi.num_frames)):
-            offset, size = int(avi.offsets[index]), int(avi.sizes[index])
+    wanted = sorted(collector.wanted or range(avi.num_frames))
+    offsets, sizes = avi.offsets[wanted].tolist(), avi.sizes[wanted].tolist()
+    span = offsets[-1] + 8 + sizes[-1] - offsets[0]
+    # One long read is faster than a short one for each of the frames, which lie close together.
+    with source.open(read_ahead=span if 0 < span <= _MAX_READ_AHEAD else 0) as file:
+        for index, offset, size in zip(wanted, offsets, sizes):
             file.seek(offset)
             chunk = memoryview(file.read(8 + size))
-            if len(chunk) != 8 + size or chunk[:8] != struct.pack("<4sI", avi.name, size):
+            if len(chunk) != 8 + size or chunk[:4] != avi.name or int.from_bytes(chunk[4:8], "little") != size:
                 return None
             try:
                 decoded = decoder.decode(av.Packet(chunk[8:]))

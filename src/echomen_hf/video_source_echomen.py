@@ -69,14 +69,14 @@ class ResolvedSource:
         return PurePath(self.name).suffix.lower()
 
     @contextmanager
-    def open(self, *, buffered: bool = True) -> Iterator[BinaryIO]:
+    def open(self, *, read_ahead: int = io.DEFAULT_BUFFER_SIZE) -> Iterator[BinaryIO]:
         """Open the raw bytes, at their start.
 
         Args:
-            buffered: Whether a path is read ahead, which costs time where single long pieces are read.
+            read_ahead: Bytes of a path that are read at least, whenever some are; 0 to read none ahead.
         """
         if isinstance(self.target, str):
-            with open(self.target, "rb", buffering=-1 if buffered else 0) as file:
+            with open(self.target, "rb", buffering=read_ahead) as file:
                 yield file
         else:
             self.target.seek(0)
