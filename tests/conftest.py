@@ -5,6 +5,10 @@ import os
 
 # Before anything imports a library that reads it: no test may reach the Hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Processes that tests start: more threads would get in the way of the other workers, and without bytecode each of them
+# would compile the package again.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import fcntl
 import subprocess

@@ -140,6 +140,7 @@ def test_values_that_cannot_be_compared_are_a_failure(values, reason):
     assert (judged["status"], judged["error"], judged["reason"]) == ("failed", None, reason)
 
 
+@pytest.mark.slow
 def test_interruption_ends_all_processes(row, side, log, monkeypatch):
     def interrupt(seconds):
         if log.exists() and len(entries(log)) == 3:
@@ -175,6 +176,7 @@ def test_threads_are_as_told_and_only_workloads_are_run(monkeypatch):
         np.testing.assert_array_equal(process.values(), [3.0])
 
 
+@pytest.mark.slow
 def test_a_worker_whose_parent_is_gone_ends_in_the_middle_of_a_run(log):
     options = {"name": "long", "log": str(log), "seconds": 60.0}
     requests = [{"call": "prepare", "workload": "trivial_workloads:Noting", "options": options}, {"call": "run"}]

@@ -123,7 +123,8 @@ def served(monkeypatch):
 
 
 def pages_to_run() -> list:
-    slow = ("docs/speed.md", "docs/tracking.md")  # commands of the tutorial with other flags
+    # Their commands, with other flags, are in the README and the tutorial, or run in small in tests of their own.
+    slow = ("docs/comparison.md", "docs/small_model.md", "docs/speed.md", "docs/tracking.md", "docs/web_app.md")
     marks = {page: [pytest.mark.slow] if page in slow else [] for page in RUN}
     return [pytest.param(page, marks=marks[page]) for page, blocks in RUN.items() if blocks]
 

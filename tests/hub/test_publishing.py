@@ -248,6 +248,7 @@ def test_next_version_replaces_what_the_last_one_left(publish_all, hub):
     assert len(repository.commits) == 2, "neither a lost answer nor publishing the same again adds a commit"
 
 
+@pytest.mark.slow
 def test_branch_and_pull_request(publish_all, hub):
     options = {"revision": "v2", "commit_message": "Second"}
     lost = [["POST", "/commit/", "lose_answer", 1]]

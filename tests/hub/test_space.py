@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from child_process import PUSH, hide_package
 from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
@@ -43,6 +44,7 @@ def test_page_of_a_model_trained_on_simulated_clips_says_so(run, push_script, tm
     }
 
 
+@pytest.mark.slow
 def test_packaged_source_is_what_the_space_runs(tmp_path):
     stage_space(tmp_path, "me/heart")
     hidden = str(hide_package(tmp_path.parent / "hide"))

@@ -32,6 +32,7 @@ print("alive")
 """
 
 
+@pytest.mark.slow
 def test_signals_are_handled_after_engines_are_freed_in_any_order():
     pytest.importorskip("openvino")
     here = Path(__file__).parent

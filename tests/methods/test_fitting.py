@@ -103,7 +103,13 @@ def test_all_methods_see_the_same_videos_in_the_same_order(run, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["ddir", "ranksim", "balanced_mse", "rank_n_contrast"])
-@pytest.mark.parametrize("save", [{"save_strategy": "epoch"}, {"save_strategy": "steps", "save_steps": 5}])
+@pytest.mark.parametrize(
+    "save",
+    [
+        {"save_strategy": "epoch"},
+        pytest.param({"save_strategy": "steps", "save_steps": 5}, marks=pytest.mark.slow),
+    ],
+)
 def test_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(name, save, run, monkeypatch, tmp_path):
     """Also where the checkpoint lies within an epoch, whose feature statistics are half gathered by then."""
 

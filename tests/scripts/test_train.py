@@ -77,6 +77,7 @@ def test_under_accelerate_launch(recipe, echonet_dir, tmp_path):
     assert EchoMENModel.from_pretrained(tmp_path / "model").config.prediction_head == "regression"
 
 
+@pytest.mark.slow
 def test_two_processes_train_to_the_end(recipe, echonet_dir, tmp_path):
     root = Path(__file__).resolve().parents[2]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

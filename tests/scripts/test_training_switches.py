@@ -6,6 +6,7 @@ import pytest
 TINY = {"depths": [1, 1], "hidden_sizes": [4, 8], "num_channels": 1, "num_frames": 8, "image_size": 32}
 
 
+@pytest.mark.slow
 def test_cost_in_small(load_script, tmp_path, capsys):
     arguments = ["--batch_size", "4", "--num_steps", "1", "--model_config", json.dumps(TINY)]
     command = ["cost", "--output", str(tmp_path), *arguments, "--switches", "all five"]

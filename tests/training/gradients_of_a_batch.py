@@ -1,4 +1,4 @@
-"""Save the gradients of one batch of 8 videos, shared among however many processes run this script.
+"""Save the gradients of both stages for a batch of 8 videos, shared among the processes that run this script.
 
 In double precision, so that the order of sums does not matter; in single precision a unit at the kink of its ReLU
 could fall on either side. Normalisation layers use their stored statistics here: those of half a batch differ
@@ -21,7 +21,7 @@ from echomen_hf import (
 from echomen_hf.data import TrainingClips, collate_clips, with_pixel_values
 
 
-def main(data_dir: str, folder: Path, stage: int) -> None:
+def save_gradients(data_dir: str, folder: Path, stage: int) -> None:
     model = EchoMENModel.from_pretrained(folder / "model").double()
     processor = EchoMENVideoProcessor.for_model(model.config)
     videos = load_echonet_dynamic(data_dir, cache_dir=folder / "cache", split="train")
@@ -47,9 +47,11 @@ def main(data_dir: str, folder: Path, stage: int) -> None:
     trainer.accelerator.backward(trainer.compute_loss(wrapped, batch))
     if rank == 0:
         gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
-        torch.save(gradients, folder / f"gradients-{world_size}.pt")
-    trainer.accelerator.end_training()
+        torch.save(gradients, folder / f"gradients-{stage}-{world_size}.pt")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    for stage in (1, 2):
+        save_gradients(sys.argv[1], Path(sys.argv[2]), stage)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -236,6 +236,7 @@ print("RESULT" + json.dumps({"weights": digest.hexdigest(), "logs": logs}, defau
 """
 
 
+@pytest.mark.slow
 def test_trackio(make_arguments, make_data, tiny_model, tiny_processor, echonet_dir, tmp_path):
     pytest.importorskip("trackio")
     settings = {"stage": "2", "run_name": "trial", "project": "echo", "stage2_num_train_epochs": 2, "logging_steps": 1}

@@ -82,10 +82,15 @@ def test_same_seed_same_weights_and_other_seed_others(run):
     ("stage", "step", "settings"),
     [
         (1, 5, {}),
-        (1, 8, {"dataloader_num_workers": 1}),
+        pytest.param(1, 8, {"dataloader_num_workers": 1}, marks=pytest.mark.slow),
         (2, 5, {"aggregator_learning_rate_factor": 0.1}),
         # Nothing improves, so the run ends after two epochs without improvement, interrupted or not.
-        (1, 9, {"learning_rate": 0.0, "num_train_epochs": 9, "early_stopping_patience": 2}),
+        pytest.param(
+            1,
+            9,
+            {"learning_rate": 0.0, "num_train_epochs": 9, "early_stopping_patience": 2},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(

@@ -150,6 +150,8 @@ def remark(result: dict[str, Any]) -> str:
             f"needs embeddings first, {duration(both[1]['cache_seconds_per_clip'])} per clip or "
             f"{both[1]['cache_hours_per_draw']:.1f} hours per draw of 7,465 clips on this machine"
         )
+    if "frames_per_video" in both[1]:
+        clauses.append(f"reads videos of {both[1]['frames_per_video']:.0f} frames on average")
     if "codec_seconds_per_item" in both[1]:
         codec = both[1]["codec_seconds_per_item"]
         clauses.append(

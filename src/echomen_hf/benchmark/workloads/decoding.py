@@ -36,7 +36,7 @@ class Items(Workload):
         seed: Seed of the clips.
     """
 
-    def __init__(self, model: str, data_dir: str, num_videos: int = 12, seed: int = 0) -> None:
+    def __init__(self, model: str, data_dir: str, num_videos: int = 48, seed: int = 0) -> None:
         _, self.processor = load_checkpoint(model)
         train = load_echonet_dynamic(data_dir)["train"]
         # As a list, since reading a row of Arrow is no part of decoding.
@@ -132,13 +132,14 @@ class PackedItems(FileItems):
         return super().values()
 
     def notes(self) -> dict[str, Any]:
-        """What decoding the frames of a clip takes at least."""
+        """How long the videos are, and what decoding the frames of a clip takes at least."""
         spec, seconds = self.processor.clip_spec, []
         for row in self.rows:
             num_frames, fps = int(row["num_frames"]), float(row["fps"])
             indices = clip_indices(max(0, num_frames - spec.span(fps)) // 2, num_frames, fps, spec)
             seconds.append(seconds_of_codec(row["video"]["path"], indices))
-        return {"codec_seconds_per_item": float(np.mean(seconds))} if np.isfinite(seconds).all() else {}
+        notes = {"frames_per_video": float(np.mean([row["num_frames"] for row in self.rows]))}
+        return {**notes, "codec_seconds_per_item": float(np.mean(seconds))} if np.isfinite(seconds).all() else notes
 
 
 def seconds_of_codec(path: str, indices: NDArray[np.int64]) -> float:
