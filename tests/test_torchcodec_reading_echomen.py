@@ -174,5 +174,5 @@ class TestUnusable:
             read_video(path, decoder="torchcodec")
 
     def test_unknown_decoder(self, path: Path) -> None:
-        with pytest.raises(ValueError, match="decoder must be one of pyav, torchcodec, got 'opencv'"):
+        with pytest.raises(ValueError, match="decoder must be one of pyav, simplejpeg, torchcodec, got 'opencv'"):
             read_video(path, decoder="opencv")

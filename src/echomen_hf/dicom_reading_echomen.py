@@ -214,7 +214,9 @@ def read_dicom(
         encapsulated = io.BytesIO(dataset.PixelData)
         parse_basic_offsets(encapsulated)  # the table before the first fragment is no part of the stream
         stream = ResolvedSource(resolved.name, io.BytesIO(b"".join(generate_fragments(encapsulated))))
-        video = decode_container(stream, indices, fps, allow_truncated=allow_truncated, max_bytes=max_bytes)
+        video = decode_container(
+            stream, indices, fps, allow_truncated=allow_truncated, max_bytes=max_bytes, measure_colour=True
+        )
         if video.frames.shape[1:] != (rows, columns):
             raise VideoReadError.about(
                 resolved.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -86,31 +87,45 @@ class FrameCollector:
             frame: Pixels of shape (height, width), uint8.
 
         Raises:
+            VideoReadError: As `room`.
+        """
+        self.room(index, frame.shape)[...] = frame
+
+    def room(self, index: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Make room for one frame, which whoever asks must fill.
+
+        Args:
+            index: Frame number.
+            shape: (height, width).
+
+        Returns:
+            Memory for the pixels, uint8, of that shape.
+
+        Raises:
             VideoReadError: If the frame size changes within the clip, or the clip is too large.
         """
+        size = math.prod(shape)
         if self._shape is None:
-            self._shape = frame.shape
+            self._shape = shape
             if self.wanted is not None:
-                room = min(len(self.wanted), self.max_bytes // frame.size)
-                self._stack = np.empty((room, *frame.shape), dtype=np.uint8)
-        elif frame.shape != self._shape:
+                room = min(len(self.wanted), self.max_bytes // size)
+                self._stack = np.empty((room, *shape), dtype=np.uint8)
+        elif shape != self._shape:
             raise VideoReadError.about(
                 self.name,
-                f"changes its frame size from {self._shape} to {frame.shape} at frame {index}",
+                f"changes its frame size from {self._shape} to {shape} at frame {index}",
                 "export the clip again as one video",
             )
         position = len(self._kept)
-        if (position + 1) * frame.size > self.max_bytes:
+        if (position + 1) * size > self.max_bytes:
             raise VideoReadError.about(
                 self.name,
                 f"holds more than {self.max_bytes} bytes of frames",
                 "cut the clip to a few heart beats, ask for single frames with `indices`, or raise `max_bytes`",
             )
-        if self._stack is None:
-            self._kept[index] = frame.copy()
-        else:
-            kept = self._kept[index] = self._stack[position]
-            kept[...] = frame
+        kept = np.empty(shape, dtype=np.uint8) if self._stack is None else self._stack[position]
+        self._kept[index] = kept
+        return kept
 
     def finish(self, num_decoded: int, last_frame: NDArray[np.uint8] | None, failure: str = "") -> NDArray[np.uint8]:
         """Stack the frames in the order asked for.

@@ -31,11 +31,19 @@ class GrayConverter:
     """Makes decoded frames gray, and measures how much of them is coloured; one per clip.
 
     FFmpeg's converter is built once and not for every frame.
+
+    Args:
+        measure_colour: Whether to measure colour, which takes time.
     """
 
-    def __init__(self) -> None:
-        self.colour = ColourMeter()
+    def __init__(self, measure_colour: bool = True) -> None:
+        self._colour = ColourMeter() if measure_colour else None
         self._reformatter, self._colour_reformatter = VideoReformatter(), VideoReformatter()
+
+    @property
+    def coloured_share(self) -> float:
+        """Share of the picture that is coloured, the largest so far; NaN if it is not measured."""
+        return float("nan") if self._colour is None else self._colour.share
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """Take the luma of a frame.
@@ -47,9 +55,9 @@ class GrayConverter:
             Luma on the full 0-255 scale, uint8, shape (height, width); where it can be, a view of the frame's memory.
         """
         layout = _layout(frame.format.name)
-        if layout.has_colour and self.colour.wants_frame():
+        if self._colour is not None and layout.has_colour and self._colour.wants_frame():
             planar = frame if layout.has_chroma_planes else self._colour_reformatter.reformat(frame, format="yuv444p")
-            self.colour.add(_plane(planar, 1), _plane(planar, 2))
+            self._colour.add(_plane(planar, 1), _plane(planar, 2))
         if not layout.has_luma_plane:
             # `bytes per pixel` and colour differ here: RGB, palettes (GIF), more than 8 bits.
             return _plane(self._reformatter.reformat(frame, format="gray"), 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -22,7 +22,7 @@ except ImportError:
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
-__all__ = ["MjpegAvi", "decode_from_index", "read_avi_index"]
+__all__ = ["MjpegAvi", "decode_from_index", "read_avi_index", "read_images"]
 
 _MAX_HEADER_BYTES = 2**20
 _MAX_CHUNKS = 64  # at the top of a file, where there are a header, some padding, the frames and their index
@@ -37,12 +37,16 @@ class MjpegAvi:
 
     Args:
         fps: Frames per second.
+        height: Rows of a frame.
+        width: Columns of a frame.
         name: Name of the chunks that hold frames.
         offsets: Place of every frame's chunk in the file, int64, shape (F,).
         sizes: Bytes of every JPEG image, int64, shape (F,).
     """
 
     fps: float
+    height: int
+    width: int
     name: bytes
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
@@ -93,7 +97,7 @@ def _parse(file: BinaryIO) -> MjpegAvi | None:
         return None
     if header is None or not first_place:
         return None
-    num_frames, fps = header
+    num_frames, fps, height, width = header
     entries = np.frombuffer(file.read(size), _INDEX_ENTRY)
     offsets, sizes = entries["offset"].astype(np.int64), entries["size"].astype(np.int64)
     # A frame of no bytes repeats the one before it; a chunk of another name is a palette, or a list of chunks.
@@ -104,19 +108,44 @@ def _parse(file: BinaryIO) -> MjpegAvi | None:
         return None
     if offsets[0] < first_place:
         offsets += first_place  # most writers count from the list of frames, some from the start of the file
-    return MjpegAvi(fps, names.pop(), offsets, sizes)
+    return MjpegAvi(fps, height, width, names.pop(), offsets, sizes)
 
 
-def _parse_header(header: bytes) -> tuple[int, float] | None:
-    """Number of frames and frame rate, if there is one stream and it is Motion JPEG."""
+def _parse_header(header: bytes) -> tuple[int, float, int, int] | None:
+    """Number of frames, frame rate, height and width, if there is one stream and it is Motion JPEG."""
     if header.count(b"strl") != 1:
         return None
     stream = header.index(b"strh") + 8
     kind, scale, rate, num_frames = struct.unpack_from("<4s16x2I4xI", header, stream)
-    size, codec = struct.unpack_from("<I16x4s", header, header.index(b"strf", stream) + 4)
+    size, width, height, codec = struct.unpack_from("<I4xii4x4s", header, header.index(b"strf", stream) + 4)
     if (kind, codec, size) != (b"vids", b"MJPG", _BITMAP_HEADER_BYTES):
         return None
-    return num_frames, rate / scale
+    return num_frames, rate / scale, height, width
+
+
+def read_images(
+    source: ResolvedSource, avi: MjpegAvi, wanted: Collection[int] | None
+) -> Iterator[tuple[int, memoryview | None]]:
+    """Read the JPEG images of the wanted frames and nothing else of a file.
+
+    Args:
+        source: The file.
+        avi: Its index.
+        wanted: Frame numbers; `None` for all.
+
+    Yields:
+        Frame numbers, ascending, each with its image; `None` in the place of one that is not where the index says.
+    """
+    numbers = sorted(range(avi.num_frames) if wanted is None else wanted)
+    offsets, sizes = avi.offsets[numbers].tolist(), avi.sizes[numbers].tolist()
+    span = offsets[-1] + 8 + sizes[-1] - offsets[0]
+    # One long read is faster than a short one for each of the frames, which lie close together.
+    with source.open(read_ahead=span if 0 < span <= _MAX_READ_AHEAD else 0) as file:
+        for number, offset, size in zip(numbers, offsets, sizes):
+            file.seek(offset)
+            chunk = memoryview(file.read(8 + size))
+            is_there = len(chunk) == 8 + size and chunk[:4] == avi.name
+            yield number, chunk[8:] if is_there and int.from_bytes(chunk[4:8], "little") == size else None
 
 
 def decode_from_index(
@@ -144,22 +173,15 @@ def decode_from_index(
     decoder.thread_count = 1
     decoder.codec_tag = "MJPG"
     frame: Any = None
-    wanted = sorted(collector.wanted or range(avi.num_frames))
-    offsets, sizes = avi.offsets[wanted].tolist(), avi.sizes[wanted].tolist()
-    span = offsets[-1] + 8 + sizes[-1] - offsets[0]
-    # One long read is faster than a short one for each of the frames, which lie close together.
-    with source.open(read_ahead=span if 0 < span <= _MAX_READ_AHEAD else 0) as file:
-        for index, offset, size in zip(wanted, offsets, sizes):
-            file.seek(offset)
-            chunk = memoryview(file.read(8 + size))
-            if len(chunk) != 8 + size or chunk[:4] != avi.name or int.from_bytes(chunk[4:8], "little") != size:
-                return None
-            try:
-                decoded = decoder.decode(av.Packet(chunk[8:]))
-            except av.FFmpegError:
-                return None
-            if len(decoded) != 1:
-                return None
-            frame = to_gray(decoded[0])
-            collector.add(index, frame)
+    for index, image in read_images(source, avi, collector.wanted):
+        if image is None:
+            return None
+        try:
+            decoded = decoder.decode(av.Packet(image))
+        except av.FFmpegError:
+            return None
+        if len(decoded) != 1:
+            return None
+        frame = to_gray(decoded[0])
+        collector.add(index, frame)
     return collector.finish(avi.num_frames, frame)

@@ -16,6 +16,7 @@ from .colour_doppler_echomen import COLOURED_SHARE
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector, clearly_fewer
 from .gray_conversion_echomen import GrayConverter
 from .mjpeg_avi_echomen import decode_from_index, read_avi_index
+from .simplejpeg_reading_echomen import decode_by_simplejpeg, load_simplejpeg
 from .torchcodec_reading_echomen import decode_by_torchcodec, load_torchcodec
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, resolve_source
 
@@ -44,7 +45,7 @@ __all__ = [
     "warn_if_coloured",
 ]
 
-DECODERS = ("pyav", "torchcodec")
+DECODERS = ("pyav", "simplejpeg", "torchcodec")
 """What decodes everything that is not DICOM."""
 
 DEFAULT_FPS = 50.0
@@ -86,7 +87,7 @@ class EchoVideo:
         fps: Frames per second of the file; when single frames were asked for, still that of the file.
         source: File name, for messages.
         coloured_share: Share of the picture that was in colour before it became gray, the largest of the frames that
-            were looked at; see `coloured_share` in `colour_doppler_echomen`.
+            were looked at; see `coloured_share` in `colour_doppler_echomen`. NaN if it was not measured.
     """
 
     frames: NDArray[np.uint8]
@@ -264,7 +265,9 @@ def require_decoder(decoder: str) -> None:
     """
     if decoder not in DECODERS:
         raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}.")
-    if decoder == "torchcodec":
+    if decoder == "simplejpeg":
+        load_simplejpeg()
+    elif decoder == "torchcodec":
         load_torchcodec()
 
 
@@ -276,6 +279,7 @@ def read_video(
     allow_truncated: bool = False,
     max_bytes: int = DEFAULT_MAX_BYTES,
     decoder: str = "pyav",
+    measure_colour: bool = True,
 ) -> EchoVideo:
     """Decode a clip, or some of its frames, to grayscale.
 
@@ -292,8 +296,10 @@ def read_video(
         allow_truncated: Use, with a warning, the frames before the damage where a file ends clearly before the number
             of frames that its header promises; wanted frames after it repeat the last one.
         max_bytes: Most bytes of grayscale frames to decode; guards against clips that do not fit in memory.
-        decoder: One of `DECODERS`. "torchcodec" is faster for late frames of codecs with inter-frame prediction, else
-            slower, and may differ by one grey level; it decodes gray and whole clips, PyAV still everything else.
+        decoder: One of `DECODERS`. "simplejpeg" is faster for Motion JPEG in AVI, "torchcodec" for late frames of
+            codecs with inter-frame prediction. Either may differ by one grey level, and decodes gray and whole clips;
+            PyAV still decodes everything else.
+        measure_colour: Whether to measure `coloured_share`, which takes time and else is NaN; DICOM always has it.
 
     Returns:
         The clip. A still image comes back as a clip of one frame: see `require_moving`.
@@ -311,16 +317,27 @@ def read_video(
         return read_dicom(
             resolved, indices, default_fps=default_fps, allow_truncated=allow_truncated, max_bytes=max_bytes
         )
-    if decoder == "torchcodec":
+    collect = partial(FrameCollector, resolved.name, indices, allow_truncated=allow_truncated, max_bytes=max_bytes)
+    frames, stated_fps = None, None
+    if decoder == "simplejpeg":
+        avi = read_avi_index(resolved)
+        if avi is not None:
+            frames, stated_fps = decode_by_simplejpeg(resolved, avi, collect(avi.num_frames), measure_colour), avi.fps
+    elif decoder == "torchcodec":
         with _open_stream(resolved) as (_, stream):
             stated_fps, expected, stream_index = _stream_fps(stream), stream.frames, stream.index
-        collector = FrameCollector(
-            resolved.name, indices, expected, allow_truncated=allow_truncated, max_bytes=max_bytes
-        )
-        frames = decode_by_torchcodec(resolved, stream_index, collector)
-        if frames is not None:
-            return EchoVideo(frames, usable_fps(stated_fps, resolved.name, default_fps), resolved.name)
-    return decode_container(resolved, indices, default_fps, allow_truncated=allow_truncated, max_bytes=max_bytes)
+        frames = decode_by_torchcodec(resolved, stream_index, collect(expected))
+    if frames is not None:
+        share = 0.0 if measure_colour else float("nan")
+        return EchoVideo(frames, usable_fps(stated_fps, resolved.name, default_fps), resolved.name, share)
+    return decode_container(
+        resolved,
+        indices,
+        default_fps,
+        allow_truncated=allow_truncated,
+        max_bytes=max_bytes,
+        measure_colour=measure_colour,
+    )
 
 
 def decode_container(
@@ -330,6 +347,7 @@ def decode_container(
     *,
     allow_truncated: bool,
     max_bytes: int,
+    measure_colour: bool,
 ) -> EchoVideo:
     """Decode with PyAV; the part of `read_video` that is not DICOM.
 
@@ -339,6 +357,7 @@ def decode_container(
         default_fps: As in `read_video`.
         allow_truncated: As in `read_video`.
         max_bytes: As in `read_video`.
+        measure_colour: As in `read_video`.
 
     Returns:
         The clip.
@@ -348,12 +367,12 @@ def decode_container(
     """
     collect = partial(FrameCollector, source.name, indices, allow_truncated=allow_truncated, max_bytes=max_bytes)
     if indices is not None and av is not None:
-        video = _decode_by_index(source, default_fps, collect)
+        video = _decode_by_index(source, default_fps, collect, measure_colour)
         if video is not None:
             return video
     frames = None
     with _open_stream(source) as (container, stream):
-        to_gray = GrayConverter()
+        to_gray = GrayConverter(measure_colour)
         fps = usable_fps(_stream_fps(stream), source.name, default_fps)
         num_frames = stream.frames
         collector = collect(num_frames)
@@ -364,21 +383,24 @@ def decode_container(
     if frames is None:
         with _open_stream(source) as (container, stream):
             frames = _decode_in_sequence(container, stream, collect(num_frames), to_gray)
-    return EchoVideo(frames, fps, source.name, to_gray.colour.share)
+    return EchoVideo(frames, fps, source.name, to_gray.coloured_share)
 
 
 def _decode_by_index(
-    source: ResolvedSource, default_fps: float | None, collect: Callable[[int], FrameCollector]
+    source: ResolvedSource,
+    default_fps: float | None,
+    collect: Callable[[int], FrameCollector],
+    measure_colour: bool,
 ) -> EchoVideo | None:
     """Decode without a demuxer, which reads all of a file up to the last wanted frame; `None` where that cannot be."""
     avi = read_avi_index(source)
     if avi is None:
         return None
-    to_gray = GrayConverter()
+    to_gray = GrayConverter(measure_colour)
     frames = decode_from_index(source, avi, collect(avi.num_frames), to_gray)
     if frames is None:
         return None
-    return EchoVideo(frames, usable_fps(avi.fps, source.name, default_fps), source.name, to_gray.colour.share)
+    return EchoVideo(frames, usable_fps(avi.fps, source.name, default_fps), source.name, to_gray.coloured_share)
 
 
 def _decode_wanted_packets(

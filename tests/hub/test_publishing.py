@@ -27,6 +27,7 @@ CODE = {
         "modeling",
         "pipeline",
         "prediction_interval",
+        "simplejpeg_reading",
         "torchcodec_reading",
         "video_processing",
         "video_reading",

@@ -21,11 +21,15 @@ def test_data_set_is_loaded_with_its_checksum(echonet_dir, make_arguments, tiny_
     assert len(data.description["file_list_sha256"]) == 64
 
 
-@pytest.mark.usefixtures("needs_torchcodec")
-def test_other_decoder_reads_the_videos_and_is_part_of_the_run(echonet_dir, make_arguments, tiny_processor):
-    settings = DataArguments(data_dir=str(echonet_dir), decoder="torchcodec")
+@pytest.mark.parametrize("decoder", ["simplejpeg", "torchcodec"])
+def test_other_decoder_reads_the_videos_and_is_part_of_the_run(
+    decoder, echonet_dir, make_arguments, tiny_processor, request
+):
+    if decoder == "torchcodec":
+        request.getfixturevalue("needs_torchcodec")
+    settings = DataArguments(data_dir=str(echonet_dir), decoder=decoder)
     data = load_training_data(settings, SimulationArguments(), make_arguments(), tiny_processor)
-    assert data.frames.decoder == data.description["decoder"] == "torchcodec"
+    assert data.frames.decoder == data.description["decoder"] == decoder
     assert data.frames.read(data.train[0], np.array([2, 4])).shape == (2, 32, 32)
 
 

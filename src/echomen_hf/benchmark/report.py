@@ -155,7 +155,7 @@ def remark(result: dict[str, Any]) -> str:
     if "codec_seconds_per_item" in both[1]:
         codec = both[1]["codec_seconds_per_item"]
         clauses.append(
-            f"spends {duration(codec)} in FFmpeg's decoder alone, so that without a cache the limit is "
+            f"spends {duration(codec)} in the codec alone, so that without a cache the limit is "
             f"{result['reference_seconds'] / codec:.1f}"
         )
     if "cache_seconds_per_video" in both[1]:

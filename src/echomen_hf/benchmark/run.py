@@ -29,7 +29,7 @@ PACKAGES = (
     "openvino",
     "nncf",
     "onnxruntime",
-    "torchcodec",
+    "simplejpeg",
 )
 """Packages whose versions decide the speed."""
 

@@ -170,15 +170,23 @@ def decoding(material: Material, effort: Effort) -> Comparison:
     """Compare reading a training item."""
     options = {"model": str(material.model), "data_dir": str(material.data_dir)}
 
-    def row(name: str, title: str, workload: str, **more: Any) -> Row:
-        side = Side(title, f"{WORKLOADS}.decoding:{workload}", options, keep_large_blocks=True)
+    def row(name: str, title: str, workload: str, decoder: str = "pyav", **more: Any) -> Row:
+        chosen = {**options, "decoder": decoder}
+        side = Side(title, f"{WORKLOADS}.decoding:{workload}", chosen, keep_large_blocks=True)
         return Row(name, side, bound=2.0, error_unit="grey levels", **more)
 
     return Comparison(
         Side("OpenCV, whole video as float RGB", f"{WORKLOADS}.decoding:OpenCVItems", options),
         (
-            row("decode_clip", "from AVI, as uint8 for the device", "PackedItems", target=15.0),
-            row("decode_clip_normalised", "from AVI, normalised", "FileItems"),
+            row(
+                "decode_clip",
+                "from AVI by simplejpeg, as uint8 for the device",
+                "PackedItems",
+                "simplejpeg",
+                target=15.0,
+            ),
+            row("decode_clip_pyav", "from AVI by PyAV, as uint8 for the device", "PackedItems"),
+            row("decode_clip_normalised", "from AVI by PyAV, normalised", "FileItems"),
             row("decode_cached", "from the frame cache, as uint8 for the device", "PackedCachedItems"),
             row("decode_cached_normalised", "from the frame cache, normalised", "CachedItems"),
         ),

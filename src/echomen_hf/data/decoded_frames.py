@@ -46,5 +46,5 @@ class DecodedFrames:
             VideoReadError: If the file cannot be read, or ends before the last of the frames.
         """
         numbers = None if indices is None else indices.tolist()
-        video = read_video(row["video"], indices=numbers, decoder=self.decoder)
+        video = read_video(row["video"], indices=numbers, decoder=self.decoder, measure_colour=False)
         return self.processor.resize_frames(video.frames).numpy()

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ...clip_sampling_echomen import clip_indices, random_start
 from ...data.clip_dataset import TrainingClips
 from ...data.collation import collate_clips
+from ...data.decoded_frames import DecodedFrames
 from ...data.device_clips import with_pixel_values
 from ...data.echonet_dynamic import load_echonet_dynamic
 from ...data.frame_cache import FrameCache
@@ -101,12 +103,19 @@ class FileItems(Items):
     """`TrainingClips`, which decodes the frames of the clip from the file, and its normalisation.
 
     Args:
+        decoder: See `read_video`.
         options: See `Items`.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, decoder: str = "pyav", **options: Any) -> None:
+        if decoder == "simplejpeg":
+            import simplejpeg  # noqa: F401
         super().__init__(**options)
-        self.dataset = TrainingClips(self.rows, self.processor, crop_padding=CROP_PADDING, seed=self.seed)
+        self.decoder = decoder
+        frames = DecodedFrames(self.processor, decoder)
+        self.dataset = TrainingClips(
+            self.rows, self.processor, crop_padding=CROP_PADDING, seed=self.seed, frames=frames
+        )
 
     def item(self, index: int) -> torch.Tensor:
         """Read one training item."""
@@ -137,35 +146,49 @@ class PackedItems(FileItems):
         for row in self.rows:
             num_frames, fps = int(row["num_frames"]), float(row["fps"])
             indices = clip_indices(max(0, num_frames - spec.span(fps)) // 2, num_frames, fps, spec)
-            seconds.append(seconds_of_codec(row["video"]["path"], indices))
+            seconds.append(seconds_of_codec(row["video"]["path"], indices, self.decoder))
         notes = {"frames_per_video": float(np.mean([row["num_frames"] for row in self.rows]))}
         return {**notes, "codec_seconds_per_item": float(np.mean(seconds))} if np.isfinite(seconds).all() else notes
 
 
-def seconds_of_codec(path: str, indices: NDArray[np.int64]) -> float:
-    """Time what FFmpeg's decoder takes for some frames, without all else, below which no reader with it can get.
+def seconds_of_codec(path: str, indices: NDArray[np.int64], decoder: str = "pyav") -> float:
+    """Time what a decoder takes for some frames, without all else, below which no reader with it can get.
 
     Args:
         path: Video file in a codec without prediction between frames.
         indices: Frames.
+        decoder: `pyav` or `simplejpeg`.
 
     Returns:
         The least of five measurements; NaN for a codec in which frames need others.
     """
-    import av
-
     with av.open(path) as container:
         if not container.streams.video[0].codec_context.codec.intra_only:
             return float("nan")
         packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
         wanted = [packets[index] for index in indices[indices >= 0].tolist()]
+        decode = av.Packet.decode if decoder == "pyav" else luma_of_packet
         seconds = []
         for _ in range(5):
             began = time.perf_counter()
             for packet in wanted:
-                packet.decode()
+                decode(packet)
             seconds.append(time.perf_counter() - began)
     return min(seconds)
+
+
+def luma_of_packet(packet: av.Packet) -> NDArray[np.uint8]:
+    """Decode a JPEG image with simplejpeg.
+
+    Args:
+        packet: The image.
+
+    Returns:
+        Luma, uint8, shape (height, width, 1).
+    """
+    import simplejpeg
+
+    return simplejpeg.decode_jpeg(packet, "GRAY")
 
 
 class CachedItems(FileItems):

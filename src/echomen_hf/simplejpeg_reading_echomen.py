@@ -1,0 +1,92 @@
+"""Decoding gray Motion JPEG with simplejpeg (libjpeg-turbo), which leaves out the colour planes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .colour_doppler_echomen import ColourMeter
+from .frame_collector_echomen import FrameCollector
+from .mjpeg_avi_echomen import MjpegAvi, read_images
+from .video_source_echomen import ResolvedSource, VideoReadError
+
+
+__all__ = ["decode_by_simplejpeg", "load_simplejpeg"]
+
+_GRAY_TOLERANCE = 8  # grey levels between the channels of a gray pixel: what compression leaves
+_LIMITED_RANGE = b"CS=ITU601"  # FFmpeg's comment on luma from 16 to 235
+_COMMENTS_END = 64  # bytes; FFmpeg writes comments first
+
+
+def load_simplejpeg() -> Any:
+    """Import simplejpeg when it is asked for, since it is optional.
+
+    Returns:
+        The module.
+
+    Raises:
+        VideoReadError: If simplejpeg is not installed or cannot be loaded.
+    """
+    try:
+        import simplejpeg
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "simplejpeg"
+        raise VideoReadError.about(
+            "simplejpeg",
+            "is not installed" if missing else f"cannot be loaded ({error})",
+            "pip install 'echomen-hf[simplejpeg]', or take decoder=\"pyav\"",
+        ) from error
+    return simplejpeg
+
+
+def decode_by_simplejpeg(
+    source: ResolvedSource, avi: MjpegAvi, collector: FrameCollector, measure_colour: bool = True
+) -> NDArray[np.uint8] | None:
+    """Decode the wanted frames of a Motion JPEG file, if it is gray and whole.
+
+    The rest is better left to PyAV: of colour it measures the share, and damage is settled by one rule.
+
+    Args:
+        source: The file.
+        avi: Its index.
+        collector: Knows which frames are wanted, and takes them.
+        measure_colour: Whether colour matters; luma is the same with and without.
+
+    Returns:
+        Frames of shape (len(indices) or number of frames, height, width), uint8, full range 0-255; `None` if the clip
+        has colour that matters or a limited range, is interlaced, or cannot be decoded.
+
+    Raises:
+        VideoReadError: If simplejpeg cannot be used, the clip is too large, or a wanted frame does not exist.
+    """
+    simplejpeg = load_simplejpeg()
+    colour, frame = ColourMeter(), None
+    for index, image in read_images(source, avi, collector.wanted):
+        if image is None or _LIMITED_RANGE in bytes(image[:_COMMENTS_END]):
+            return None
+        try:
+            height, width, colour_space, _ = simplejpeg.decode_jpeg_header(image)
+        except ValueError:
+            return None
+        # Each image of an interlaced clip is a field, with half of the rows.
+        if (height, width) != (avi.height, avi.width) or colour_space not in ("YCbCr", "Gray"):
+            return None
+        frame = collector.room(index, (height, width))
+        try:
+            simplejpeg.decode_jpeg(image, "GRAY", buffer=frame)
+            looked_at = measure_colour and colour_space == "YCbCr" and colour.wants_frame()
+            if looked_at and not _is_gray(simplejpeg, image, height, width):
+                return None
+        except ValueError:
+            return None
+    return collector.finish(avi.num_frames, frame)
+
+
+def _is_gray(simplejpeg: Any, image: memoryview, height: int, width: int) -> bool:
+    """Whether colour is nowhere to be seen, at half the size, which is that of the colour planes."""
+    pixels = simplejpeg.decode_jpeg(image, "RGB", min_height=height // 2, min_width=width // 2, min_factor=2)
+    red, green, blue = (np.ascontiguousarray(pixels[..., channel]) for channel in range(3))
+    low, high = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    return int((high - low).max()) <= _GRAY_TOLERANCE
