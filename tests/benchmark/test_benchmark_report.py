@@ -127,6 +127,28 @@ def test_documentation_gets_all_three_sections(report, tmp_path):
     assert json.loads((tmp_path / "performance.json").read_text()) == report
 
 
+def test_documentation_takes_some_results_from_another_machine(report, measured, tmp_path):
+    page = tmp_path / "performance.md"
+    page.write_text((DOCS / "performance.md").read_text())
+    update_documentation(page, report, EchoMENConfig())
+    machine = {"processor": "Slide rule", "cores": 1, "memory_bytes": 1, "instructions": ["logarithms"]}
+    again, new = measured | {"ratio_median": 16.0}, measured | {"name": "decode_clip_pyav"}
+    later = report | {"machine": machine, "peaks": {"fp32": 1.0}, "results": [again, new]}
+    update_documentation(page, later, EchoMENConfig(), is_whole=False)
+    written = json.loads(page.with_suffix(".json").read_text())
+    assert [result["name"] for result in written["results"]] == ["decode_clip", "decode_clip_pyav", "inference_best"]
+    assert written["results"][0]["ratio_median"] == 16.0
+    assert written["results"][0]["measured_with"] == {"machine": machine}
+    assert (written["machine"], written["peaks"]) == (report["machine"], report["peaks"])
+    remark = "was measured on another machine, Slide rule, 1 cores, logarithms"
+    assert page.read_text().count(remark) == 2
+
+    update_documentation(page, report | {"results": [again]}, EchoMENConfig(), is_whole=False)
+    written = json.loads(page.with_suffix(".json").read_text())
+    assert "measured_with" not in written["results"][0]
+    assert "measured_with" in written["results"][1]
+
+
 def test_arithmetic_by_hand():
     # 40 epochs of (7465 * 2 * 484.9 + 1288 * 162.1) GFLOP at 0.3 * 156 TFLOP/s are 6367 s, in which 350,120 items are
     # read, 55 a second; one core reads 500.

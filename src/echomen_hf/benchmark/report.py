@@ -134,6 +134,12 @@ def remark(result: dict[str, Any]) -> str:
         clauses.append(f"{result['status']}: {result['reason'].splitlines()[0]}")
     elif result.get("reason"):
         clauses.append(f"is {result['reason']}")
+    machine = result.get("measured_with", {}).get("machine")
+    if machine:
+        clauses.append(
+            f"was measured on another machine, {machine['processor']}, {machine['cores']} cores, "
+            f"{', '.join(machine['instructions'])}"
+        )
     if result.get("target") and result["ratio_median"] and result["ratio_median"] < result["target"]:
         clauses.append(f"does not reach {result['target']:g}")
     both = (result.get("reference_notes") or {}, result.get("notes") or {})
@@ -262,14 +268,43 @@ def roofline_text(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def update_documentation(page: Path, report: dict[str, Any], config: EchoMENConfig) -> None:
+def with_results(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Replace some results of a report by those of a later run.
+
+    Args:
+        whole: Report of a whole run.
+        part: Report of a run of some results, perhaps on another machine, which then is noted with each of them.
+
+    Returns:
+        A report; results that it did not have stand behind those they were measured with.
+    """
+    results = list(whole["results"])
+    origin = {key: part[key] for key in ("machine", "versions") if part[key] != whole[key]}
+    place = len(results) - 1
+    for result in part["results"]:
+        measured = {**result, "measured_with": origin} if origin else result
+        names = [other["name"] for other in results]
+        if result["name"] in names:
+            place = names.index(result["name"])
+            results[place] = measured
+        else:
+            place += 1
+            results.insert(place, measured)
+    # The best of the engines stays that of the whole run.
+    return {**whole, "results": results}
+
+
+def update_documentation(page: Path, report: dict[str, Any], config: EchoMENConfig, *, is_whole: bool = True) -> None:
     """Write the results into the page about performance, and beside it as JSON.
 
     Args:
         page: docs/performance.md, with marks for `machine`, `results` and `arithmetic`.
-        report: Report of a whole run.
+        report: Report.
         config: Configuration of the full-size network.
+        is_whole: Whether the report has all results; else it replaces those that it has.
     """
+    if not is_whole:
+        report = with_results(json.loads(page.with_suffix(".json").read_text(encoding="utf-8")), report)
     seconds = {result["name"]: result.get("seconds") for result in report["results"]}
     text = page.read_text(encoding="utf-8")
     text = replace_section(text, "machine", roofline_text(report))
