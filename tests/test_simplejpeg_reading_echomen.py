@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from video_files import beating_texture
 
 from echomen_hf import video_reading_echomen as video_reader
 from echomen_hf.mjpeg_avi_echomen import read_avi_index
@@ -18,17 +18,9 @@ from echomen_hf.video_source_echomen import resolve_source
 Writer = Callable[..., Path]
 
 
-def beating_texture(num_frames: int = 20) -> NDArray[np.uint8]:
-    """Speckle over a moving pattern, so that every frame and pixel differs: shape (num_frames, 48, 64)."""
-    time, rows, columns = np.ogrid[:num_frames, :48, :64]
-    noise = np.random.default_rng(0).normal(0, 12, (num_frames, 48, 64))
-    pattern = 125 + 90 * np.sin(rows / 6 + time / 5) * np.cos(columns / 9 - time / 7)
-    return np.clip(pattern + noise, 0, 255).astype(np.uint8)
-
-
 @pytest.fixture
 def path(tmp_path: Path, write_video: Writer) -> Path:
-    return write_video(tmp_path / "clip.avi", beating_texture(), qmin="2", qmax="2")
+    return write_video(tmp_path / "clip.avi", beating_texture(20), qmin="2", qmax="2")
 
 
 @pytest.fixture

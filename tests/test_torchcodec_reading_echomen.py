@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from video_files import beating_texture
 
 from echomen_hf import video_reading_echomen as video_reader
 from echomen_hf.torchcodec_reading_echomen import load_torchcodec
@@ -23,14 +24,6 @@ FORMATS = [
     pytest.param("clip.avi", "mjpeg", "yuvj420p", id="mjpeg"),
     pytest.param("clip.avi", "mpeg4", "yuv420p", id="mpeg4"),
 ]
-
-
-def beating_texture(num_frames: int = 40) -> NDArray[np.uint8]:
-    """Speckle over a moving pattern, so that every frame and pixel differs: shape (num_frames, 48, 64)."""
-    time, rows, columns = np.ogrid[:num_frames, :48, :64]
-    noise = np.random.default_rng(0).normal(0, 12, (num_frames, 48, 64))
-    pattern = 125 + 90 * np.sin(rows / 6 + time / 5) * np.cos(columns / 9 - time / 7)
-    return np.clip(pattern + noise, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture
@@ -48,7 +41,7 @@ def without_pyav_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestGrayClips:
     @pytest.fixture
     def path(self, tmp_path: Path, write_video: Writer, name: str, codec: str, pix_fmt: str) -> Path:
-        return write_video(tmp_path / name, beating_texture(), codec=codec, pix_fmt=pix_fmt)
+        return write_video(tmp_path / name, beating_texture(40), codec=codec, pix_fmt=pix_fmt)
 
     def test_differ_by_one_grey_level_from_pyav(self, path: Path, request: pytest.FixtureRequest) -> None:
         expected = read_video(path)
@@ -100,7 +93,7 @@ class TestWhatIsLeftToPyAV:
     def test_files_that_were_cut_off(
         self, tmp_path: Path, write_video: Writer, name: str, codec: str, pix_fmt: str
     ) -> None:
-        path = write_video(tmp_path / name, beating_texture(), codec=codec, pix_fmt=pix_fmt)
+        path = write_video(tmp_path / name, beating_texture(40), codec=codec, pix_fmt=pix_fmt)
         data = path.read_bytes()
         first, end = data.index(b"movi"), data.index(b"idx1")
         path.write_bytes(data[: (first + end) // 2])

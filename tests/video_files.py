@@ -40,3 +40,11 @@ def gray_ramp(num_frames: int, height: int = 32, width: int = 48) -> NDArray[np.
     frames[:, :, : width // 2] = levels[:, None, None]
     frames[:, :, width // 2 :] = 255 - levels[:, None, None]
     return frames
+
+
+def beating_texture(num_frames: int) -> NDArray[np.uint8]:
+    """Speckle over a moving pattern, so that every frame and pixel differs: shape (num_frames, 48, 64)."""
+    time, rows, columns = np.ogrid[:num_frames, :48, :64]
+    noise = np.random.default_rng(0).normal(0, 12, (num_frames, 48, 64))
+    pattern = 125 + 90 * np.sin(rows / 6 + time / 5) * np.cos(columns / 9 - time / 7)
+    return np.clip(pattern + noise, 0, 255).astype(np.uint8)
