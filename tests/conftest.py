@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import fcntl
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +31,13 @@ from echomen_hf.video_source_echomen import VideoReadError
 def one_thread_per_worker():
     """Tests run in parallel processes; more threads each would only get in each other's way."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_garbage_collection():
+    """The end of every training collects garbage. What is imported is none, and takes half a second to look through."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ __all__ = ["decode_by_simplejpeg", "load_simplejpeg"]
 
 _GRAY_TOLERANCE = 8  # grey levels between the channels of a gray pixel: what compression leaves
 _LIMITED_RANGE = b"CS=ITU601"  # FFmpeg's comment on luma from 16 to 235
-_COMMENTS_END = 64  # bytes; FFmpeg writes comments first
+_COMMENTS_END = 256  # bytes; FFmpeg writes comments first
 
 
 def load_simplejpeg() -> Any:
