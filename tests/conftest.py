@@ -35,7 +35,7 @@ def one_thread_per_worker():
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_garbage_collection():
-    """The end of every training collects garbage. What is imported is none, and takes half a second to look through."""
+    """The end of a training collects garbage. What is imported is none, and takes half a second to look through."""
     gc.collect()
     gc.freeze()
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from echomen_hf.comparison import CellFolder, cell_run, cells, runner
+from echomen_hf.comparison import CellFolder, cell_run, cells, report, runner
 from echomen_hf.comparison.results import RESULT_COLUMNS
 from echomen_hf.data.echonet_layout import FILE_LIST_NAME
 from echomen_hf.evaluation.report import read_predictions_csv
@@ -123,6 +123,30 @@ def test_shared_stage_1_changes_nothing(finished, make_settings, compare, tmp_pa
         pd.testing.assert_frame_equal(one, other)
     text = (shared / "sweep_experts.md").read_text()
     assert [name in text for name in ("num_experts = 1", "num_experts = 3 (EchoMEN)", "num_experts = 5")] == [True] * 3
+
+
+def test_rivals_stand_beside_the_setting_that_is_best_on_val(finished, make_settings, compare, tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    shutil.copytree(finished, results)
+    monkeypatch.setattr(report, "best_on_validation", lambda validation, names: names[0])
+    compare(make_settings(), ["echomen"], [0, 1], results, sweeps=["top_k"])
+    text = (results / "sweep_best.md").read_text()
+    assert text.count("EchoMEN, expert_top_k = 1: the least balanced MAE on VAL of 3 settings of EchoMEN") == 1
+    assert "against EchoMEN, expert_top_k = 1 (" in text
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:]
+    assert rows == ["EchoNet", "EchoMEN", "EchoMEN, expert_top_k = 1"]
+    tests = pd.read_csv(results / "significance_sweep_best.csv")
+    assert set(tests["method"]) == {"echomen", "echonet", "echomen_expert_top_k_2"}
+
+
+def test_best_setting_by_hand():
+    rows = [("a", 0, 5.0), ("a", 1, 4.0), ("b", 0, 3.0), ("b", 1, 5.0), ("c", 0, 1.0), ("d", 0, 0.5), ("d", 1, 0.5)]
+    table = pd.DataFrame(rows, columns=["method", "seed", "value"]).assign(metric="balanced_mae")
+    table = pd.concat([table, table.assign(metric="mae", value=-table["value"])])
+    assert report.best_on_validation(table, ["a", "b", "c"]) == "b"  # 4.0 beats 4.5, and c has one seed alone
+    assert report.best_on_validation(table, ["a", "d"]) == "d"
+    assert report.best_on_validation(table, ["e"]) is None
+    assert report.best_on_validation(table.assign(value=float("nan")), ["a", "b"]) is None
 
 
 def interrupt_training(monkeypatch, stage, step):

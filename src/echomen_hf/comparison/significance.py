@@ -101,7 +101,7 @@ def paired_bootstrap(groups: Sequence[ArrayLike], *, num_resamples: int = 2000, 
 def significance_table(
     cells: Sequence[FinishedCell], *, num_resamples: int = 2000, seed: int = 0, reference: str = REFERENCE_METHOD
 ) -> pd.DataFrame:
-    """Test every method against EchoMEN, over all videos and per heart-failure category.
+    """Test every method against one, which is EchoMEN, over all videos and per heart-failure category.
 
     Args:
         cells: Finished cells.
@@ -110,8 +110,8 @@ def significance_table(
         reference: Name of the method that the others are compared with.
 
     Returns:
-        Table with the columns `SIGNIFICANCE_COLUMNS`; a positive difference means that the method errs more than
-        EchoMEN. It is empty without a cell of EchoMEN. Methods that share no seed with EchoMEN are left out.
+        Table with the columns `SIGNIFICANCE_COLUMNS`; a positive difference means that the method errs more than the
+        reference. It is empty without a cell of the reference. Methods that share no seed with it are left out.
     """
     errors: dict[str, dict[int, NDArray[np.float64]]] = {}
     for cell in cells:
