@@ -55,13 +55,15 @@ def run_benchmark(
         config: Configuration of the network with random weights; the paper's without.
 
     Returns:
-        `machine`, `versions`, `peaks` in FLOP/s, `accuracy_measured_on`, `results`, and `left_out`.
+        `machine`, `versions`, `peaks` in FLOP/s if a result computes that much, `accuracy_measured_on`, `results`, and
+        `left_out`.
     """
     config = config if config is not None else EchoMENConfig()
     say("preparing weights, clips and videos")
     material = prepare_material(folder, model, data_dir, seed, effort.trained_clips, config)
     comparisons, left_out = select(make_suite(material, effort, config), only, effort.left_out)
-    peaks = measure_peaks()
+    needs_peaks = any(row.flops for comparison in comparisons for row in comparison.rows)
+    peaks = measure_peaks() if needs_peaks else {}
     results: list[dict[str, Any]] = []
     for comparison in comparisons:
         names = ", ".join(row.name for row in comparison.rows)
