@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .colour_doppler_echomen import ColourMeter
+from .colour_doppler_echomen import ColourMeter, gray_plane
 from .frame_collector_echomen import FrameCollector
 from .mjpeg_avi_echomen import MjpegAvi, read_images
 from .video_source_echomen import ResolvedSource, VideoReadError
@@ -87,6 +87,4 @@ def decode_by_simplejpeg(
 def _is_gray(simplejpeg: Any, image: memoryview, height: int, width: int) -> bool:
     """Whether colour is nowhere to be seen, at half the size, which is that of the colour planes."""
     pixels = simplejpeg.decode_jpeg(image, "RGB", min_height=height // 2, min_width=width // 2, min_factor=2)
-    red, green, blue = (np.ascontiguousarray(pixels[..., channel]) for channel in range(3))
-    low, high = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
-    return int((high - low).max()) <= _GRAY_TOLERANCE
+    return gray_plane(pixels, _GRAY_TOLERANCE) is not None

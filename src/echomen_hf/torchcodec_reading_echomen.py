@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .colour_doppler_echomen import gray_plane
 from .frame_collector_echomen import FrameCollector
 from .video_source_echomen import ResolvedSource, VideoReadError
 
@@ -106,7 +107,4 @@ def _decode_chunks(decoder: Any, wanted: Sequence[int]) -> Iterator[tuple[Sequen
         except (RuntimeError, ValueError, IndexError):
             yield numbers, None
             return
-        # One plane after the other: numpy compares neighbours in memory several times faster than every third byte.
-        red, green, blue = (np.ascontiguousarray(pixels[..., channel]) for channel in range(3))  # each (T, H, W)
-        low, high = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
-        yield numbers, green if (high - low).max() <= _GRAY_TOLERANCE else None
+        yield numbers, gray_plane(pixels, _GRAY_TOLERANCE)
