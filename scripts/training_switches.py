@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     cost.add_argument("--num_views", type=int, default=2, help="Crops of each video.")
     cost.add_argument("--num_steps", type=int, default=3, help="Steps timed, after one that is not.")
     cost.add_argument("--model_config", type=json.loads, default={}, help="EchoMENConfig fields as JSON.")
-    cost.add_argument("--memory_limit", type=float, help="GiB a process may allocate; 90 %% of what is free without.")
+    cost.add_argument("--memory_limit", type=float, help="GiB a process may allocate; 90 %% of those free if unset.")
     accuracy = kinds.add_parser("accuracy", help="Error after a whole training.")
     accuracy.add_argument("--data_dir", type=Path, required=True, help="Folder in EchoNet-Dynamic's layout.")
     accuracy.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes/demo.yaml", help="Recipe.")

@@ -1,13 +1,17 @@
-"""How much memory a process has needed."""
+"""How much memory a process has needed, and a limit on what it may still need."""
 
 from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-__all__ = ["peak_resident_bytes"]
+__all__ = ["allocation_limit", "peak_resident_bytes"]
+
+STATUS = Path("/proc/self/status")
 
 
 def peak_resident_bytes() -> int:
@@ -16,10 +20,46 @@ def peak_resident_bytes() -> int:
     Returns:
         Bytes.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
+    if STATUS.exists():
         # Not `getrusage`, whose peak on Linux begins with that of the process that started this one.
-        [line] = [line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:")]
-        return int(line.split()[1]) * 1024
+        return status_bytes("VmHWM")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def status_bytes(field: str) -> int:
+    """Read an amount of memory from what Linux says about this process.
+
+    Args:
+        field: Its name there, such as `VmHWM`.
+
+    Returns:
+        Bytes.
+    """
+    [line] = [line for line in STATUS.read_text(encoding="ascii").splitlines() if line.startswith(f"{field}:")]
+    return int(line.split()[1]) * 1024
+
+
+@contextmanager
+def allocation_limit(num_bytes: int | None) -> Iterator[None]:
+    """Let this process allocate so much and no more on top of what it has, where the system enforces that.
+
+    Args:
+        num_bytes: Bytes; `None` sets no limit.
+
+    Yields:
+        Nothing.
+    """
+    if num_bytes is None:
+        yield
+        return
+    # Data and anonymous memory, which all tensors are; not address space, of which threads reserve far more. What
+    # libraries have taken before differs between machines: they keep buffers for every core.
+    present = status_bytes("VmData") if STATUS.exists() else peak_resident_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = present + num_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed if hard == resource.RLIM_INFINITY else min(allowed, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

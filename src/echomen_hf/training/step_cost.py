@@ -7,7 +7,6 @@ one for each, on random clips that are already in memory: what is measured is th
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from transformers import TrainerCallback
 from ..configuration_echomen import EchoMENConfig
 from ..data.device_clips import pack_clip, random_shift
 from ..modeling_echomen import EchoMENModel
-from ..resident_memory import peak_resident_bytes
+from ..resident_memory import allocation_limit, peak_resident_bytes
 from ..video_processing_echomen import EchoMENVideoProcessor
 from .arguments import EchoMENTrainingArguments
 from .trainer import EchoMENTrainer
@@ -47,7 +46,8 @@ class StepSetting:
         switches: Training arguments that are on, such as `bf16`, `channels_last` and `gradient_accumulation_steps`.
         num_steps: Steps timed, after one that is not.
         num_threads: Threads of torch; its own choice without.
-        memory_limit: Bytes that the process may allocate; more ends it with a clear result. No limit without.
+        memory_limit: Bytes that the process may allocate on top of what its libraries have; more ends it with a clear
+            result. No limit without.
     """
 
     batch_size: int
@@ -159,14 +159,13 @@ def measure(setting: StepSetting) -> StepCost:
     if setting.num_threads is not None:
         torch.set_num_threads(setting.num_threads)
     before = peak_resident_bytes()
-    if setting.memory_limit is not None:
-        # Data and anonymous memory, which all tensors are; not address space, of which threads reserve far more.
-        resource.setrlimit(resource.RLIMIT_DATA, (setting.memory_limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     torch.manual_seed(0)
     seconds, failure = [], ""
     try:
-        seconds = trainer_steps(setting)
-    except (MemoryError, RuntimeError) as error:
+        # Of the two the limit ends first: removing the folder needs memory as well.
+        with TemporaryDirectory() as folder, allocation_limit(setting.memory_limit):
+            seconds = trainer_steps(setting, folder)
+    except (MemoryError, RuntimeError, OSError) as error:
         if not (isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)):
             raise
         limit = f"{setting.memory_limit / 2**30:.1f} GiB" if setting.memory_limit else "what the machine has"
@@ -174,11 +173,12 @@ def measure(setting: StepSetting) -> StepCost:
     return StepCost(seconds, peak_resident_bytes(), before, failure)
 
 
-def trainer_steps(setting: StepSetting) -> list[float]:
+def trainer_steps(setting: StepSetting, folder: str) -> list[float]:
     """Time the steps of a stage-1 training.
 
     Args:
         setting: What to measure.
+        folder: Output folder of the trainer.
 
     Returns:
         Seconds of every step but the first.
@@ -188,28 +188,27 @@ def trainer_steps(setting: StepSetting) -> list[float]:
     steps = setting.switches.get("gradient_accumulation_steps", 1)
     if setting.batch_size % steps:
         raise ValueError(f"{setting.batch_size} videos cannot be accumulated in {steps} equal micro-batches.")
-    with TemporaryDirectory() as folder:
-        args = EchoMENTrainingArguments(
-            **setting.switches,
-            output_dir=folder,
-            per_device_train_batch_size=setting.batch_size // steps,
-            max_steps=1 + setting.num_steps,
-            num_views=setting.num_views,
-            eval_strategy="no",
-            save_strategy="no",
-            load_best_model_at_end=False,
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=not torch.accelerator.is_available(),
-        )
-        dataset = ReadyClips(processor, setting.batch_size, setting.num_views)
-        EchoMENTrainer(
-            model=EchoMENModel(config),
-            args=args,
-            train_dataset=dataset,
-            callbacks=[stopwatch],
-            processing_class=processor,
-        ).train()
+    args = EchoMENTrainingArguments(
+        **setting.switches,
+        output_dir=folder,
+        per_device_train_batch_size=setting.batch_size // steps,
+        max_steps=1 + setting.num_steps,
+        num_views=setting.num_views,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.accelerator.is_available(),
+    )
+    dataset = ReadyClips(processor, setting.batch_size, setting.num_views)
+    EchoMENTrainer(
+        model=EchoMENModel(config),
+        args=args,
+        train_dataset=dataset,
+        callbacks=[stopwatch],
+        processing_class=processor,
+    ).train()
     return stopwatch.seconds[1:]
 
 
