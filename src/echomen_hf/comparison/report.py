@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..methods import get_method, list_methods
+from ..methods import MethodGroup, get_method, list_methods
 from .comparison_figures import save_comparison_figures
 from .published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from .record import read_record
@@ -56,67 +58,190 @@ def build_report(
     record, cells = read_record(results), write_results(results)
     if not cells:
         return []
-    samples = int(record["settings"]["bootstrap_samples"])
-    table, validation = long_table(cells), long_table(cells, "validation")
-    significance = significance_table(cells, num_resamples=samples)
-    write_csv(results / "significance.csv", significance)
-    is_tested = len(significance) > 0
-    kind = "SYNTHETIC data" if record["data"]["synthetic"] else Path(record["data"]["data_dir"]).name
-    about = (
-        f"{kind}, TEST, {len(cells[0].predictions)} videos, protocol {record['settings']['protocol']}, "
-        f"schedule {record['settings']['schedule']}"
-    )
-    titles = {cell.method: cell.title for cell in cells}
-    rivals = [name for group in ("rival", "newer", "paper") for name in list_methods(group)]
-    ablations = [*list_methods("ablation"), REFERENCE_METHOD]
-    in_paper = {
-        "table1": (1, "Errors in EF points", rivals, PUBLISHED_TABLE_1),
-        "table2": (2, "Ablations of EchoMEN, errors in EF points", ablations, PUBLISHED_TABLE_2),
-    }
-    written = []
-    for name, (number, what, methods, numbers) in in_paper.items():
-        rows = {method: titles[method] for method in methods if method in titles}
-        if not rows.keys() - ({REFERENCE_METHOD} if number == 2 else set()):
-            continue
-        notes = table_notes(results, record, [cell for cell in cells if cell.method in rows], is_tested)
-        tables = [measured_table(table, rows, caption=f"{what}. {about}.", notes=notes, significance=significance)]
-        if published:
-            tables.append(published_table(numbers, number))
-        written.append(save_tables(results / name, tables)[0])
+    report = ComparisonReport(results, record, cells)
+    write_csv(results / "significance.csv", report.significance)
+    written = report.save_paper_tables(published)
     for name, variants in (sweeps or {}).items():
-        rows = sweep_rows(variants, titles)
-        if rows:
-            notes = [
-                "A value is chosen by its errors on VAL; those on TEST are for the record.",
-                *table_notes(results, record, [cell for cell in cells if cell.method in rows], is_tested),
-            ]
-            caption = f"EchoMEN with other values of {SWEEPS[name].field}, errors in EF points. {about}."
-            swept = measured_table(
-                table, rows, caption=caption, notes=notes, significance=significance, validation=validation
-            )
-            written.append(save_tables(results / f"sweep_{name}", [swept])[0])
-        if name == "top_k":
-            write_csv(results / "sweep_top_k_cost.csv", routing_cost(record["settings"]["model_config"]))
-    every = {name: row for variants in (sweeps or {}).values() for name, row in sweep_rows(variants, titles).items()}
-    best = best_on_validation(validation, list(every))
-    if best is not None and best != REFERENCE_METHOD:
-        best_title = f"EchoMEN, {every[best]}"
-        rows = {name: titles[name] for name in rivals if name in titles} | {best: best_title}
-        tests = significance_table(cells, num_resamples=samples, reference=best)
-        write_csv(results / "significance_sweep_best.csv", tests)
-        shown = [cell for cell in cells if cell.method in rows]
-        notes = [
-            f"{best_title}: the least balanced MAE on VAL of {len(every)} settings of EchoMEN. Nothing was tried for "
-            "the other methods, so that this row has an advantage; that of EchoMEN has none.",
-            *table_notes(results, record, shown, len(tests) > 0, best_title, "significance_sweep_best.csv"),
-        ]
-        caption = f"Errors in EF points, with the setting of EchoMEN that is best on VAL. {about}."
-        table_of_best = measured_table(
-            table, rows, caption=caption, notes=notes, significance=tests, validation=validation
-        )
-        written.append(save_tables(results / "sweep_best", [table_of_best])[0])
-    save_comparison_figures(cells, results / "figures", what={"": rivals, "_ablations": ablations}, about=about)
+        written += report.save_sweep(name, variants)
+    if sweeps:
+        written += report.save_best_setting([variant for variants in sweeps.values() for variant in variants])
+    save_comparison_figures(
+        cells, results / "figures", what={"": rival_names(), "_ablations": ablation_names()}, about=report.about
+    )
     return written
+
+
+def rival_names() -> list[str]:
+    """Name the methods of table 1 in its order, EchoMEN last."""
+    groups: tuple[MethodGroup, ...] = ("rival", "newer", "paper")
+    return [name for group in groups for name in list_methods(group)]
+
+
+def ablation_names() -> list[str]:
+    """Name the methods of table 2 in its order, EchoMEN last."""
+    return [*list_methods("ablation"), REFERENCE_METHOD]
+
+
+@dataclass(frozen=True)
+class ComparisonReport:
+    """Tables of the finished cells of a results folder.
+
+    Args:
+        results: Results folder.
+        record: Content of comparison.json.
+        cells: Its finished cells, at least one.
+    """
+
+    results: Path
+    record: Mapping[str, Any]
+    cells: Sequence[FinishedCell]
+
+    @cached_property
+    def test(self) -> pd.DataFrame:
+        """Table of `long_table` on TEST."""
+        return long_table(self.cells)
+
+    @cached_property
+    def validation(self) -> pd.DataFrame:
+        """Table of `long_table` on VAL."""
+        return long_table(self.cells, "validation")
+
+    @cached_property
+    def significance(self) -> pd.DataFrame:
+        """Tests of every method against EchoMEN."""
+        return self.tests_against(REFERENCE_METHOD)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Titles of finished methods by name."""
+        return {cell.method: cell.title for cell in self.cells}
+
+    @property
+    def about(self) -> str:
+        """Data and protocol, for captions."""
+        data, settings = self.record["data"], self.record["settings"]
+        kind = "SYNTHETIC data" if data["synthetic"] else Path(data["data_dir"]).name
+        return (
+            f"{kind}, TEST, {len(self.cells[0].predictions)} videos, protocol {settings['protocol']}, "
+            f"schedule {settings['schedule']}"
+        )
+
+    def tests_against(self, reference: str) -> pd.DataFrame:
+        """Test every method against one of them.
+
+        Args:
+            reference: Name of that one.
+
+        Returns:
+            Table of `significance_table`.
+        """
+        samples = int(self.record["settings"]["bootstrap_samples"])
+        return significance_table(self.cells, num_resamples=samples, reference=reference)
+
+    def notes(self, rows: Mapping[str, str], tests: pd.DataFrame, *reference: str) -> list[str]:
+        """Say what a reader of a table has to know.
+
+        Args:
+            rows: Titles by method in the table.
+            tests: Tests that the table shows.
+            reference: Title of the method that others are compared with and file of the tests, if not EchoMEN's.
+
+        Returns:
+            Sentences.
+        """
+        shown = [cell for cell in self.cells if cell.method in rows]
+        return table_notes(self.results, self.record, shown, len(tests) > 0, *reference)
+
+    def save_paper_tables(self, published: bool) -> list[Path]:
+        """Write the paper's tables 1 and 2, as far as their methods are finished.
+
+        Args:
+            published: Whether the numbers of the paper stand below.
+
+        Returns:
+            Tables in Markdown.
+        """
+        in_paper = {
+            "table1": (1, "Errors in EF points", rival_names(), PUBLISHED_TABLE_1),
+            "table2": (2, "Ablations of EchoMEN, errors in EF points", ablation_names(), PUBLISHED_TABLE_2),
+        }
+        written = []
+        for name, (number, what, methods, numbers) in in_paper.items():
+            rows = {method: self.titles[method] for method in methods if method in self.titles}
+            if not rows.keys() - ({REFERENCE_METHOD} if number == 2 else set()):
+                continue
+            tables = [
+                measured_table(
+                    self.test,
+                    rows,
+                    caption=f"{what}. {self.about}.",
+                    notes=self.notes(rows, self.significance),
+                    significance=self.significance,
+                )
+            ]
+            if published:
+                tables.append(published_table(numbers, number))
+            written.append(save_tables(self.results / name, tables)[0])
+        return written
+
+    def save_sweep(self, name: str, variants: Sequence[Variant]) -> list[Path]:
+        """Write the table of a sweep, as far as its variants are finished.
+
+        Args:
+            name: Name of the sweep.
+            variants: Its variants.
+
+        Returns:
+            The table in Markdown.
+        """
+        if name == "top_k":
+            write_csv(self.results / "sweep_top_k_cost.csv", routing_cost(self.record["settings"]["model_config"]))
+        rows = sweep_rows(variants, self.titles)
+        if not rows:
+            return []
+        table = measured_table(
+            self.test,
+            rows,
+            caption=f"EchoMEN with other values of {SWEEPS[name].field}, errors in EF points. {self.about}.",
+            notes=[
+                "A value is chosen by its errors on VAL; those on TEST are for the record.",
+                *self.notes(rows, self.significance),
+            ],
+            significance=self.significance,
+            validation=self.validation,
+        )
+        return save_tables(self.results / f"sweep_{name}", [table])[:1]
+
+    def save_best_setting(self, variants: Sequence[Variant]) -> list[Path]:
+        """Write the methods of table 1 beside the setting of EchoMEN that is best on VAL, if it is another one.
+
+        Args:
+            variants: Variants of all sweeps.
+
+        Returns:
+            The table in Markdown.
+        """
+        settings = sweep_rows(variants, self.titles)
+        best = best_on_validation(self.validation, list(settings))
+        if best is None or best == REFERENCE_METHOD:
+            return []
+        title = f"EchoMEN, {settings[best]}"
+        rows = {name: self.titles[name] for name in rival_names() if name in self.titles} | {best: title}
+        tests, tests_file = self.tests_against(best), "significance_sweep_best.csv"
+        write_csv(self.results / tests_file, tests)
+        table = measured_table(
+            self.test,
+            rows,
+            caption=f"Errors in EF points, with the setting of EchoMEN that is best on VAL. {self.about}.",
+            notes=[
+                f"{title}: the least balanced MAE on VAL of {len(settings)} settings of EchoMEN. Nothing was tried "
+                "for the other methods, so that this row has an advantage; that of EchoMEN has none.",
+                *self.notes(rows, tests, title, tests_file),
+            ],
+            significance=tests,
+            validation=self.validation,
+        )
+        return save_tables(self.results / "sweep_best", [table])[:1]
 
 
 def sweep_rows(variants: Sequence[Variant], titles: Mapping[str, str]) -> dict[str, str]:
