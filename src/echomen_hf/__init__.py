@@ -53,9 +53,10 @@ def __dir__() -> list[str]:
 
 def _register_auto_classes() -> None:
     """Teach transformers the model type `echomen` and the task `ejection-fraction`."""
-    from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor
+    from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor
     from transformers.pipelines import PIPELINE_REGISTRY
 
+    from .auto_model import AutoModel
     from .configuration_echomen import EchoMENConfig
     from .modeling_echomen import EchoMENModel
     from .pipeline_echomen import EjectionFractionPipeline

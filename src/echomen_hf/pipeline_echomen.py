@@ -26,16 +26,18 @@ class EjectionFractionPipeline(ChunkPipeline):
 
     The options of a call can also be given to the constructor, see `__call__`. So can `engine`, which runs the encoder
     instead of the model: a function from clips, float32, shape (B, T, C, H, W), to embeddings, float32, shape (B, D).
-    `Predictor` of the package `echomen_hf` has one for every checkpoint, and for the folders of scripts/export.py:
+    `Predictor` of the package `echomen_hf` has one for every checkpoint:
 
     ```python
     >>> from transformers import pipeline
     >>> from echomen_hf import Predictor
 
-    >>> predictor = Predictor("runs/demo/export")
+    >>> predictor = Predictor("runs/demo/model")
     >>> parts = {"model": predictor.model, "video_processor": predictor.processor, "engine": predictor.engine}
     >>> estimate = pipeline("ejection-fraction", **parts)
     ```
+
+    The folders of scripts/export.py bring their own, `pipeline("ejection-fraction", model="runs/demo/int8")`.
 
     Returns one dictionary per video:
         - **ejection_fraction** (`float`) -- EF in percent.

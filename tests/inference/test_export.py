@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from exportable_model import make_exportable_model
+from transformers import pipeline
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor, Predictor, load_echonet_dynamic
 from echomen_hf.evaluation import predict_split
@@ -297,6 +298,16 @@ def test_an_export_is_evaluated_with_every_protocol(exported, echonet_dir):
         assert len(predict_split(model, processor, videos["validation"], protocol, progress=False)) > 0
     with pytest.raises(ValueError, match="engine 'torch' only"):
         windows_of_model(model, "all", batch_size=4, share_windows=True)
+
+
+@needs_openvino
+def test_an_export_in_a_pipeline(exported, echonet_dir, tmp_path):
+    video = str(sorted((echonet_dir / "Videos").glob("*.avi"))[0])
+    estimate = pipeline("ejection-fraction", model=str(exported))
+    expected = Predictor(exported)(video).ejection_fraction
+    assert estimate(video)["ejection_fraction"] == pytest.approx(expected, abs=1e-3)
+    with pytest.raises(ValueError, match="copy its folder"):
+        estimate.save_pretrained(tmp_path / "saved")
 
 
 def test_an_export_is_not_taken_for_a_model_to_train(exported):

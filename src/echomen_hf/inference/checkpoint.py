@@ -13,7 +13,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..modeling_echomen import EchoMENModel
 from ..video_processing_echomen import EchoMENVideoProcessor, as_size
-from .export_folder import EXPORT_NAME, load_export
+from .export_folder import is_export, load_export
 
 
 __all__ = ["load_checkpoint", "load_checkpoint_of", "read_model_type"]
@@ -39,7 +39,7 @@ def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoME
             its configuration.
         OSError: If something is missing, or the Hub cannot be reached.
     """
-    if (Path(model) / EXPORT_NAME).is_file():
+    if is_export(model):
         if not exports:
             raise ValueError(
                 f"{model} holds an exported model, which `Predictor` and scripts/evaluate.py run; for anything else "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +29,7 @@ __all__ = [
     "GRAPH_NAMES",
     "ExportedEncoder",
     "check_target",
+    "is_export",
     "load_export",
     "open_engine",
     "replace_export",
@@ -77,9 +79,26 @@ class ExportedEncoder(nn.Module):
         """
         return self.engine(pixel_values)
 
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        raise ValueError(
+            "An exported model has no weights to save: copy its folder, or save the model it was made from."
+        )
+
+
+def is_export(folder: str | os.PathLike[str]) -> bool:
+    """Tell a folder that `export_model` wrote from one with a trained model.
+
+    Args:
+        folder: Folder, which need not exist.
+
+    Returns:
+        Whether it is an export.
+    """
+    return (Path(folder) / EXPORT_NAME).is_file()
+
 
 def load_export(
-    folder: str | Path, *, num_threads: int | None = None, performance_hint: PerformanceHint = "latency"
+    folder: str | os.PathLike[str], *, num_threads: int | None = None, performance_hint: PerformanceHint = "latency"
 ) -> tuple[EchoMENModel, EchoMENVideoProcessor, Engine]:
     """Load an exported model.
 

@@ -35,7 +35,7 @@ from ..video_source_echomen import VIDEO_SUFFIXES, VideoReadError
 from .checkpoint import load_checkpoint
 from .dense_windows import SharedWindows, windows_of_engine
 from .engine import Engine, check_engine, is_echomen, make_engine
-from .export_folder import EXPORT_NAME, load_export
+from .export_folder import is_export, load_export
 from .read_ahead import FileRead, VideoClips, read_ahead
 
 
@@ -101,7 +101,7 @@ class Predictor:
         if model is None:
             model = SMALL_MODEL_FOLDER
             logger.warning(SMALL_MODEL_NOTICE)
-        if isinstance(model, (str, Path)) and (Path(model) / EXPORT_NAME).is_file():
+        if isinstance(model, (str, Path)) and is_export(model):
             self.model, stored, self.engine = load_exported(Path(model), engine, precision, device)
             self.processor = processor if processor is not None else stored
             self.device = torch.device("cpu")
