@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
@@ -98,6 +100,25 @@ def test_q_values_are_those_of_benjamini_and_hochberg(table):
     # Of two tests the smaller p-value is doubled, the larger stays.
     assert table.loc[("echonet", "mae", "all"), "q_value"] == pytest.approx(min(1, 2 * p))
     assert table.loc[("sqinv", "mae", "all"), "q_value"] == 1
+
+
+def test_settings_of_sweeps_do_not_weigh_on_the_methods(make_cell):
+    def setting(name, *errors):
+        cell = make_cell("echomen", 0, np.array(REFERENCES) + errors, REFERENCES)
+        return replace(cell, folder=replace(cell.folder, method=name))
+
+    cells = [
+        make_cell("echomen", 0, np.array(REFERENCES) + 1, REFERENCES),
+        make_cell("echonet", 0, np.array(REFERENCES) + [2, 3, 1, 2, 0.5, 2], REFERENCES),
+        setting("echomen_contrastive_weight_5", 1, 1, 1, 1.5, 1, 0.9),
+        setting("echomen_contrastive_weight_7", 1, 1, 1.1, 1, 0.8, 1),
+    ]
+    table = significance_table(cells, num_resamples=500)
+    tests = table[(table["metric"] == "mae") & (table["category"] == "all")].set_index("method")
+    assert tests.loc["echonet", "q_value"] == tests.loc["echonet", "p_value"] < 0.1
+    swept = tests.drop("echonet")
+    assert len(swept) == 2
+    assert swept["q_value"].min() == pytest.approx(min(2 * swept["p_value"].min(), swept["p_value"].max()))
 
 
 def test_nothing_to_compare_with(make_cell):
