@@ -170,7 +170,8 @@ def measure(setting: StepSetting) -> StepCost:
             raise
         limit = f"{setting.memory_limit / 2**30:.1f} GiB" if setting.memory_limit else "what the machine has"
         failure = f"needs more memory than {limit}"
-    return StepCost(seconds, peak_resident_bytes(), before, failure)
+    # Linux counts pages per thread and adds them up now and then, so that a later reading may be a little less.
+    return StepCost(seconds, max(before, peak_resident_bytes()), before, failure)
 
 
 def trainer_steps(setting: StepSetting, folder: str) -> list[float]:
