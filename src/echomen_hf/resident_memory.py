@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-__all__ = ["allocation_limit", "peak_resident_bytes"]
+__all__ = ["allocation_limit", "field_bytes", "peak_resident_bytes"]
 
 STATUS = Path("/proc/self/status")
 
@@ -22,21 +22,22 @@ def peak_resident_bytes() -> int:
     """
     if STATUS.exists():
         # Not `getrusage`, whose peak on Linux begins with that of the process that started this one.
-        return status_bytes("VmHWM")
+        return field_bytes(STATUS, "VmHWM")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def status_bytes(field: str) -> int:
-    """Read an amount of memory from what Linux says about this process.
+def field_bytes(file: Path, field: str) -> int:
+    """Read an amount of memory from what Linux says in a file.
 
     Args:
-        field: Its name there, such as `VmHWM`.
+        file: Such as `/proc/self/status` or `/proc/meminfo`.
+        field: Name of the amount there, such as `VmHWM`.
 
     Returns:
         Bytes.
     """
-    [line] = [line for line in STATUS.read_text(encoding="ascii").splitlines() if line.startswith(f"{field}:")]
+    [line] = [line for line in file.read_text(encoding="ascii").splitlines() if line.startswith(f"{field}:")]
     return int(line.split()[1]) * 1024
 
 
@@ -55,7 +56,7 @@ def allocation_limit(num_bytes: int | None) -> Iterator[None]:
         return
     # Data and anonymous memory, which all tensors are; not address space, of which threads reserve far more. What
     # libraries have taken before differs between machines: they keep buffers for every core.
-    present = status_bytes("VmData") if STATUS.exists() else peak_resident_bytes()
+    present = field_bytes(STATUS, "VmData") if STATUS.exists() else peak_resident_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     allowed = present + num_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (allowed if hard == resource.RLIM_INFINITY else min(allowed, hard), hard))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.report import markdown_table
+from ..resident_memory import field_bytes
 from .step_cost import StepCost, StepSetting, measure_in_new_process
 
 
@@ -65,10 +66,7 @@ def available_memory() -> int | None:
         Bytes; `None` where the system does not tell.
     """
     info = Path("/proc/meminfo")
-    if not info.exists():
-        return None
-    [line] = [line for line in info.read_text(encoding="ascii").splitlines() if line.startswith("MemAvailable:")]
-    return int(line.split()[1]) * 1024
+    return field_bytes(info, "MemAvailable") if info.exists() else None
 
 
 def cost_of_switches(
