@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from echomen_hf.app import UploadLimits, build_app
 from echomen_hf.app.saliency import DEFAULT_STEPS
-from echomen_hf.command_line import run_script
+from echomen_hf.cli.command_line import run_script
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,10 +12,10 @@ import torch
 from transformers.utils import logging
 
 from echomen_hf import load_echonet_dynamic
-from echomen_hf.command_line import run_script
+from echomen_hf.cli.command_line import run_script
 from echomen_hf.evaluation.interval_calibration import calibrate_model, store_calibration
 from echomen_hf.inference import load_checkpoint
-from echomen_hf.label_distribution import CATEGORY_TITLES
+from echomen_hf.labels import CATEGORY_TITLES
 
 
 def main(arguments: list[str] | None = None) -> int:

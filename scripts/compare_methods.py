@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from echomen_hf.command_line import run_script
+from echomen_hf.cli.command_line import run_script
 from echomen_hf.comparison import SWEEPS, CellFolder, read_settings, run_comparison
 from echomen_hf.comparison.scheduler import default_jobs, default_threads
 

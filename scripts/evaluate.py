@@ -14,13 +14,13 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from echomen_hf import load_echonet_dynamic
-from echomen_hf.allocator import add_allocator_argument, keep_large_blocks
-from echomen_hf.command_line import run_script
+from echomen_hf.cli.command_line import run_script
 from echomen_hf.data import is_synthetic
 from echomen_hf.evaluation import comparison_table, evaluate_split, save_report
 from echomen_hf.evaluation.split_evaluation import interval_table
 from echomen_hf.inference import load_checkpoint
-from echomen_hf.inference.dense_windows import windows_of_model
+from echomen_hf.inference.windows.shared_windows import windows_of_model
+from echomen_hf.training.allocator import add_allocator_argument, keep_large_blocks
 
 
 def main(arguments: list[str] | None = None) -> int:

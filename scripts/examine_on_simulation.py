@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from echomen_hf.command_line import run_script
+from benchmarks.marked_section import replace_section
+from echomen_hf.cli.command_line import run_script
 from echomen_hf.evaluation.interval_calibration import store_calibration
 from echomen_hf.evaluation.report import package_versions, weights_checksum, write_json
 from echomen_hf.evaluation.simulation_examination import (
@@ -24,7 +25,6 @@ from echomen_hf.evaluation.simulation_examination import (
     motion_section,
 )
 from echomen_hf.inference import load_checkpoint
-from echomen_hf.marked_section import replace_section
 
 
 SECTIONS = ("accuracy", "motion", "coverage")

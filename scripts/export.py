@@ -12,9 +12,9 @@ import argparse
 
 from transformers.utils import logging
 
-from echomen_hf.command_line import run_script
-from echomen_hf.inference.export import CALIBRATION_CLIPS, EXPORT_PRECISIONS, export_model
-from echomen_hf.inference.export_error import DEFAULT_MAX_CHANGE, DEFAULT_MAX_MAE_RISE
+from echomen_hf.cli.command_line import run_script
+from echomen_hf.inference.export.exporting import CALIBRATION_CLIPS, EXPORT_PRECISIONS, export_model
+from echomen_hf.inference.export.measured_error import DEFAULT_MAX_CHANGE, DEFAULT_MAX_MAE_RISE
 
 
 def main(arguments: list[str] | None = None) -> int:

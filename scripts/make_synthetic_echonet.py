@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from echomen_hf.command_line import run_script
+from echomen_hf.cli.command_line import run_script
 from echomen_hf.simulation import PROFILES, write_synthetic_echonet
 
 

@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, VIDEO_PROCESSOR_NAME, logging
 
-from echomen_hf.command_line import run_script
+from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
+from echomen_hf.cli.command_line import run_script
 from echomen_hf.evaluation.figure_style import CATEGORY_COLOURS, NEUTRAL_COLOUR, new_figure, styled
 from echomen_hf.evaluation.report import write_json
 from echomen_hf.inference import load_checkpoint
-from echomen_hf.label_distribution import CATEGORY_TITLES
-from echomen_hf.packaged_model import SMALL_MODEL_FOLDER
-from echomen_hf.training.two_stage import RUN_FILE
+from echomen_hf.labels import CATEGORY_TITLES
+from echomen_hf.training.fitting import RUN_FILE
 
 
 MAX_BYTES = 8_000_000

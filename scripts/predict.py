@@ -25,12 +25,12 @@ from rich.table import Column, Table
 from transformers.utils import logging
 
 from echomen_hf import Predictor
-from echomen_hf.allocator import add_allocator_argument, keep_large_blocks
-from echomen_hf.command_line import run_script
-from echomen_hf.evaluation.protocol import VideoPrediction
+from echomen_hf.checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, SMALL_MODEL_NOTICE, is_small_model
+from echomen_hf.cli.command_line import run_script
 from echomen_hf.inference import ENGINE_NAMES, PRECISIONS, find_videos
-from echomen_hf.label_distribution import CATEGORY_TITLES
-from echomen_hf.packaged_model import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, SMALL_MODEL_NOTICE, is_small_model
+from echomen_hf.inference.video_prediction import VideoPrediction
+from echomen_hf.labels import CATEGORY_TITLES
+from echomen_hf.training.allocator import add_allocator_argument, keep_large_blocks
 
 
 COLUMNS = [

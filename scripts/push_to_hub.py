@@ -16,7 +16,7 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 from transformers.utils import logging
 
-from echomen_hf.command_line import run_script
+from echomen_hf.cli.command_line import run_script
 from echomen_hf.hub import listing, publish_folder, read_run, stage_repository, stage_space
 from echomen_hf.hub.publishing import resolve_repository
 from echomen_hf.inference import load_checkpoint

@@ -13,14 +13,14 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor
-from echomen_hf.command_line import run_script
+from echomen_hf.cli.command_line import run_script
 from echomen_hf.data import pixel_statistics
 from echomen_hf.evaluation.interval_calibration import calibrate_model
 from echomen_hf.inference import load_checkpoint
-from echomen_hf.recipes import parse_recipe
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments, fit
+from echomen_hf.training.fitting import is_finished
+from echomen_hf.training.recipes import parse_recipe
 from echomen_hf.training.training_data import load_training_data
-from echomen_hf.training.two_stage import is_finished
 
 
 def main(arguments: list[str] | None = None) -> None:

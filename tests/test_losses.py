@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from echomen_hf.label_distribution import ExpertWeightTable
+from echomen_hf.labels import ExpertWeightTable
 from echomen_hf.losses import (
     LDWSupConLoss,
     ReweightedRegressionLoss,

@@ -10,33 +10,33 @@ __version__ = "0.1.0"
 
 # Public name to the module that defines it; those that training and data sets need are imported when first used.
 _PUBLIC = {
-    "EchoMENConfig": "configuration_echomen",
-    "EchoMENModel": "modeling_echomen",
-    "EchoMENOutput": "modeling_echomen",
+    "EchoMENConfig": "model.configuration_echomen",
+    "EchoMENModel": "model.modeling_echomen",
+    "EchoMENOutput": "model.modeling_echomen",
     "EchoMENTrainer": "training",
     "EchoMENTrainingArguments": "training",
-    "EchoMENVideoProcessor": "video_processing_echomen",
-    "EjectionFractionPipeline": "pipeline_echomen",
+    "EchoMENVideoProcessor": "model.video_processing_echomen",
+    "EjectionFractionPipeline": "model.pipeline_echomen",
     "Predictor": "inference",
     "load_echonet_dynamic": "data",
-    "load_small": "packaged_model",
-    "read_video": "video_reading_echomen",
+    "load_small": "checkpoints",
+    "read_video": "model.video_reading_echomen",
 }
 
 __all__ = [*_PUBLIC, "__version__"]
 
 if TYPE_CHECKING:
-    from .configuration_echomen import EchoMENConfig as EchoMENConfig
+    from .checkpoints import load_small as load_small
     from .data import load_echonet_dynamic as load_echonet_dynamic
     from .inference import Predictor as Predictor
-    from .modeling_echomen import EchoMENModel as EchoMENModel
-    from .modeling_echomen import EchoMENOutput as EchoMENOutput
-    from .packaged_model import load_small as load_small
-    from .pipeline_echomen import EjectionFractionPipeline as EjectionFractionPipeline
+    from .model.configuration_echomen import EchoMENConfig as EchoMENConfig
+    from .model.modeling_echomen import EchoMENModel as EchoMENModel
+    from .model.modeling_echomen import EchoMENOutput as EchoMENOutput
+    from .model.pipeline_echomen import EjectionFractionPipeline as EjectionFractionPipeline
+    from .model.video_processing_echomen import EchoMENVideoProcessor as EchoMENVideoProcessor
+    from .model.video_reading_echomen import read_video as read_video
     from .training import EchoMENTrainer as EchoMENTrainer
     from .training import EchoMENTrainingArguments as EchoMENTrainingArguments
-    from .video_processing_echomen import EchoMENVideoProcessor as EchoMENVideoProcessor
-    from .video_reading_echomen import read_video as read_video
 
 
 def __getattr__(name: str) -> Any:
@@ -56,11 +56,11 @@ def _register_auto_classes() -> None:
     from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    from .auto_model import AutoModel
-    from .configuration_echomen import EchoMENConfig
-    from .modeling_echomen import EchoMENModel
-    from .pipeline_echomen import EjectionFractionPipeline
-    from .video_processing_echomen import EchoMENVideoProcessor
+    from .inference.auto_model import AutoModel
+    from .model.configuration_echomen import EchoMENConfig
+    from .model.modeling_echomen import EchoMENModel
+    from .model.pipeline_echomen import EjectionFractionPipeline
+    from .model.video_processing_echomen import EchoMENVideoProcessor
 
     AutoConfig.register("echomen", EchoMENConfig, exist_ok=True)
     AutoModel.register(EchoMENConfig, EchoMENModel, exist_ok=True)

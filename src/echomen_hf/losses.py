@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from .label_distribution import label_bins
+from .labels import label_bins
 
 
 __all__ = [

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from .label_distribution import EF_RANGE, HEART_FAILURE_CATEGORIES, category_masks, label_bins, num_label_bins
+from .labels import EF_RANGE, HEART_FAILURE_CATEGORIES, category_masks, label_bins, num_label_bins
 
 
 __all__ = [

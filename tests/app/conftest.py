@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tiny_config import make_tiny_config
+
+from helpers.tiny_config import make_tiny_config
 
 
 pytest.importorskip("gradio")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from echomen_hf.app.browser_video import display_size, overlay_saliency, resize_for_display, write_browser_video
-from echomen_hf.video_reading_echomen import read_video
+from echomen_hf.model.video_reading_echomen import read_video
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import gradio
 import pytest
 
 from echomen_hf.app import UploadLimits, build_app
-from echomen_hf.packaged_model import SMALL_MODEL_NAME, SMALL_MODEL_NOTICE
+from echomen_hf.checkpoints import SMALL_MODEL_NAME, SMALL_MODEL_NOTICE
 
 
 def test_the_page_phones_nobody_and_cleans_up(checkpoint):

@@ -3,9 +3,9 @@ import pytest
 
 from echomen_hf import read_video
 from echomen_hf.app.reader import ClipReader, simulate_clip
+from echomen_hf.checkpoints import SMALL_MODEL_NAME
 from echomen_hf.inference import Predictor
-from echomen_hf.label_distribution import HEART_FAILURE_CATEGORIES, heart_failure_category
-from echomen_hf.packaged_model import SMALL_MODEL_NAME
+from echomen_hf.labels import HEART_FAILURE_CATEGORIES, heart_failure_category
 
 
 @pytest.fixture

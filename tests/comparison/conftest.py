@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 import yaml
 from rich.console import Console
-from tiny_config import make_tiny_config
 
 from echomen_hf.comparison import CellFolder, read_settings, report, run_comparison
 from echomen_hf.comparison.results import FinishedCell
 from echomen_hf.methods import get_method
 from echomen_hf.metrics import ef_regression_metrics
+from helpers.tiny_config import make_tiny_config
 
 
 @pytest.fixture(scope="session")

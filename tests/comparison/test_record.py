@@ -51,7 +51,7 @@ def test_other_settings(claimed, describe):
 
 
 def test_other_versions(claimed, describe, monkeypatch):
-    monkeypatch.setattr("echomen_hf.installed_versions.version", lambda package: "99.0")
+    monkeypatch.setattr("echomen_hf.runs.installed_versions.version", lambda package: "99.0")
     refused(claimed, describe(), 'versions.datasets was .* and is "99.0"')
 
 

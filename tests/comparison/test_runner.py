@@ -7,7 +7,7 @@ import pytest
 
 from echomen_hf.comparison import CellFolder, cell_run, cells, report, runner
 from echomen_hf.comparison.results import RESULT_COLUMNS
-from echomen_hf.data.echonet_layout import FILE_LIST_NAME
+from echomen_hf.data.layouts.echonet_dynamic import FILE_LIST_NAME
 from echomen_hf.evaluation.report import read_predictions_csv
 from echomen_hf.metrics import ef_regression_metrics
 from echomen_hf.training import EchoMENTrainer

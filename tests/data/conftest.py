@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from video_files import encode_video, gray_ramp
+
+from helpers.video_files import encode_video, gray_ramp
 
 
 FIELDS = ["FileName", "EF", "ESV", "EDV", "FrameHeight", "FrameWidth", "FPS", "NumberOfFrames", "Split"]

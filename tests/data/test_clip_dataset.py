@@ -4,9 +4,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from echomen_hf import load_echonet_dynamic, read_video
-from echomen_hf.clip_sampling_echomen import protocol_starts
 from echomen_hf.data import EvaluationClips, TrainingClips, collate_clips, pixel_statistics, with_pixel_values
 from echomen_hf.data.clip_dataset import video_length_and_rate
+from echomen_hf.model.clip_sampling_echomen import protocol_starts
 
 
 @pytest.fixture(scope="module")

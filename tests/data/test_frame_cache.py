@@ -9,16 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from echomen_hf import EchoMENVideoProcessor, load_echonet_dynamic
-from echomen_hf.data import (
-    EvaluationClips,
-    FrameCache,
-    TrainingClips,
-    collate_clips,
-    frame_cache,
-    pixel_statistics,
-)
+from echomen_hf.data import EvaluationClips, FrameCache, TrainingClips, collate_clips, frame_cache, pixel_statistics
 from echomen_hf.data.decoded_frames import DecodedFrames
-from echomen_hf.video_source_echomen import VideoReadError
+from echomen_hf.model.video_source_echomen import VideoReadError
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from echomen_hf.data.echonet_dynamic import load_echonet_dynamic, read_file_list
+from echomen_hf.data.loading import load_echonet_dynamic, read_file_list
 from echomen_hf.data.validation import VideoProblem, VideoValidationError, raise_for_problems, validate_videos
 
 

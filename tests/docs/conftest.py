@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from documents import ROOT
 
 from echomen_hf import EchoMENConfig, EchoMENModel
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments
+from helpers.documents import ROOT
 
 
 SMALL_NETWORK = {

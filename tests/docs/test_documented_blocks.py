@@ -17,7 +17,8 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from documents import PAGES, Block, blocks_of, read_page
+
+from helpers.documents import PAGES, Block, blocks_of, read_page
 
 
 SENDS = "publishes on the Hub; tests/hub does so on a loopback server"
@@ -41,7 +42,7 @@ NOT_RUN = {
         "a model trained for seconds has errors of its own; tests/scripts/test_export_script.py runs its script"
     ),
     ("README.md", COMPARE): "nine trainings; docs/comparison.md has some that run",
-    ("docs/performance.md", "python scripts/benchmark.py --output runs/benchmark --write_docs"): MEASURES,
+    ("docs/performance.md", "python -m benchmarks.speed --output runs/benchmark --write_docs"): MEASURES,
     ("docs/performance.md", "accelerate launch --config_file scripts/accelerate_configs/multi_node.yaml \\"): (
         "needs two machines with GPUs; tests/benchmark checks its configuration"
     ),
@@ -57,16 +58,16 @@ NOT_RUN = {
     ("docs/small_model.md", "python scripts/train.py scripts/recipes/small.yaml \\"): (
         "takes two hours; tests/training/test_training_data.py trains on simulated videos"
     ),
-    ("docs/small_model.md", "python scripts/simulation_realism.py --profile wide --num_videos 96 \\"): (
+    ("docs/small_model.md", "python -m benchmarks.compare_realism --profile wide --num_videos 96 \\"): (
         "takes a minute; tests/simulation/test_realism.py measures the same"
     ),
     (
         "docs/speed.md",
-        "python scripts/training_switches.py cost --output runs/switch_cost --num_steps 1 --switches \\",
+        "python -m benchmarks.training_switches cost --output runs/switch_cost --num_steps 1 --switches \\",
     ): MEASURES,
     (
         "docs/speed.md",
-        "OMP_NUM_THREADS=1 python scripts/training_switches.py accuracy --data_dir runs/demo/data \\",
+        "OMP_NUM_THREADS=1 python -m benchmarks.training_switches accuracy --data_dir runs/demo/data \\",
     ): MEASURES,
     ("docs/tracking.md", "tensorboard --logdir runs/tracked"): SERVES,
     ("docs/tracking.md", "trackio show --project echomen"): SERVES,

@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
-from documents import PAGES, ROOT, prose_of, read_page
+
+from helpers.documents import PAGES, ROOT, prose_of, read_page
 
 
 LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")

@@ -4,7 +4,8 @@ import json
 import re
 
 import pytest
-from documents import ROOT
+
+from helpers.documents import ROOT
 
 
 NOTEBOOK = ROOT / "docs" / "notebooks" / "demo.ipynb"

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from documents import ROOT, prose_of
+
+from helpers.documents import ROOT, prose_of
 
 
 for library in ("mkdocs", "material", "mkdocstrings", "l2m4m"):

@@ -16,7 +16,7 @@ from echomen_hf.evaluation.figures import (
     save_figures,
     scatter_figure,
 )
-from echomen_hf.label_distribution import ExpertWeightTable, bin_counts
+from echomen_hf.labels import ExpertWeightTable, bin_counts
 from echomen_hf.metrics import bland_altman_limits, ef_regression_metrics, error_by_band
 
 

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from echomen_hf.evaluation.protocol import VideoPrediction
 from echomen_hf.evaluation.report import (
     markdown_table,
     predictor_comparison,
@@ -15,6 +14,7 @@ from echomen_hf.evaluation.report import (
     write_metrics_json,
     write_predictions_csv,
 )
+from echomen_hf.inference.video_prediction import VideoPrediction
 from echomen_hf.metrics import ef_regression_metrics
 
 

@@ -10,7 +10,7 @@ from echomen_hf.evaluation.simulation_examination import (
     examine_on_simulation,
     motion_section,
 )
-from echomen_hf.label_distribution import HEART_FAILURE_CATEGORIES
+from echomen_hf.labels import HEART_FAILURE_CATEGORIES
 
 
 @pytest.fixture

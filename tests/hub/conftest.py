@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from child_process import hide_package
-from loopback_hub import TOKEN, LoopbackHub
-from tiny_config import make_tiny_config
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor
 from echomen_hf.data.provenance import README_NAME, SYNTHETIC_NOTICE
-from echomen_hf.evaluation.protocol import VideoPrediction
 from echomen_hf.evaluation.report import predictor_comparison, write_metrics_json, write_predictions_csv
+from echomen_hf.inference.video_prediction import VideoPrediction
 from echomen_hf.metrics import ef_regression_metrics
-from echomen_hf.training.two_stage import COMPARED_ARGUMENTS
+from echomen_hf.training.fitting import COMPARED_ARGUMENTS
+from helpers.child_process import hide_package
+from helpers.loopback_hub import TOKEN, LoopbackHub
+from helpers.tiny_config import make_tiny_config
 
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -6,11 +6,11 @@ import pytest
 from huggingface_hub import ModelCard
 
 from echomen_hf import EchoMENConfig
+from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
 from echomen_hf.hub import create_model_card, read_run, stage_repository
 from echomen_hf.hub.run_record import RunRecord
 from echomen_hf.inference import load_checkpoint
-from echomen_hf.packaged_model import SMALL_MODEL_FOLDER
-from echomen_hf.training.two_stage import COMPARED_ARGUMENTS
+from echomen_hf.training.fitting import COMPARED_ARGUMENTS
 
 
 EXPECTED = Path(__file__).with_name("expected_model_card.md")

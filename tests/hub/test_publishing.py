@@ -3,13 +3,13 @@ import re
 
 import numpy as np
 import pytest
-from child_process import PUSH
-from loopback_hub import READ_ONLY_TOKEN, Fault
 from safetensors.torch import load_file
 
 from echomen_hf import Predictor
 from echomen_hf.hub import listing, publish_folder
 from echomen_hf.hub.publishing import resolve_repository
+from helpers.child_process import PUSH
+from helpers.loopback_hub import READ_ONLY_TOKEN, Fault
 
 
 CODE = {

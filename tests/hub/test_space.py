@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from child_process import PUSH, hide_package
 from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
 
 from echomen_hf.hub import listing, stage_space
+from helpers.child_process import PUSH, hide_package
 
 
 def test_space_is_complete(tmp_path):

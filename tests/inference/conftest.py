@@ -1,9 +1,9 @@
 import pytest
 import torch
-from tiny_config import make_tiny_config
 from torch import nn
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor
+from helpers.tiny_config import make_tiny_config
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from echomen_hf.data import EvaluationClips, TrainingClips, collate_clips, with_
 from echomen_hf.data.decoded_frames import DecodedFrames
 from echomen_hf.methods import fit_method, get_method
 from echomen_hf.methods.fitting import initial_model
-from echomen_hf.modeling_echomen import EchoMENOutput
+from echomen_hf.model.modeling_echomen import EchoMENOutput
 
 
 class RememberedFrames:

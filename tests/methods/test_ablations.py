@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from echomen_hf.label_distribution import HEART_FAILURE_CATEGORIES, heart_failure_category
+from echomen_hf.labels import HEART_FAILURE_CATEGORIES, heart_failure_category
 from echomen_hf.losses import ldw_supcon_loss, reweighted_regression_loss
 from echomen_hf.methods.ablations import category_weights
 

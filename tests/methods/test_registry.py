@@ -7,7 +7,7 @@ import torch
 import echomen_hf.methods
 from echomen_hf.methods import get_method, list_methods
 from echomen_hf.methods.registry import REGISTRY
-from echomen_hf.modeling_echomen import EchoMENOutput
+from echomen_hf.model.modeling_echomen import EchoMENOutput
 
 
 class TestLookup:

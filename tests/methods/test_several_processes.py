@@ -14,7 +14,7 @@ NAMES = [m.name for m in METHODS if m.loss is not None and m.model_class.config_
 
 def test_two_processes_give_the_gradients_and_statistics_of_one(tiny_model, echonet_dir, tmp_path):
     tiny_model.save_pretrained(tmp_path / "model")
-    script = Path(__file__).with_name("gradients_of_methods.py")
+    script = Path(__file__).parents[1] / "helpers" / "gradients_of_methods.py"
     common = [str(script), str(echonet_dir), str(tmp_path), *NAMES]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run([sys.executable, *common], check=True, capture_output=True, timeout=240)

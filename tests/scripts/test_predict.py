@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from echomen_hf.packaged_model import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, SMALL_MODEL_NOTICE
+from echomen_hf.checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, SMALL_MODEL_NOTICE
 
 
 def read(path):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, gaussian_filter
 
+from benchmarks.simulation_realism import cavity_mask
 from echomen_hf.simulation import EchoParameters, disk_volume, ejection_fraction, sample_echo_parameters, simulate_echo
-from echomen_hf.simulation.realism import cavity_mask
 
 
 def clear_view(seed: int, target: float, num_frames: int = 40) -> EchoParameters:

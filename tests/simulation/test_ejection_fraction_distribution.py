@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from echomen_hf.label_distribution import HEART_FAILURE_CATEGORIES, category_masks
+from echomen_hf.labels import HEART_FAILURE_CATEGORIES, category_masks
 from echomen_hf.simulation.ejection_fraction_distribution import TRAIN_COUNTS, ejection_fraction_at
 
 

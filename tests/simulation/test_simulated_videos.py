@@ -4,8 +4,8 @@ import pickle
 import numpy as np
 import pytest
 
-from echomen_hf.clip_sampling_echomen import ClipSpec
 from echomen_hf.data.clip_dataset import EvaluationClips, TrainingClips
+from echomen_hf.model.clip_sampling_echomen import ClipSpec
 from echomen_hf.simulation import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos, simulate_echo
 
 

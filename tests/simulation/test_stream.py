@@ -5,7 +5,7 @@ import pytest
 import torch.distributed
 from torch.utils.data import DataLoader
 
-from echomen_hf.clip_sampling_echomen import ClipSpec
+from echomen_hf.model.clip_sampling_echomen import ClipSpec
 from echomen_hf.simulation import SimulatedEchoStream, SimulatedVideos
 
 

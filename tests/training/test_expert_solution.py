@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from echomen_hf import EchoMENModel, EchoMENTrainer
-from echomen_hf.label_distribution import ExpertWeightTable
+from echomen_hf.labels import ExpertWeightTable
 from echomen_hf.losses import reweighted_regression_loss
 from echomen_hf.training import fit
-from echomen_hf.training.embedding_cache import TrainingEmbeddings
+from echomen_hf.training.embeddings import TrainingEmbeddings
 from echomen_hf.training.expert_solution import set_experts_to_their_optimum, solve_experts
 
 

@@ -13,7 +13,7 @@ from transformers import EvalPrediction, TrainerCallback
 from echomen_hf import EchoMENModel, EchoMENTrainer, EchoMENVideoProcessor
 from echomen_hf.data import EvaluationClips, collate_clips, with_pixel_values
 from echomen_hf.evaluation import predict_split
-from echomen_hf.label_distribution import ExpertWeightTable, expert_sample_weights
+from echomen_hf.labels import ExpertWeightTable, expert_sample_weights
 from echomen_hf.losses import ldw_supcon_loss, reweighted_regression_loss
 from echomen_hf.training.per_video_metrics import per_video_metrics
 
@@ -348,7 +348,7 @@ class TestRecords:
 def test_two_processes_give_the_gradients_of_one(tiny_model, echonet_dir, tmp_path):
     """Each of two processes sees half the batch; contrastive pairs reach across, gradients are those of the whole."""
     tiny_model.save_pretrained(tmp_path / "model")
-    script = Path(__file__).with_name("gradients_of_a_batch.py")
+    script = Path(__file__).parents[1] / "helpers" / "gradients_of_a_batch.py"
     common = [str(script), str(echonet_dir), str(tmp_path)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run([sys.executable, *common], check=True, capture_output=True, timeout=240)

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
+from echomen_hf.model.video_source_echomen import VideoReadError
 from echomen_hf.simulation import SimulatedFrames
 from echomen_hf.training import DataArguments, SimulationArguments
 from echomen_hf.training.training_data import load_training_data
-from echomen_hf.video_source_echomen import VideoReadError
 
 
 def test_data_set_is_loaded_with_its_checksum(echonet_dir, make_arguments, tiny_processor):

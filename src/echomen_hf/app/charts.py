@@ -22,7 +22,7 @@ from ..evaluation.figure_style import (
     mark_category_boundaries,
     shade_categories,
 )
-from ..label_distribution import CATEGORY_TITLES, EF_RANGE, HEART_FAILURE_CATEGORIES
+from ..labels import CATEGORY_TITLES, EF_RANGE, HEART_FAILURE_CATEGORIES
 from .reader import Reading
 
 

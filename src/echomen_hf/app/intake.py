@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..clip_sampling_echomen import ClipSpec
-from ..video_reading_echomen import EchoVideo, VideoInfo, VideoReadError, probe_video, read_video, require_moving
-from ..video_source_echomen import VIDEO_SUFFIXES
+from ..model.clip_sampling_echomen import ClipSpec
+from ..model.video_reading_echomen import EchoVideo, VideoInfo, VideoReadError, probe_video, read_video, require_moving
+from ..model.video_source_echomen import VIDEO_SUFFIXES
 from .limits import UploadLimits
 
 

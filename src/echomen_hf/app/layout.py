@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 from gradio.data_classes import FileData, ListFiles
 
+from ..checkpoints import SMALL_MODEL_NOTICE
 from ..evaluation.figure_style import CATEGORY_COLOURS
-from ..label_distribution import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
-from ..packaged_model import SMALL_MODEL_NOTICE
+from ..labels import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
 from .event_handlers import ANY_CATEGORY, CLIP_LABEL, SALIENCY_LABEL, EventHandlers
 from .limits import UploadLimits
 from .reader import ClipReader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..video_reading_echomen import VideoInfo, VideoReadError
+from ..model.video_reading_echomen import VideoInfo, VideoReadError
 
 
 __all__ = ["UploadLimits"]

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoints import SMALL_MODEL_NAME, is_small_model
 from ..inference import Predictor
-from ..label_distribution import HEART_FAILURE_CATEGORIES
-from ..packaged_model import SMALL_MODEL_NAME, is_small_model
-from ..pipeline_echomen import EjectionFractionPipeline
+from ..labels import HEART_FAILURE_CATEGORIES
+from ..model.pipeline_echomen import EjectionFractionPipeline
+from ..model.video_reading_echomen import EchoVideo
 from ..simulation import simulate_echo
-from ..video_reading_echomen import EchoVideo
 from .intake import ReceivedClip, receive_frames
 from .saliency import DEFAULT_STEPS, motion_saliency
 

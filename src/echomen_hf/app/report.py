@@ -7,8 +7,8 @@ import functools
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..clip_sampling_echomen import ClipSpec
-from ..label_distribution import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
+from ..labels import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
+from ..model.clip_sampling_echomen import ClipSpec
 from .charts import draw_experts, draw_gauge, draw_windows
 from .intake import ReceivedClip
 from .limits import UploadLimits

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter
 
-from ..clip_sampling_echomen import clip_indices, protocol_starts
-from ..modeling_echomen import EchoMENModel
-from ..video_processing_echomen import EchoMENVideoProcessor
-from ..video_reading_echomen import EchoVideo
+from ..model.clip_sampling_echomen import clip_indices, protocol_starts
+from ..model.modeling_echomen import EchoMENModel
+from ..model.video_processing_echomen import EchoMENVideoProcessor
+from ..model.video_reading_echomen import EchoVideo
 
 
 __all__ = ["DEFAULT_STEPS", "attribute_motion", "motion_saliency"]

@@ -14,16 +14,16 @@ import numpy as np
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from ..configuration_echomen import EchoMENConfig
 from ..data import FrameCache, is_synthetic, load_echonet_dynamic, pixel_statistics
 from ..data.frame_cache import frame_description
 from ..evaluation import VideoPrediction, predict_split
 from ..evaluation.report import write_metrics_json, write_predictions_csv
 from ..methods import fit_method, trained_parameter_count
 from ..metrics import ef_regression_metrics
-from ..modeling_echomen import EchoMENModel
-from ..training.two_stage import STAGE_FINISHED_FILE, is_finished
-from ..video_processing_echomen import EchoMENVideoProcessor
+from ..model.configuration_echomen import EchoMENConfig
+from ..model.modeling_echomen import EchoMENModel
+from ..model.video_processing_echomen import EchoMENVideoProcessor
+from ..training.fitting import STAGE_FINISHED_FILE, is_finished
 from .cells import Cell, CellFolder, cell_settings
 from .record import file_list_checksum, git_commit, write_json
 from .settings import ComparisonSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.report import read_metrics_json
-from ..training.two_stage import COMPARED_ARGUMENTS, EMBEDDINGS_FOLDER
+from ..training.fitting import COMPARED_ARGUMENTS, EMBEDDINGS_FOLDER
 from .settings import ComparisonSettings
 from .variants import Variant
 

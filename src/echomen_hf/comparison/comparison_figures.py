@@ -23,9 +23,9 @@ from ..evaluation.figure_style import (
     styled,
 )
 from ..evaluation.figures import draw_band_counts, expert_mae_figure, save_figures
-from ..heart_failure_category_echomen import CATEGORY_TITLES
-from ..label_distribution import EF_RANGE
+from ..labels import EF_RANGE
 from ..metrics import ef_regression_metrics, error_by_band, oracle_predictions
+from ..model.heart_failure_category_echomen import CATEGORY_TITLES
 from .results import FinishedCell, seeds_of
 from .variants import REFERENCE_METHOD
 

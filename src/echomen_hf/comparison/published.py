@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..heart_failure_category_echomen import CATEGORY_TITLES
+from ..model.heart_failure_category_echomen import CATEGORY_TITLES
 
 
 __all__ = ["PUBLISHED_CAPTION", "PUBLISHED_TABLE_1", "PUBLISHED_TABLE_2"]

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.echonet_layout import FILE_LIST_NAME
+from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
 from ..data.provenance import is_synthetic
 from ..hub.run_record import read_json
-from ..installed_versions import RESULT_PACKAGES, installed_versions
-from ..training.two_stage import COMPARED_ARGUMENTS
+from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
+from ..training.fitting import COMPARED_ARGUMENTS
 from .settings import ComparisonSettings
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation.report import read_metrics_json, read_predictions_csv
-from ..heart_failure_category_echomen import CATEGORY_TITLES
 from ..hub.run_record import read_json
+from ..model.heart_failure_category_echomen import CATEGORY_TITLES
 from .cells import CellFolder
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ..configuration_echomen import EchoMENConfig
-from ..modeling_echomen import EchoMENModel
+from ..model.configuration_echomen import EchoMENConfig
+from ..model.modeling_echomen import EchoMENModel
 
 
 __all__ = ["routing_cost"]

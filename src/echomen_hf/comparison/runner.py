@@ -10,9 +10,9 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from ..clip_sampling_echomen import parse_protocol
 from ..data import EvaluationClips, load_echonet_dynamic, raise_for_problems, validate_videos
-from ..training.two_stage import require_metric
+from ..model.clip_sampling_echomen import parse_protocol
+from ..training.fitting import require_metric
 from .cells import Cell, CellFolder, cell_settings, make_cells, order_by_dependency, require_same_cell
 from .record import claim_results_folder, describe_comparison
 from .report import build_report, write_results

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from transformers import PreTrainedConfig
 
 from ..methods import Method, get_method
-from ..recipes import parse_recipe, read_recipe
 from ..training import DataArguments, EchoMENTrainingArguments, ModelArguments
+from ..training.recipes import parse_recipe, read_recipe
 from .variants import Variant
 
 

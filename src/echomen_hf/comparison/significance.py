@@ -25,10 +25,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import bootstrap, false_discovery_control
 
-from ..heart_failure_category_echomen import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
-from ..label_distribution import category_masks
+from ..labels import category_masks
 from ..methods import list_methods
 from ..metrics import SMALLEST_ERROR
+from ..model.heart_failure_category_echomen import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
 from .results import FinishedCell
 from .variants import REFERENCE_METHOD
 

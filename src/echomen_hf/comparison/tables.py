@@ -10,8 +10,8 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from ..evaluation.report import METRIC_TITLES, MISSING_VALUE
-from ..heart_failure_category_echomen import CATEGORY_TITLES
 from ..methods import get_method
+from ..model.heart_failure_category_echomen import CATEGORY_TITLES
 from .published import PUBLISHED_CAPTION
 
 

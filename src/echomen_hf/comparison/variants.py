@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, cast, get_args
 
-from ..configuration_echomen import EchoMENConfig
 from ..methods import Method, MethodGroup, get_method, list_methods
+from ..model.configuration_echomen import EchoMENConfig
 from ..training import EchoMENTrainingArguments
 
 

@@ -3,8 +3,8 @@
 from .clip_dataset import EvaluationClips, TrainingClips
 from .collation import collate_clips
 from .device_clips import with_pixel_values
-from .echonet_dynamic import EchoNetFormatError, load_echonet_dynamic
 from .frame_cache import FrameCache
+from .loading import EchoNetFormatError, load_echonet_dynamic
 from .pixel_statistics import pixel_statistics
 from .provenance import is_synthetic
 from .validation import VideoProblem, VideoValidationError, raise_for_problems, validate_videos

@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ..clip_sampling_echomen import clip_indices, protocol_starts, random_start
-from ..video_reading_echomen import probe_video
+from ..model.clip_sampling_echomen import clip_indices, protocol_starts, random_start
+from ..model.video_reading_echomen import probe_video
 from .decoded_frames import DecodedFrames
 from .device_clips import pack_clip, random_shift
 from .epoch_dataset import EpochDataset
 
 
 if TYPE_CHECKING:
-    from ..video_processing_echomen import EchoMENVideoProcessor
+    from ..model.video_processing_echomen import EchoMENVideoProcessor
 
 __all__ = ["EvaluationClips", "FrameSource", "TrainingClips"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..video_reading_echomen import read_video, require_decoder
+from ..model.video_reading_echomen import read_video, require_decoder
 
 
 if TYPE_CHECKING:
-    from ..video_processing_echomen import EchoMENVideoProcessor
+    from ..model.video_processing_echomen import EchoMENVideoProcessor
 
 __all__ = ["DecodedFrames"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 if TYPE_CHECKING:
-    from ..video_processing_echomen import EchoMENVideoProcessor
+    from ..model.video_processing_echomen import EchoMENVideoProcessor
 
 __all__ = ["CLIP_FIELDS", "pack_clip", "random_shift", "with_pixel_values"]
 

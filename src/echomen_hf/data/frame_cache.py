@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..video_source_echomen import VideoReadError
+from ..model.video_source_echomen import VideoReadError
 from .decoded_frames import DecodedFrames
 
 
 if TYPE_CHECKING:
-    from ..video_processing_echomen import EchoMENVideoProcessor
+    from ..model.video_processing_echomen import EchoMENVideoProcessor
 
 __all__ = ["FrameCache"]
 

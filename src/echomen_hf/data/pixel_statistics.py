@@ -11,7 +11,7 @@ from .decoded_frames import DecodedFrames
 
 
 if TYPE_CHECKING:
-    from ..video_processing_echomen import EchoMENVideoProcessor
+    from ..model.video_processing_echomen import EchoMENVideoProcessor
     from .clip_dataset import FrameSource
 
 __all__ = ["pixel_statistics"]

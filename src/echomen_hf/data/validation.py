@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from ..frame_collector_echomen import clearly_fewer
-from ..video_reading_echomen import probe_video, read_video, require_moving
-from ..video_source_echomen import VideoReadError
+from ..model.frame_collector_echomen import clearly_fewer
+from ..model.video_reading_echomen import probe_video, read_video, require_moving
+from ..model.video_source_echomen import VideoReadError
 
 
 __all__ = ["VideoProblem", "VideoValidationError", "raise_for_problems", "validate_videos"]

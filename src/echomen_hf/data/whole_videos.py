@@ -14,7 +14,7 @@ from .decoded_frames import DecodedFrames
 
 
 if TYPE_CHECKING:
-    from ..video_processing_echomen import EchoMENVideoProcessor
+    from ..model.video_processing_echomen import EchoMENVideoProcessor
 
 __all__ = ["WholeVideos"]
 

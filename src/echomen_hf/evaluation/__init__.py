@@ -1,6 +1,6 @@
 """From the clips of a video to metrics, figures and reports."""
 
-from .protocol import VideoPrediction, predict_split, predict_video
+from ..inference.video_prediction import VideoPrediction, predict_split, predict_video
 from .report import results_table
 from .split_evaluation import SplitEvaluation, comparison_table, evaluate_split, save_report
 

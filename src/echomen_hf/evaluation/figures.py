@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from ..label_distribution import (
+from ..labels import (
     CATEGORY_TITLES,
     EF_RANGE,
     HEART_FAILURE_CATEGORIES,

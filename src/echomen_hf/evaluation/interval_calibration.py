@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from transformers.utils import CONFIG_NAME
 
-from ..clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ..data.clip_dataset import FrameSource
-from ..label_distribution import category_masks
-from ..modeling_echomen import EchoMENModel
-from ..prediction_interval_echomen import calibrate_intervals, prediction_interval
-from ..video_processing_echomen import EchoMENVideoProcessor
-from .protocol import predict_split
+from ..inference.video_prediction import predict_split
+from ..labels import category_masks
+from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
+from ..model.modeling_echomen import EchoMENModel
+from ..model.prediction_interval_echomen import calibrate_intervals, prediction_interval
+from ..model.video_processing_echomen import EchoMENVideoProcessor
 from .report import write_json
 
 

@@ -15,13 +15,13 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from ..installed_versions import RESULT_PACKAGES, installed_versions
-from ..label_distribution import CATEGORY_TITLES, heart_failure_category
+from ..labels import CATEGORY_TITLES, heart_failure_category
 from ..metrics import ef_regression_metrics, oracle_predictions
+from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
 
 
 if TYPE_CHECKING:
-    from .protocol import VideoPrediction
+    from ..inference.video_prediction import VideoPrediction
 
 __all__ = [
     "MISSING_VALUE",

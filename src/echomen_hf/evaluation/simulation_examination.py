@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from ..clip_sampling_echomen import DEFAULT_PROTOCOL
-from ..inference.engine import make_engine
-from ..label_distribution import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES, category_masks
+from ..inference.engines.engine import make_engine
+from ..inference.video_prediction import predict_split, predict_video
+from ..labels import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES, category_masks
 from ..metrics import AUROC_THRESHOLDS, ef_regression_metrics
-from ..modeling_echomen import EchoMENModel
-from ..prediction_interval_echomen import calibration_for
+from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL
+from ..model.modeling_echomen import EchoMENModel
+from ..model.prediction_interval_echomen import calibration_for
+from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
+from ..model.video_reading_echomen import EchoVideo
 from ..simulation import SimulatedFrames, SimulatedVideos
 from ..simulation.ejection_fraction_distribution import ejection_fraction_at
-from ..video_processing_echomen import EchoMENVideoProcessor, as_size
-from ..video_reading_echomen import EchoVideo
 from .interval_calibration import calibrate_model, interval_metrics
 from .motion_evidence import INVARIANCES, motion_evidence
-from .protocol import predict_split, predict_video
 from .report import MISSING_VALUE, markdown_table, results_table
 
 

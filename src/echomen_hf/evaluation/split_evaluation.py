@@ -11,12 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..data.echonet_layout import SPLIT_NAMES
-from ..label_distribution import CATEGORY_TITLES, ExpertWeightTable
+from ..data.layouts.echonet_dynamic import SPLIT_NAMES
+from ..inference.video_prediction import VideoPrediction, predict_split
+from ..labels import CATEGORY_TITLES, ExpertWeightTable
 from ..metrics import ef_regression_metrics, oracle_predictions
-from ..modeling_echomen import EchoMENModel
-from ..prediction_interval_echomen import calibration_for
-from ..video_processing_echomen import EchoMENVideoProcessor
+from ..model.modeling_echomen import EchoMENModel
+from ..model.prediction_interval_echomen import calibration_for
+from ..model.video_processing_echomen import EchoMENVideoProcessor
 from .figures import (
     bland_altman_figure,
     error_by_band_figure,
@@ -27,12 +28,11 @@ from .figures import (
     scatter_figure,
 )
 from .interval_calibration import interval_metrics
-from .protocol import VideoPrediction, predict_split
 from .report import markdown_table, predictor_comparison, results_table, write_metrics_json, write_predictions_csv
 
 
 if TYPE_CHECKING:
-    from ..inference.dense_windows import SharedWindows
+    from ..inference.windows.shared_windows import SharedWindows
 
 __all__ = [
     "SplitEvaluation",

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..configuration_echomen import EchoMENConfig
-from ..data.echonet_layout import SPLIT_NAMES
+from ..data.layouts.echonet_dynamic import SPLIT_NAMES
 from ..evaluation.report import markdown_table
-from ..heart_failure_category_echomen import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
-from ..label_distribution import category_masks
-from ..training.two_stage import COMPARED_ARGUMENTS
+from ..labels import category_masks
+from ..model.configuration_echomen import EchoMENConfig
+from ..model.heart_failure_category_echomen import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
+from ..training.fitting import COMPARED_ARGUMENTS
 from .group_errors import MIN_VIDEOS, ColumnErrors
 from .run_record import RunRecord
 

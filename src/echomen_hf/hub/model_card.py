@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..configuration_echomen import EchoMENConfig
 from ..evaluation.split_evaluation import comparison_table, interval_table
-from ..heart_failure_category_echomen import CATEGORY_TITLES
-from ..video_processing_echomen import EchoMENVideoProcessor
+from ..model.configuration_echomen import EchoMENConfig
+from ..model.heart_failure_category_echomen import CATEGORY_TITLES
+from ..model.video_processing_echomen import EchoMENVideoProcessor
 from .card_tables import (
     UNKNOWN,
     bias_table,

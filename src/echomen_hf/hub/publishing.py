@@ -29,7 +29,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import CONFIG_NAME, logging
 
-from ..configuration_echomen import EchoMENConfig
+from ..model.configuration_echomen import EchoMENConfig
 from .repository import CARD_FILE, listing
 
 

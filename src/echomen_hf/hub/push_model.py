@@ -9,8 +9,8 @@ from pathlib import Path
 from huggingface_hub import CommitInfo
 from transformers.utils import logging
 
-from ..modeling_echomen import EchoMENModel
-from ..video_processing_echomen import EchoMENVideoProcessor
+from ..model.modeling_echomen import EchoMENModel
+from ..model.video_processing_echomen import EchoMENVideoProcessor
 from .publishing import publish_folder, resolve_repository
 from .repository import stage_repository
 from .run_record import RunRecord, read_run

@@ -11,12 +11,12 @@ from huggingface_hub import ModelCard, RepoCard
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import CONFIG_NAME
 
+from ..checkpoints import SMALL_MODEL_FOLDER
 from ..evaluation.report import weights_checksum
-from ..modeling_echomen import EchoMENModel
-from ..packaged_model import SMALL_MODEL_FOLDER
-from ..pipeline_echomen import EjectionFractionPipeline
-from ..training.two_stage import RUN_FILE
-from ..video_processing_echomen import EchoMENVideoProcessor
+from ..model.modeling_echomen import EchoMENModel
+from ..model.pipeline_echomen import EjectionFractionPipeline
+from ..model.video_processing_echomen import EchoMENVideoProcessor
+from ..training.fitting import RUN_FILE
 from .model_card import create_model_card
 from .run_record import METRICS_FILE, RunRecord, run_folder
 

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..data.echonet_layout import FILE_LIST_NAME, read_file_list
+from ..data.layouts.echonet_dynamic import FILE_LIST_NAME, read_file_list
 from ..data.provenance import is_synthetic
 from ..evaluation.report import read_metrics_json, read_predictions_csv, weights_checksum
-from ..training.two_stage import RUN_FILE
+from ..training.fitting import RUN_FILE
 
 
 __all__ = ["EvaluationRecord", "RunRecord", "StageRecord", "read_run"]

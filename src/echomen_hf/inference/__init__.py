@@ -1,9 +1,9 @@
 """Ejection fractions from files."""
 
 from .checkpoint import load_checkpoint
-from .dense_windows import SharedWindows
-from .engine import ENGINE_NAMES, PRECISIONS, Engine, make_engine
+from .engines.engine import ENGINE_NAMES, PRECISIONS, Engine, make_engine
 from .predictor import Predictor, find_videos
+from .windows.shared_windows import SharedWindows
 
 
 __all__ = [

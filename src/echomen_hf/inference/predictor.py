@@ -15,10 +15,20 @@ from numpy.typing import NDArray
 from torch.utils.data import default_collate
 from transformers.utils import logging
 
-from ..clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
+from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE
 from ..data.device_clips import with_pixel_values
-from ..dicom_reading_echomen import is_dicom
-from ..evaluation.protocol import (
+from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
+from ..model.dicom_reading_echomen import is_dicom
+from ..model.modeling_echomen import EchoMENModel
+from ..model.prediction_interval_echomen import calibration_for
+from ..model.video_processing_echomen import EchoMENVideoProcessor
+from ..model.video_reading_echomen import EchoVideo, read_video, require_moving, warn_if_coloured
+from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
+from .checkpoint import load_checkpoint
+from .engines.engine import Engine, check_engine, is_echomen, make_engine
+from .export.folder import is_export, load_export
+from .read_ahead import FileRead, VideoClips, read_ahead
+from .video_prediction import (
     VideoPrediction,
     average_clips,
     estimate_clips,
@@ -26,17 +36,7 @@ from ..evaluation.protocol import (
     join_clips,
     predict_video,
 )
-from ..modeling_echomen import EchoMENModel
-from ..packaged_model import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE
-from ..prediction_interval_echomen import calibration_for
-from ..video_processing_echomen import EchoMENVideoProcessor
-from ..video_reading_echomen import EchoVideo, read_video, require_moving, warn_if_coloured
-from ..video_source_echomen import VIDEO_SUFFIXES, VideoReadError
-from .checkpoint import load_checkpoint
-from .dense_windows import SharedWindows, windows_of_engine
-from .engine import Engine, check_engine, is_echomen, make_engine
-from .export_folder import is_export, load_export
-from .read_ahead import FileRead, VideoClips, read_ahead
+from .windows.shared_windows import SharedWindows, windows_of_engine
 
 
 __all__ = ["Predictor", "find_videos"]

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..clip_sampling_echomen import clip_indices, protocol_starts
 from ..data.device_clips import pack_clip
-from ..video_processing_echomen import EchoMENVideoProcessor
-from ..video_reading_echomen import EchoVideo
+from ..model.clip_sampling_echomen import clip_indices, protocol_starts
+from ..model.video_processing_echomen import EchoMENVideoProcessor
+from ..model.video_reading_echomen import EchoVideo
 
 
 __all__ = ["FileRead", "VideoClips", "read_ahead"]

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from ..modeling_echomen import EchoMENModel, EchoMENOutput
+from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
 from .method import Method
 from .method_loss import MethodLoss
 from .method_trainer import MethodTrainer
@@ -88,12 +88,12 @@ What else a method may need:
   overrides; the schedule of its publication into `published_training`.
 '''
 
-from .architecture import ArchitectureTrainer, single_prediction
 from .fitting import fit_method
 from .loading import load_method_checkpoint
 from .method import Method, MethodGroup
 from .method_loss import MethodLoss
 from .method_trainer import MethodTrainer
+from .networks.architecture import ArchitectureTrainer, single_prediction
 from .parameter_count import trained_parameter_count
 from .registry import get_method, list_methods
 

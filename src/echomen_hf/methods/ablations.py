@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..label_distribution import EF_RANGE, HEART_FAILURE_CATEGORIES, BinWeightTable, category_masks, num_label_bins
+from ..labels import EF_RANGE, HEART_FAILURE_CATEGORIES, BinWeightTable, category_masks, num_label_bins
 from ..losses import ReweightedRegressionLoss
 from ..training import EchoMENTrainer
 from .echomen import ECHOMEN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..training import EchoMENTrainer
-from .echonet import ECHONET_SCHEDULE
+from .losses.echonet import ECHONET_SCHEDULE
 from .method import Method
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from transformers import set_seed
 
-from ..configuration_echomen import EchoMENConfig
 from ..data.clip_dataset import FrameSource
-from ..modeling_echomen import EchoMENModel
+from ..model.configuration_echomen import EchoMENConfig
+from ..model.modeling_echomen import EchoMENModel
+from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..training import EchoMENTrainingArguments, fit
-from ..training.two_stage import claim_output_dir, is_finished
-from ..video_processing_echomen import EchoMENVideoProcessor
+from ..training.fitting import claim_output_dir, is_finished
 from .method import Method
 from .registry import get_method
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..configuration_echomen import EchoMENConfig
 from ..inference.checkpoint import load_checkpoint, load_checkpoint_of, read_model_type
-from ..video_processing_echomen import EchoMENVideoProcessor
+from ..model.configuration_echomen import EchoMENConfig
+from ..model.video_processing_echomen import EchoMENVideoProcessor
 from .registry import get_method, list_methods
 
 

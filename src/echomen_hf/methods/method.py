@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..configuration_echomen import EchoMENConfig
 from ..data.clip_dataset import TrainingClips
-from ..modeling_echomen import EchoMENModel, EchoMENPreTrainedModel
+from ..model.configuration_echomen import EchoMENConfig
+from ..model.modeling_echomen import EchoMENModel, EchoMENPreTrainedModel
+from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..training import EchoMENTrainer, EchoMENTrainingArguments
-from ..video_processing_echomen import EchoMENVideoProcessor
 from .method_loss import MethodLoss
 
 

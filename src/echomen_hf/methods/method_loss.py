@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..losses import squared_error
-from ..modeling_echomen import EchoMENModel, EchoMENOutput
+from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
 
 
 __all__ = ["MethodLoss"]

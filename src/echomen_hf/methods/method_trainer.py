@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from ..modeling_echomen import EchoMENOutput
+from ..model.modeling_echomen import EchoMENOutput
 from ..training import EchoMENTrainer
 from .method_loss import MethodLoss
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from ..modeling_echomen import EchoMENModel
+from ..model.modeling_echomen import EchoMENModel
 from .method import Method
 
 

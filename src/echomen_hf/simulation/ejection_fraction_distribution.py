@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from ..label_distribution import HEART_FAILURE_CATEGORIES
+from ..labels import HEART_FAILURE_CATEGORIES
 
 
 __all__ = ["TRAIN_COUNTS", "EjectionFractionDistribution", "ejection_fraction_at"]

@@ -17,7 +17,7 @@ from .profiles import SimulationProfile, get_profile
 
 
 if TYPE_CHECKING:
-    from ..video_processing_echomen import EchoMENVideoProcessor
+    from ..model.video_processing_echomen import EchoMENVideoProcessor
 
 __all__ = ["SimulatedFrames", "SimulatedTrainingClips", "SimulatedVideos"]
 

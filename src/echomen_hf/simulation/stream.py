@@ -10,7 +10,7 @@ import numpy as np
 import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ..clip_sampling_echomen import ClipSpec, clip_indices, random_start
+from ..model.clip_sampling_echomen import ClipSpec, clip_indices, random_start
 from .ejection_fraction_distribution import EjectionFractionDistribution
 from .profiles import SimulationProfile
 from .simulated_videos import SimulatedFrames, SimulatedVideos

@@ -1,8 +1,8 @@
 """Training of both stages."""
 
 from .arguments import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments
+from .fitting import fit, fit_stage
 from .trainer import EchoMENTrainer
-from .two_stage import fit, fit_stage
 
 
 __all__ = [

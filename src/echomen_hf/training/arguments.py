@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from ..video_reading_echomen import DECODERS
+from ..model.video_reading_echomen import DECODERS
 
 
 __all__ = ["DataArguments", "EchoMENTrainingArguments", "ModelArguments", "SimulationArguments"]
@@ -165,7 +165,7 @@ class EchoMENTrainingArguments(TrainingArguments):
         channels_last: Lay activations out channels last, which convolutions on CPUs (and tensor cores) prefer. Sums
             are then taken in another order, so results differ in the last digits.
         keep_large_blocks: Let the process that trains keep freed memory for its next allocation, which saves time on
-            Linux CPUs and changes no number; see `echomen_hf.allocator.keep_large_blocks`.
+            Linux CPUs and changes no number; see `echomen_hf.training.allocator.keep_large_blocks`.
         early_stopping_patience: Epochs without improvement on VAL after which a stage ends; unset runs to the end.
         stage2_num_train_epochs: Epochs of stage 2.
         stage2_learning_rate: Learning rate of stage 2.

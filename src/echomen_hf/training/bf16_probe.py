@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..modeling_echomen import EchoMENModel
+from ..model.modeling_echomen import EchoMENModel
 
 
 __all__ = ["FullPrecisionConv3d", "guarded_against_bf16", "temporal_convolutions", "wrong_in_bf16"]

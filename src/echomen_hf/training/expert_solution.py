@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ..label_distribution import BinWeightTable
-from ..modeling_echomen import EchoMENModel
-from .embedding_cache import TrainingEmbeddings
+from ..labels import BinWeightTable
+from ..model.modeling_echomen import EchoMENModel
+from .embeddings import TrainingEmbeddings
 
 
 __all__ = ["set_experts_to_their_optimum", "solve_experts"]

@@ -10,7 +10,7 @@ from transformers import EvalPrediction
 
 from ..data.clip_dataset import EvaluationClips
 from ..metrics import ef_regression_metrics
-from .embedding_cache import EvaluationEmbeddings
+from .embeddings import EvaluationEmbeddings
 
 
 __all__ = ["per_video_metrics"]

@@ -13,9 +13,9 @@ from transformers.integrations import TensorBoardCallback, TrackioCallback, rewr
 
 from ..data.clip_dataset import EvaluationClips
 from ..evaluation.example_figure import example_predictions_figure
-from ..label_distribution import category_masks
-from ..pipeline_echomen import average_experts
-from .embedding_cache import EvaluationEmbeddings
+from ..labels import category_masks
+from ..model.pipeline_echomen import average_experts
+from .embeddings import EvaluationEmbeddings
 
 
 __all__ = ["EvaluationTracker", "ValidationPredictions", "only_ejection_fractions"]

@@ -14,16 +14,16 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import EarlyStoppingCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from ..allocator import keep_large_blocks
 from ..data.clip_dataset import EvaluationClips
 from ..data.collation import collate_clips
 from ..data.device_clips import CLIP_FIELDS, with_pixel_values
-from ..label_distribution import ExpertWeightTable
+from ..labels import ExpertWeightTable
 from ..losses import LDWSupConLoss, ReweightedRegressionLoss, squared_error
-from ..modeling_echomen import EchoMENModel, EchoMENOutput
+from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
+from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .bf16_probe import guarded_against_bf16
-from .embedding_cache import EvaluationEmbeddings, TrainingEmbeddings
+from .embeddings import EvaluationEmbeddings, TrainingEmbeddings
 from .epoch_of_dataset import EpochOfDataset
 from .expert_solution import set_experts_to_their_optimum
 from .gather import loss_of_all_processes

@@ -11,10 +11,10 @@ from typing import Any, cast
 from ..data import FrameCache, load_echonet_dynamic, raise_for_problems, validate_videos
 from ..data.clip_dataset import FrameSource, TrainingClips
 from ..data.decoded_frames import DecodedFrames
-from ..data.echonet_layout import FILE_LIST_NAME
+from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
+from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
+from ..model.video_reading_echomen import require_decoder
 from ..simulation import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos
-from ..video_processing_echomen import EchoMENVideoProcessor, as_size
-from ..video_reading_echomen import require_decoder
 from .arguments import DataArguments, EchoMENTrainingArguments, SimulationArguments
 
 

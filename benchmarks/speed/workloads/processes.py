@@ -1,0 +1,71 @@
+"""Clips per second of one process on all cores, against several processes that share the cores."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.speed.side_process import SideProcess
+from benchmarks.speed.workload import Unavailable, Workload
+
+
+__all__ = ["ConcurrentInference"]
+
+
+class ConcurrentInference(Workload):
+    """Several processes that encode batches at the same time, each on its share of the cores.
+
+    Args:
+        processes: Number of processes.
+        workload: `module:Class` of what each does.
+        options: Options of that workload.
+        batches: Batches that each process encodes per run.
+    """
+
+    def __init__(self, processes: int, workload: str, options: dict[str, Any], batches: int = 2) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if cores < processes:
+            raise Unavailable(f"this machine has {cores} cores, too few for {processes} processes")
+        self.batches = batches
+        self.children = [
+            SideProcess(f"process {number}", workload, options, keep_large_blocks=True, num_threads=cores // processes)
+            for number in range(processes)
+        ]
+        # Also if this process ends by an error; a closed input ends them in any case.
+        self._closing = weakref.finalize(self, close_all, self.children)
+        for child in self.children:
+            child.prepare()
+        for child in self.children:
+            child.receive("prepare")
+
+    def run(self) -> float:
+        """Let all processes work at the same time."""
+        items = 0.0
+        for _ in range(self.batches):
+            for child in self.children:
+                child.send("run")
+            items += sum(child.receive("run")["items"] for child in self.children)
+        return items
+
+    def values(self) -> NDArray[np.floating]:
+        """What the first process computed; the others computed the same."""
+        return self.children[0].values()
+
+    def notes(self) -> dict[str, Any]:
+        """How many processes, and their memory."""
+        peaks = [child.notes()["peak_memory_bytes"] for child in self.children]
+        return {"processes": len(self.children), "peak_memory_bytes_of_processes": peaks}
+
+
+def close_all(children: list[SideProcess]) -> None:
+    """End processes.
+
+    Args:
+        children: Processes.
+    """
+    for child in children:
+        child.close(at_once=True)

@@ -1,0 +1,217 @@
+"""What one training step costs in time and memory, with any switches on: measured in a process of its own.
+
+A process that has measured one setting would lend its memory to the next, so `measure_in_new_process` starts a fresh
+one for each, on random clips that are already in memory: what is measured is the step and not the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import TrainerCallback
+
+from benchmarks.resident_memory import allocation_limit, peak_resident_bytes
+from echomen_hf.data.device_clips import pack_clip, random_shift
+from echomen_hf.model.configuration_echomen import EchoMENConfig
+from echomen_hf.model.modeling_echomen import EchoMENModel
+from echomen_hf.model.video_processing_echomen import EchoMENVideoProcessor
+from echomen_hf.training.arguments import EchoMENTrainingArguments
+from echomen_hf.training.trainer import EchoMENTrainer
+
+
+__all__ = ["StepCost", "StepSetting", "measure", "measure_in_new_process"]
+
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
+MODULE = "benchmarks.step_cost"
+
+
+@dataclass(frozen=True)
+class StepSetting:
+    """One thing to measure.
+
+    Args:
+        batch_size: Videos per optimiser step, over all micro-batches.
+        num_views: Crops of each; 1 leaves the contrastive loss nothing to compare.
+        model_config: Fields of `EchoMENConfig`; the paper's size without.
+        switches: Training arguments that are on, such as `bf16`, `channels_last` and `gradient_accumulation_steps`.
+        num_steps: Steps timed, after one that is not.
+        num_threads: Threads of torch; its own choice without.
+        memory_limit: Bytes that the process may allocate on top of what its libraries have; more ends it with a clear
+            result. No limit without.
+    """
+
+    batch_size: int
+    num_views: int = 2
+    model_config: dict[str, Any] = field(default_factory=dict)
+    switches: dict[str, Any] = field(default_factory=dict)
+    num_steps: int = 3
+    num_threads: int | None = None
+    memory_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What was measured.
+
+    Args:
+        step_seconds: Wall-clock time of every step in seconds; none if memory ran out.
+        peak_bytes: Largest resident memory of the process in bytes, that of its libraries included.
+        bytes_before: Resident memory in bytes once libraries were loaded and before there was a model.
+        failure: Why there is no result, such as that memory ran out; empty if there is one.
+    """
+
+    step_seconds: list[float]
+    peak_bytes: int
+    bytes_before: int
+    failure: str = ""
+
+    @property
+    def median_seconds(self) -> float:
+        """Median time of a step in seconds; not a number without steps."""
+        return statistics.median(self.step_seconds) if self.step_seconds else float("nan")
+
+
+class ReadyClips(Dataset):
+    """Random clips in memory.
+
+    Args:
+        processor: Video processor, which says how large they are.
+        num_videos: Number of clips.
+        num_views: Crops of each.
+    """
+
+    def __init__(self, processor: EchoMENVideoProcessor, num_videos: int, num_views: int) -> None:
+        generator = np.random.default_rng(0)
+        shape = (processor.num_frames, processor.crop_size["height"], processor.crop_size["width"])
+        self.ejection_fractions = generator.uniform(20, 75, size=num_videos).tolist()
+        self.items: list[dict[str, Any]] = []
+        for ejection_fraction in self.ejection_fractions:
+            shifts = torch.stack([random_shift(12, generator) for _ in range(num_views)])
+            frames = generator.integers(0, 256, size=shape, dtype=np.uint8)
+            clip = pack_clip(frames, processor, shifts if num_views > 1 else shifts[0])
+            self.items.append({**clip, "labels": ejection_fraction})
+
+    def __len__(self) -> int:
+        """Count the clips."""
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Look up one clip."""
+        return self.items[index]
+
+
+class Stopwatch(TrainerCallback):
+    """Times every optimiser step with all its micro-batches."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start."""
+        self.started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop."""
+        self.seconds.append(time.perf_counter() - self.started)
+
+
+def measure_in_new_process(setting: StepSetting) -> StepCost:
+    """Measure a setting in a process that ends with it.
+
+    Args:
+        setting: What to measure.
+
+    Returns:
+        Its cost, or why there is none.
+
+    Raises:
+        RuntimeError: If the process ends with an error other than a lack of memory.
+    """
+    child = subprocess.run(
+        [sys.executable, "-m", MODULE, json.dumps(asdict(setting))], capture_output=True, text=True, check=False
+    )
+    if child.returncode == 0:
+        return StepCost(**json.loads(child.stdout.splitlines()[-1]))
+    if child.returncode == -9:
+        return StepCost([], 0, 0, "ended by the system, as it does when memory runs out")
+    raise RuntimeError(f"Measuring {setting} failed with status {child.returncode}:\n{child.stderr[-3000:]}")
+
+
+def measure(setting: StepSetting) -> StepCost:
+    """Measure a setting in this process, whose peak of memory includes whatever it did before.
+
+    Args:
+        setting: What to measure.
+
+    Returns:
+        Its cost; a lack of memory is a result too.
+    """
+    if setting.num_threads is not None:
+        torch.set_num_threads(setting.num_threads)
+    before = peak_resident_bytes()
+    torch.manual_seed(0)
+    seconds, failure = [], ""
+    try:
+        # Of the two the limit ends first: removing the folder needs memory as well.
+        with TemporaryDirectory() as folder, allocation_limit(setting.memory_limit):
+            seconds = trainer_steps(setting, folder)
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not (isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)):
+            raise
+        limit = f"{setting.memory_limit / 2**30:.1f} GiB" if setting.memory_limit else "what the machine has"
+        failure = f"needs more memory than {limit}"
+    # Linux counts pages per thread and adds them up now and then, so that a later reading may be a little less.
+    return StepCost(seconds, max(before, peak_resident_bytes()), before, failure)
+
+
+def trainer_steps(setting: StepSetting, folder: str) -> list[float]:
+    """Time the steps of a stage-1 training.
+
+    Args:
+        setting: What to measure.
+        folder: Output folder of the trainer.
+
+    Returns:
+        Seconds of every step but the first.
+    """
+    config = EchoMENConfig(**setting.model_config)
+    processor, stopwatch = EchoMENVideoProcessor.for_model(config), Stopwatch()
+    steps = setting.switches.get("gradient_accumulation_steps", 1)
+    if setting.batch_size % steps:
+        raise ValueError(f"{setting.batch_size} videos cannot be accumulated in {steps} equal micro-batches.")
+    args = EchoMENTrainingArguments(
+        **setting.switches,
+        output_dir=folder,
+        per_device_train_batch_size=setting.batch_size // steps,
+        max_steps=1 + setting.num_steps,
+        num_views=setting.num_views,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.accelerator.is_available(),
+    )
+    dataset = ReadyClips(processor, setting.batch_size, setting.num_views)
+    EchoMENTrainer(
+        model=EchoMENModel(config),
+        args=args,
+        train_dataset=dataset,
+        callbacks=[stopwatch],
+        processing_class=processor,
+    ).train()
+    return stopwatch.seconds[1:]
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure(StepSetting(**json.loads(sys.argv[1]))))))

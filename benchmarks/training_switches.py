@@ -1,0 +1,94 @@
+"""Measure what the switches of a training cost and whether they change its result.
+
+Time and memory of a training step, full size, every combination in a process of its own:
+
+    python -m benchmarks.training_switches cost --output runs/switch_cost
+
+The error on VAL after a whole training on SYNTHETIC data, against the noise between seeds:
+
+    python -m benchmarks.training_switches accuracy --data_dir runs/demo/data --output runs/switch_accuracy
+
+Both write a table, `table.md`, and the same with all values, `results.json`.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.step_cost import StepSetting
+from benchmarks.switch_comparison import (
+    SWITCHES,
+    accuracy_of_switches,
+    accuracy_table,
+    available_memory,
+    cost_of_switches,
+    cost_table,
+)
+from echomen_hf.cli.command_line import run_script
+
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and write the results.
+
+    Args:
+        arguments: Command line without the name of the program.
+
+    Returns:
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    cost = kinds.add_parser("cost", help="Time and memory of a step.")
+    cost.add_argument("--batch_size", type=int, nargs="+", default=[4, 20], help="Videos per optimiser step.")
+    cost.add_argument("--num_views", type=int, default=2, help="Crops of each video.")
+    cost.add_argument("--num_steps", type=int, default=3, help="Steps timed, after one that is not.")
+    cost.add_argument("--model_config", type=json.loads, default={}, help="EchoMENConfig fields as JSON.")
+    cost.add_argument("--memory_limit", type=float, help="GiB a process may allocate; 90 %% of those free if unset.")
+    accuracy = kinds.add_parser("accuracy", help="Error after a whole training.")
+    accuracy.add_argument("--data_dir", type=Path, required=True, help="Folder in EchoNet-Dynamic's layout.")
+    accuracy.add_argument("--recipe", type=Path, default=SCRIPTS / "recipes/demo.yaml", help="Recipe.")
+    accuracy.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3], help="Seeds of the trainings.")
+    accuracy.add_argument("--batch_size", type=int, default=16, help="Videos per optimiser step.")
+    accuracy.add_argument("--jobs", type=int, default=1, help="Trainings at a time.")
+    accuracy.add_argument("--train_flags", nargs=argparse.REMAINDER, default=[], help="Last: flags of train.py.")
+    for kind in (cost, accuracy):
+        kind.add_argument("--output", type=Path, required=True, help="Folder for tables and runs.")
+        kind.add_argument("--switches", nargs="+", choices=SWITCHES, default=list(SWITCHES), help="What to compare.")
+    args = parser.parse_args(arguments)
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    switches = {title: SWITCHES[title] for title in dict.fromkeys(["none", *args.switches])}
+    if args.kind == "cost":
+        memory = available_memory()
+        limit = args.memory_limit * 2**30 if args.memory_limit else memory and 0.9 * memory
+        base = StepSetting(
+            0,
+            args.num_views,
+            args.model_config,
+            num_steps=args.num_steps,
+            num_threads=torch.get_num_threads(),
+            memory_limit=int(limit) if limit else None,
+        )
+        rows = cost_of_switches(args.batch_size, base, lambda line: print(line, flush=True), switches)
+        table = cost_table(rows)
+    else:
+        command = [sys.executable, SCRIPTS / "train.py", args.recipe, "--data_dir", args.data_dir]
+        command = [str(word) for word in [*command, "--frame_cache", args.output / "frames", *args.train_flags]]
+        rows = accuracy_of_switches(
+            command, switches, args.seed, args.batch_size, args.output, lambda line: print(line, flush=True), args.jobs
+        )
+        table = accuracy_table(rows)
+    (args.output / "results.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    (args.output / "table.md").write_text(table + "\n", encoding="utf-8")
+    print(f"\n{table}\n\ntable.md and results.json are in {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

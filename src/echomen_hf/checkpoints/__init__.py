@@ -1,0 +1,46 @@
+"""The small model that comes with the package, trained on simulated hearts only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..model.modeling_echomen import EchoMENModel
+
+
+__all__ = ["SMALL_MODEL_FOLDER", "SMALL_MODEL_NAME", "SMALL_MODEL_NOTICE", "is_small_model", "load_small"]
+
+SMALL_MODEL_FOLDER = Path(__file__).parent / "small"
+"""Folder with configuration, weights, video processor, card and measurements, as `from_pretrained` reads it."""
+
+SMALL_MODEL_NAME = "echomen_hf small (trained on SIMULATED hearts only)"
+"""What the model is called where its folder would tell nothing."""
+
+SMALL_MODEL_NOTICE = (
+    "The small model of echomen_hf was trained on SIMULATED hearts only: how large its errors on patients are, and "
+    "how often its intervals hold, nobody knows."
+)
+"""What everybody who sees an estimate of this model must know."""
+
+
+def load_small() -> EchoMENModel:
+    """Load the small model that comes with the package.
+
+    It is the model in `SMALL_MODEL_FOLDER`: the video processor is loaded from there, and `Predictor()` without a
+    model takes both. docs/small_model.md says what it was trained on and how well it does.
+
+    Returns:
+        The model, in evaluation mode.
+    """
+    return EchoMENModel.from_pretrained(SMALL_MODEL_FOLDER).eval()
+
+
+def is_small_model(model: str | Path) -> bool:
+    """Tell whether a folder is that of the small model.
+
+    Args:
+        model: Folder or Hub id of a model.
+
+    Returns:
+        True if it is that folder, however its path is written.
+    """
+    return Path(model).resolve() == SMALL_MODEL_FOLDER.resolve()

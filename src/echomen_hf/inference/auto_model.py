@@ -1,0 +1,40 @@
+"""What the pipeline loads models with: those of transformers, and exported ones."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import transformers
+from transformers import PreTrainedModel
+
+
+__all__ = ["AutoModel"]
+
+
+# Pipelines are saved with this class by its name, under which others find transformers' own.
+class AutoModel(transformers.AutoModel):
+    """`transformers.AutoModel` that also loads the folders of scripts/export.py."""
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> PreTrainedModel:
+        """Load a model.
+
+        Args:
+            pretrained_model_name_or_path: Folder, id on the Hub, or folder that scripts/export.py wrote.
+            model_args: See `transformers.AutoModel`.
+            kwargs: See `transformers.AutoModel`; an export has its device and precision from when it was made.
+
+        Returns:
+            The model; that of an export encodes in its own engine.
+
+        Raises:
+            ValueError: If an export is damaged, or the package of its engine is missing.
+        """
+        from .export.folder import is_export, load_export
+
+        if is_export(pretrained_model_name_or_path):
+            return load_export(pretrained_model_name_or_path)[0]
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)

@@ -1,0 +1,1 @@
+"""Engines that run the encoder of a model."""

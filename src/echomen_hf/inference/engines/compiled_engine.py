@@ -1,0 +1,95 @@
+"""Encoder compiled by `torch.compile`."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from ...model.configuration_echomen import EchoMENConfig
+from ...model.modeling_echomen import EchoMENModel
+from ...model.video_processing_echomen import EchoMENVideoProcessor
+from .engine import check_engine
+from .torch_engine import DTYPES, FastEncoder
+
+
+__all__ = ["CompiledEngine"]
+
+
+class CompiledEngine:
+    """Runs `FastEncoder` compiled for one number of clips, so that no other number of clips compiles it again.
+
+    Compiling happens in the constructor, and takes about a minute for the network of the paper.
+
+    Args:
+        encoder: Encoder.
+        precision: Its precision.
+        config: Configuration of the model, which gives the shape of its clips.
+        batch_size: Clips that a run of the compiled encoder takes. More are run in turn, fewer are filled up.
+
+    Raises:
+        ValueError: If it cannot be compiled, as without a C++ compiler.
+    """
+
+    name = "compile"
+
+    def __init__(self, encoder: FastEncoder, precision: str, config: EchoMENConfig, batch_size: int) -> None:
+        self.precision = precision
+        self.num_channels = encoder.num_channels
+        self.batch_size = batch_size
+        self.device = encoder.device
+        # Weights become constants, which the compiler may lay out as it likes.
+        self.encoder = torch.compile(encoder, dynamic=False, options={"freezing": True})
+        try:
+            self(torch.zeros(1, config.num_frames, self.num_channels, config.image_size, config.image_size))
+        except (torch._dynamo.exc.TorchDynamoException, ImportError, OSError) as error:
+            raise ValueError(
+                "The encoder could not be compiled, which takes a C++ compiler: install one (on Debian or Ubuntu, "
+                "apt install g++ python3-dev), name it in the environment variable CXX, or use engine 'torch': "
+                + " ".join(str(error).split())[:300]
+            ) from error
+
+    @classmethod
+    def from_model(
+        cls,
+        model: EchoMENModel,
+        precision: str = "fp32",
+        *,
+        processor: EchoMENVideoProcessor | None = None,
+        batch_size: int = 4,
+    ) -> CompiledEngine:
+        """Compile the encoder of a model.
+
+        Args:
+            model: Model on the device to run on; it is left as it is.
+            precision: `fp32` or `bf16`.
+            processor: See `FastEncoder`.
+            batch_size: Clips that are usually passed at once. On CPUs it makes no difference, since they take as long
+                for several clips as for each in turn.
+
+        Returns:
+            The engine.
+
+        Raises:
+            ValueError: If there is no such precision, or it cannot be compiled.
+        """
+        check_engine(cls.name, precision)
+        encoder = FastEncoder(model.encoder, DTYPES[precision], processor)
+        return cls(encoder, precision, model.config, 1 if encoder.device.type == "cpu" else batch_size)
+
+    @torch.inference_mode()
+    def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Encode clips.
+
+        Args:
+            pixel_values: See `TorchEngine`.
+
+        Returns:
+            Embeddings, float32, shape (B, D).
+        """
+        clips = pixel_values[:, :, : self.num_channels].to(self.device)
+        parts = []
+        for part in clips.split(self.batch_size):
+            missing = self.batch_size - len(part)
+            filled = F.pad(part, (0, 0) * 4 + (0, missing))  # (b, T, C, H, W) -> (batch_size, T, C, H, W)
+            parts.append(self.encoder(filled.contiguous())[: len(part)].float())
+        return torch.cat(parts)

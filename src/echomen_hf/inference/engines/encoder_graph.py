@@ -1,0 +1,104 @@
+"""The encoder as a graph for other runtimes: from normalised clips of one shape, any number at once, to embeddings."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ...model.configuration_echomen import EchoMENConfig
+from ...model.modeling_echomen import EchoMENModel
+from .bf16_rounding import round_filters
+from .folding import fold_batch_norms
+
+
+__all__ = ["INPUT_NAME", "OUTPUT_NAME", "ClipShape", "FoldedEncoder", "clip_array", "trace_encoder"]
+
+INPUT_NAME = "pixel_values"
+OUTPUT_NAME = "embedding"
+
+
+class ClipShape(NamedTuple):
+    """Shape of one clip."""
+
+    num_frames: int
+    num_channels: int
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, config: EchoMENConfig) -> ClipShape:
+        """Read the shape from a configuration.
+
+        Args:
+            config: Configuration of a model.
+
+        Returns:
+            The shape that its video processor makes.
+        """
+        return cls(config.num_frames, config.num_channels, config.image_size, config.image_size)
+
+
+class FoldedEncoder(NamedTuple):
+    """An encoder without batch normalisation.
+
+    Args:
+        module: Encoder in single precision on the CPU.
+        program: Its graph, with a batch of any size.
+        clip_shape: Shape of a clip.
+    """
+
+    module: nn.Module
+    program: torch.export.ExportedProgram
+    clip_shape: ClipShape
+
+    @property
+    def convolution_weights(self) -> dict[str, NDArray]:
+        """Weights of every convolution, float32, under the name of its layer."""
+        layers = self.module.named_modules()
+        return {name: layer.weight.detach().numpy() for name, layer in layers if isinstance(layer, nn.Conv3d)}
+
+
+def trace_encoder(model: EchoMENModel, *, for_bf16: bool = False) -> FoldedEncoder:
+    """Fold batch normalisation into the convolutions and record the computation.
+
+    Args:
+        model: Model; it is left as it is.
+        for_bf16: Whether a runtime will turn the weights to bfloat16, for which they are rounded beforehand.
+
+    Returns:
+        Encoder and graph.
+    """
+    encoder = fold_batch_norms(copy.deepcopy(model.encoder).cpu().float())
+    if for_bf16:
+        round_filters(encoder)
+    shape = ClipShape.of(model.config)
+    # Two clips: a batch of one would be taken for a constant.
+    program = torch.export.export(
+        encoder, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+    )
+    return FoldedEncoder(encoder, program, shape)
+
+
+def clip_array(pixel_values: torch.Tensor, clip_shape: ClipShape) -> NDArray:
+    """Check clips, and hand them over to another runtime.
+
+    Args:
+        pixel_values: Normalised clips, floating point, shape (B, T, C, H, W), on any device.
+        clip_shape: Shape of a clip that the graph was made for.
+
+    Returns:
+        Clips, float32, contiguous, shape (B, T, C, H, W).
+
+    Raises:
+        ValueError: If clips have another shape.
+    """
+    if pixel_values.ndim != 5 or tuple(pixel_values.shape[1:]) != tuple(clip_shape):
+        raise ValueError(
+            f"`pixel_values` must have shape (batch, {', '.join(map(str, clip_shape))}), for which this engine was "
+            f"made, got {tuple(pixel_values.shape)}; the engine `torch` takes clips of any length and size."
+        )
+    return pixel_values.detach().to("cpu", torch.float32).contiguous().numpy()

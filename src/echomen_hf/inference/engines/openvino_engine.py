@@ -1,0 +1,227 @@
+"""The encoder on OpenVINO: Intel and other CPUs, in single precision, bfloat16 or 8-bit integers."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import torch
+
+from ...model.modeling_echomen import EchoMENModel
+from .encoder_graph import INPUT_NAME, OUTPUT_NAME, ClipShape, FoldedEncoder, clip_array, trace_encoder
+from .optional_packages import import_extra
+from .own_thread import in_own_thread
+
+
+if TYPE_CHECKING:
+    import openvino
+
+__all__ = ["OpenVINOEngine", "convert_to_openvino", "save_openvino"]
+
+GraphPrecision = Literal["fp32", "bf16", "int8"]
+PerformanceHint = Literal["latency", "throughput"]
+
+
+class OpenVINOEngine:
+    """Runs an encoder with OpenVINO on the CPU.
+
+    Args:
+        graph: Encoder, as `convert_to_openvino` gives it, or quantised.
+        clip_shape: Shape of a clip.
+        precision: `fp32` computes in single precision, also on processors that would otherwise compute in bfloat16;
+            `bf16` in bfloat16 where the processor has instructions for it, and else in single precision; `int8` lets
+            the layers that are quantised in the graph compute with 8-bit integers, and the others like `bf16`.
+        num_threads: Threads; all cores without.
+        performance_hint: `latency` gives all threads to one batch after another, which is best for few cores;
+            `throughput` computes the clips of a batch side by side on groups of cores.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        graph: openvino.Model,
+        clip_shape: ClipShape,
+        precision: GraphPrecision = "fp32",
+        *,
+        num_threads: int | None = None,
+        performance_hint: PerformanceHint = "latency",
+    ) -> None:
+        if precision not in ("fp32", "bf16", "int8"):
+            raise ValueError(f"OpenVINO computes in fp32, bf16 or int8, got {precision!r}.")
+        if performance_hint not in ("latency", "throughput"):
+            raise ValueError(f"`performance_hint` is latency or throughput, got {performance_hint!r}.")
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"`num_threads` must be at least 1, got {num_threads}.")
+        ov = import_extra("openvino", "openvino")
+        if precision == "int8" and may_saturate():
+            warnings.warn(
+                "This processor has no VNNI instructions, so that sums of 8-bit products may saturate: errors may be "
+                "larger than export.json states. Check the export here with scripts/evaluate.py, or use one in fp32.",
+                stacklevel=2,
+            )
+        self.precision = precision
+        self.clip_shape = clip_shape
+        settings: dict[str, object] = {
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
+            "PERFORMANCE_HINT": performance_hint.upper(),
+        }
+        if num_threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = num_threads
+        compiled = in_own_thread(lambda: ov.Core().compile_model(graph, "CPU", settings))()
+        self._request = compiled.create_infer_request()
+        self._queue = ov.AsyncInferQueue(compiled) if performance_hint == "throughput" else None
+        self.embedding_size = compiled.output(0).partial_shape[1].get_length()
+
+    @classmethod
+    def from_model(
+        cls,
+        model: EchoMENModel,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        *,
+        num_threads: int | None = None,
+        performance_hint: PerformanceHint = "latency",
+    ) -> OpenVINOEngine:
+        """Convert the encoder of a model.
+
+        Args:
+            model: Model in evaluation mode; it is left as it is.
+            precision: `fp32` or `bf16`.
+            num_threads: Threads; all cores without.
+            performance_hint: `latency` or `throughput`.
+
+        Returns:
+            The engine, for clips of the shape that the model's configuration names.
+
+        Raises:
+            ValueError: If the precision is another, or openvino is missing.
+        """
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(
+                f"A model runs in fp32 or bf16, got {precision!r}; int8 takes an export, scripts/export.py."
+            )
+        return cls(
+            convert_to_openvino(trace_encoder(model, for_bf16=precision == "bf16")),
+            ClipShape.of(model.config),
+            precision,
+            num_threads=num_threads,
+            performance_hint=performance_hint,
+        )
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        clip_shape: ClipShape,
+        precision: GraphPrecision,
+        *,
+        num_threads: int | None = None,
+        performance_hint: PerformanceHint = "latency",
+    ) -> OpenVINOEngine:
+        """Load a graph that `save_openvino` wrote.
+
+        Args:
+            path: File of the graph, `.xml`; its weights lie beside it, `.bin`.
+            clip_shape: Shape of a clip.
+            precision: Precision that it was exported for.
+            num_threads: Threads; all cores without.
+            performance_hint: `latency` or `throughput`.
+
+        Returns:
+            The engine.
+
+        Raises:
+            ValueError: If the file is not such a graph, or openvino is missing.
+        """
+        ov = import_extra("openvino", "openvino")
+        try:
+            graph = ov.Core().read_model(path)
+        except RuntimeError as error:
+            raise ValueError(f"{path} is no OpenVINO model: {' '.join(str(error).split())[:300]}") from error
+        return cls(graph, clip_shape, precision, num_threads=num_threads, performance_hint=performance_hint)
+
+    def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Encode clips.
+
+        Args:
+            pixel_values: Normalised clips, float32, shape (B, T, C, H, W), with any B.
+
+        Returns:
+            Embeddings, float32, shape (B, D), on the device of the clips.
+
+        Raises:
+            ValueError: If clips have another shape than the engine was made for.
+        """
+        clips = clip_array(pixel_values, self.clip_shape)
+        embeddings = np.empty((len(clips), self.embedding_size), dtype=np.float32)
+        if self._queue is None:
+            embeddings[:] = self._request.infer([clips], share_inputs=True)[0]
+        else:
+
+            def keep(request: openvino.InferRequest, position: int) -> None:
+                embeddings[position] = request.get_output_tensor(0).data[0]
+
+            self._queue.set_callback(keep)
+            for position in range(len(clips)):
+                self._queue.start_async([clips[position : position + 1]], position)
+            self._queue.wait_all()
+        return torch.from_numpy(embeddings).to(pixel_values.device)
+
+
+def convert_to_openvino(encoder: FoldedEncoder) -> openvino.Model:
+    """Convert an encoder without a detour through a file.
+
+    Args:
+        encoder: Encoder.
+
+    Returns:
+        Graph whose convolutions are called as the layers of the encoder, such as `layer1.0.conv1.0.3`.
+    """
+    ov = import_extra("openvino", "openvino")
+    graph = ov.convert_model(encoder.program)
+    graph.reshape([-1, *encoder.clip_shape])
+    graph.input(0).set_names({INPUT_NAME})
+    graph.output(0).set_names({OUTPUT_NAME})
+    weights = encoder.convolution_weights
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "Convolution":
+            values = cast("openvino.op.Constant", node.input_value(1).get_node()).data
+            node.set_friendly_name(
+                next(name for name, w in weights.items() if w.shape == values.shape and np.array_equal(w, values))
+            )
+    return graph
+
+
+def save_openvino(graph: openvino.Model, path: Path) -> list[Path]:
+    """Write a graph with all the digits of its weights.
+
+    Args:
+        graph: Graph.
+        path: File for the graph, `.xml`.
+
+    Returns:
+        The files written: the graph, and its weights (`.bin`).
+    """
+    ov = import_extra("openvino", "openvino")
+    # OpenVINO counts through the life of a process; the same graph shall give the same file.
+    graph.set_friendly_name("encoder")
+    for position, node in enumerate(graph.get_ordered_ops()):
+        if node.get_type_name() != "Convolution":
+            node.set_friendly_name(f"{node.get_type_name()}_{position}")
+    ov.save_model(graph, os.fspath(path), compress_to_fp16=False)
+    return [path, path.with_suffix(".bin")]
+
+
+def may_saturate() -> bool:
+    """Tell whether the processor is an x86 one that adds pairs of 8-bit products in 16 bits.
+
+    Returns:
+        True for one without VNNI.
+    """
+    having: Mapping[str, Any] = torch.cpu.get_capabilities()
+    has_vnni = having.get("avx512_vnni") or having.get("avx_vnni")
+    return having.get("architecture") == "x86_64" and not has_vnni

@@ -1,0 +1,1 @@
+"""Exported models: graph, quantisation, measured error and folder."""

@@ -1,0 +1,358 @@
+"""Exporting a model: its encoder as a graph of another runtime, with the error of this measured and bounded."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
+
+from ...data import is_synthetic, load_echonet_dynamic
+from ...data.layouts.echonet_dynamic import SPLIT_NAMES
+from ...evaluation.report import weights_checksum
+from ...model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
+from ...model.modeling_echomen import EchoMENModel
+from ..checkpoint import load_checkpoint
+from ..engines.encoder_graph import trace_encoder
+from ..engines.onnx_engine import save_onnx
+from ..engines.openvino_engine import convert_to_openvino, save_openvino
+from ..engines.optional_packages import import_extra
+from ..video_prediction import predict_split
+from .folder import (
+    GRAPH_NAMES,
+    check_target,
+    load_export,
+    open_engine,
+    replace_export,
+    write_config,
+    write_heads,
+    write_record,
+)
+from .measured_error import (
+    DEFAULT_MAX_CHANGE,
+    DEFAULT_MAX_MAE_RISE,
+    ClipsOfVideos,
+    ErrorBound,
+    ejection_fraction_heads,
+    errors_on_noise,
+    errors_on_videos,
+    spread_over_ef,
+)
+from .quantisation import QuantisedEncoder, quantise
+
+
+__all__ = ["CALIBRATION_CLIPS", "EXPORT_PRECISIONS", "ExportRefusedError", "export_model", "load_export"]
+
+EXPORT_PRECISIONS = {"openvino": ("fp32", "bf16", "int8"), "onnx": ("fp32",)}
+"""Formats of an export, and the precisions that each can have."""
+
+CALIBRATION_CLIPS = 128
+"""Clips that show the ranges of the activations."""
+
+CALIBRATION_SPLITS = {"validation": "train", "train": "validation"}
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
+OWN_PACKAGES = ("echomen_hf", "torch", "transformers")
+
+
+class ExportRefusedError(ValueError):
+    """An export whose error exceeds its bound."""
+
+
+class VideoSets(NamedTuple):
+    """Videos that an export needs, rows as `load_echonet_dynamic` gives them.
+
+    Args:
+        measured: Those that the error is measured on.
+        calibration: Those that show the ranges of the activations, of the other split; none but for int8.
+        search: Those on which the layers that bear int8 are found; none but for int8.
+    """
+
+    measured: Any
+    calibration: Any = None
+    search: Any = None
+
+
+def export_model(
+    source: str | Path,
+    output: str | Path,
+    *,
+    export_format: str = "openvino",
+    precision: str = "fp32",
+    data_dir: str | Path | None = None,
+    split: str = "validation",
+    protocol: str = DEFAULT_PROTOCOL,
+    max_videos: int | None = None,
+    max_mae_rise: float = DEFAULT_MAX_MAE_RISE,
+    max_change: float | None = None,
+    calibration_clips: int = CALIBRATION_CLIPS,
+    batch_size: int = 4,
+    seed: int = 42,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write a model for another runtime, and measure what that costs.
+
+    With `int8`, the central clips of videos of the other split (training, if the error is measured on validation)
+    show the ranges of the activations. The videos of the split, in order of EF, go alternately to two halves: on the
+    first, layers whose quantisation harms are found and left in bf16, until the EF changes by no more than
+    `max_mae_rise` on average; on the second, the error is measured.
+
+    Args:
+        source: Folder or Hub id of a trained model.
+        output: Folder to write; an earlier export there is replaced once the new one is complete.
+        export_format: `openvino` or `onnx`.
+        precision: `fp32`; or with OpenVINO `bf16` or `int8`.
+        data_dir: Folder in EchoNet-Dynamic's layout. Without, the change of the EF is measured on clips of noise, and
+            the mean absolute error is not known; `int8` needs it.
+        split: Split to measure on, validation or train; never test.
+        protocol: Clips per video, see `protocol_starts`.
+        max_videos: Use only so many videos of the split, spread over all EFs.
+        max_mae_rise: Largest rise of the mean absolute error that is accepted, in EF points.
+        max_change: Largest change of the EF of a video that is accepted, in EF points; `DEFAULT_MAX_CHANGE` without.
+        calibration_clips: Clips that show the ranges of the activations, each of another video.
+        batch_size: Clips per forward pass.
+        seed: Seed of the noise.
+        progress: Whether to show progress bars.
+
+    Returns:
+        Content of export.json.
+
+    Raises:
+        ExportRefusedError: If the error exceeds a bound; nothing is written then.
+        FileExistsError: If the output holds anything but an earlier export.
+        ValueError: If options do not go together, or a package is missing.
+        OSError: If something is missing.
+    """
+    target = Path(output)
+    protocol = parse_protocol(protocol)
+    check_options(export_format, precision, data_dir, max_videos, calibration_clips)
+    bound = ErrorBound(max_mae_rise, DEFAULT_MAX_CHANGE[precision] if max_change is None else max_change)
+    check_target(target)
+    packages = (*PACKAGES[export_format], *(("nncf",) if precision == "int8" else ()))
+    for package in packages:
+        import_extra(package, export_format)
+    model: EchoMENModel
+    model, processor = load_checkpoint(source)
+    model.float()
+    videos = choose_videos(data_dir, split, max_videos, calibration_clips, precision) if data_dir is not None else None
+
+    encoder = trace_encoder(model, for_bf16=precision == "bf16")
+    quantised = None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        folder = Path(temporary) / "export"
+        folder.mkdir()
+        graph_path = folder / GRAPH_NAMES[export_format]
+        if export_format == "onnx":
+            save_onnx(encoder, graph_path)
+        else:
+            graph = convert_to_openvino(encoder)
+            if precision == "int8" and videos is not None:
+                exact = predict_split(model, processor, videos.search, protocol, batch_size, progress=progress)
+                quantised = quantise(
+                    graph,
+                    ClipsOfVideos(videos.calibration, processor, "center"),
+                    ClipsOfVideos(videos.search, processor, protocol),
+                    [prediction.ejection_fraction for prediction in exact],
+                    ejection_fraction_heads(model),
+                    max_mae_rise,
+                )
+                refuse_without_int8(quantised, len(videos.search), max_mae_rise)
+                graph = quantised.graph
+            save_openvino(graph, graph_path)
+        write_heads(model, processor, folder)
+        engine = open_engine(folder, export_format, precision, encoder.clip_shape)
+        if videos is None:
+            measured_on: dict[str, Any] = {"clips_of_noise": True, "seed": seed}
+            errors = errors_on_noise(model, engine, seed)
+            what = f"{errors.num_clips} clips of noise"
+        else:
+            measured_on = {
+                "clips_of_noise": False,
+                "data_dir": str(data_dir),
+                "protocol": protocol,
+                "split": SPLIT_NAMES[split.strip().lower()],
+                "synthetic_data": is_synthetic(str(data_dir)),
+            }
+            errors = errors_on_videos(model, processor, engine, videos.measured, protocol, batch_size, progress)
+            what = f"{errors.num_videos} videos of the split {measured_on['split']}"
+        if violations := bound.violations(errors):
+            raise ExportRefusedError(
+                f"The export is not written: on {what}, {' and '.join(violations)}. {remedy(precision)}"
+            )
+        write_config(model.config, folder, widen_intervals_by=errors.max_change)
+        record = {
+            # Without reference EFs there is no such error to compare with its bound.
+            "bound": {**asdict(bound), **({} if errors.mae_rise is not None else {"max_mae_rise": None})},
+            "clip_shape": list(encoder.clip_shape),
+            "error": asdict(errors),
+            "format": export_format,
+            "measured_on": measured_on,
+            "precision": precision,
+            "quantisation": None if quantised is None else quantisation_record(quantised, videos, split),
+            "source": {"model": str(source), "weights_sha256": source_checksum(source)},
+            "versions": {
+                "python": platform.python_version(),
+                **{package: version(package) for package in (*OWN_PACKAGES, *packages)},
+            },
+        }
+        record = write_record(folder, record)
+        replace_export(folder, target)
+    return record
+
+
+def check_options(
+    export_format: str,
+    precision: str,
+    data_dir: str | Path | None,
+    max_videos: int | None,
+    calibration_clips: int,
+) -> None:
+    """Refuse options that do not go together.
+
+    Args:
+        export_format: Format.
+        precision: Precision.
+        data_dir: Data set, or `None`.
+        max_videos: Videos to use, or `None`.
+        calibration_clips: Clips that show the ranges of the activations.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    if export_format not in EXPORT_PRECISIONS:
+        raise ValueError(f"There is no format {export_format!r}; choose one of {', '.join(EXPORT_PRECISIONS)}.")
+    if precision not in EXPORT_PRECISIONS[export_format]:
+        raise ValueError(
+            f"The format {export_format!r} has no precision {precision!r}, only "
+            f"{', '.join(EXPORT_PRECISIONS[export_format])}."
+        )
+    if precision == "int8" and data_dir is None:
+        raise ValueError(
+            "int8 needs `data_dir`: clips show the ranges of the activations, and only videos with an ejection "
+            "fraction show the error."
+        )
+    if max_videos is not None and max_videos < 2 or calibration_clips < 1:
+        raise ValueError(
+            f"Need at least 2 videos and 1 calibration clip, got max_videos={max_videos} and "
+            f"calibration_clips={calibration_clips}."
+        )
+
+
+def choose_videos(
+    data_dir: str | Path, split: str, max_videos: int | None, calibration_clips: int, precision: str
+) -> VideoSets:
+    """Choose the videos to measure on, and for int8 others to calibrate with and to find the layers on.
+
+    Args:
+        data_dir: Folder in EchoNet-Dynamic's layout.
+        split: Split to measure on.
+        max_videos: Use only so many of its videos.
+        calibration_clips: Videos to calibrate with.
+        precision: Precision of the export.
+
+    Returns:
+        The videos; no video is in two of the sets.
+
+    Raises:
+        ValueError: If the split is the test split, or there is no such split, or too few videos are in it.
+    """
+    name = SPLIT_NAMES.get(split.strip().lower(), split)
+    if name not in CALIBRATION_SPLITS:
+        raise ValueError(
+            f"An export is measured on the split validation or train, not {split!r}: decisions follow from the error, "
+            "and the test split is for the final evaluation only."
+        )
+    splits = load_echonet_dynamic(data_dir)
+    needed = (name, CALIBRATION_SPLITS[name]) if precision == "int8" else (name,)
+    for part in needed:
+        if part not in splits or not len(splits[part]):
+            raise ValueError(f"{data_dir} has no videos in the split {part!r}, which this export needs.")
+    rows = splits[name].select(spread_over_ef(splits[name], max_videos))
+    if precision != "int8":
+        return VideoSets(rows)
+    if len(rows) < 2:
+        raise ValueError(f"int8 needs at least 2 videos in the split {name!r} of {data_dir}, got {len(rows)}.")
+    others = splits[CALIBRATION_SPLITS[name]]
+    return VideoSets(
+        measured=rows.select(range(1, len(rows), 2)),
+        calibration=others.select(spread_over_ef(others, calibration_clips)),
+        search=rows.select(range(0, len(rows), 2)),
+    )
+
+
+def refuse_without_int8(quantised: QuantisedEncoder, num_videos: int, max_mae_rise: float) -> None:
+    """Refuse a graph in which the search left no layer quantised.
+
+    Args:
+        quantised: Result of the search.
+        num_videos: Videos that it used.
+        max_mae_rise: Bound of the export.
+
+    Raises:
+        ExportRefusedError: If there is no such layer.
+    """
+    if not quantised.int8_layers:
+        raise ExportRefusedError(
+            f"The export is not written: on {num_videos} videos, no layer could be quantised without changing the EF "
+            f"by more than {max_mae_rise:g} points on average. {remedy('int8')}"
+        )
+
+
+def remedy(precision: str) -> str:
+    """Say what helps against too large an error.
+
+    Args:
+        precision: Precision of the export.
+
+    Returns:
+        A sentence.
+    """
+    if precision == "int8":
+        return (
+            "Take more videos and calibration clips, export with precision bf16, or allow more with max_mae_rise and "
+            "max_change."
+        )
+    if precision == "bf16":
+        return "Export with precision fp32, or allow more with max_mae_rise and max_change."
+    return (
+        "Rounding alone changes less: check that the model is a trained one, and take other versions of torch and of "
+        "the runtime, or allow more with max_change."
+    )
+
+
+def quantisation_record(quantised: QuantisedEncoder, videos: VideoSets | None, split: str) -> dict[str, Any]:
+    """Tell how a graph was quantised.
+
+    Args:
+        quantised: The graph.
+        videos: Videos that were used.
+        split: Split to measure on.
+
+    Returns:
+        Entries for export.json.
+    """
+    assert videos is not None
+    return {
+        "bf16_layers": list(quantised.float_layers),
+        "calibration_clips": len(videos.calibration),
+        "calibration_split": CALIBRATION_SPLITS[SPLIT_NAMES[split.strip().lower()]],
+        "int8_layers": list(quantised.int8_layers),
+        "search_videos": len(videos.search),
+    }
+
+
+def source_checksum(source: str | Path) -> str | None:
+    """Compute the SHA-256 of the weights that an export was made from.
+
+    Args:
+        source: Folder or Hub id of a model.
+
+    Returns:
+        Hexadecimal digits; `None` for weights in several files.
+    """
+    path = cached_file(str(source), SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
+    return weights_checksum(Path(path).parent) if path is not None else None

@@ -1,0 +1,322 @@
+"""The folder of an exported model: configuration, video processor, heads, graph of the encoder, and `export.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.utils import CONFIG_NAME, VIDEO_PROCESSOR_NAME
+
+from ...model.configuration_echomen import EchoMENConfig
+from ...model.modeling_echomen import EchoMENModel
+from ...model.video_processing_echomen import EchoMENVideoProcessor
+from ..engines.encoder_graph import ClipShape
+from ..engines.engine import Engine
+from ..engines.onnx_engine import ONNXEngine
+from ..engines.openvino_engine import OpenVINOEngine, PerformanceHint
+
+
+__all__ = [
+    "EXPORT_NAME",
+    "GRAPH_NAMES",
+    "ExportedEncoder",
+    "check_target",
+    "is_export",
+    "load_export",
+    "open_engine",
+    "replace_export",
+    "write_config",
+    "write_heads",
+    "write_record",
+]
+
+EXPORT_NAME = "export.json"
+"""File that tells what an export is."""
+
+GRAPH_NAMES = {"onnx": "encoder.onnx", "openvino": "encoder.xml"}
+"""File of the encoder by format; OpenVINO's weights lie beside it."""
+
+HEADS_NAME = "heads.safetensors"
+OPENVINO_WEIGHTS_NAME = "encoder.bin"
+EXPORT_FILES = {
+    EXPORT_NAME,
+    CONFIG_NAME,
+    VIDEO_PROCESSOR_NAME,
+    HEADS_NAME,
+    OPENVINO_WEIGHTS_NAME,
+    *GRAPH_NAMES.values(),
+}
+ENCODER_PREFIX = "encoder."
+
+
+class ExportedEncoder(nn.Module):
+    """Stands in a model where its encoder was, so that everything that runs a model also runs an export.
+
+    Args:
+        engine: Engine that computes the embeddings.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self.engine = engine
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Encode clips.
+
+        Args:
+            pixel_values: Normalised clips, float32, shape (B, T, C, H, W).
+
+        Returns:
+            Embeddings, float32, shape (B, D).
+        """
+        return self.engine(pixel_values)
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        raise ValueError(
+            "An exported model has no weights to save: copy its folder, or save the model it was made from."
+        )
+
+
+def is_export(folder: str | os.PathLike[str]) -> bool:
+    """Tell a folder that `export_model` wrote from one with a trained model.
+
+    Args:
+        folder: Folder, which need not exist.
+
+    Returns:
+        Whether it is an export.
+    """
+    return (Path(folder) / EXPORT_NAME).is_file()
+
+
+def load_export(
+    folder: str | os.PathLike[str], *, num_threads: int | None = None, performance_hint: PerformanceHint = "latency"
+) -> tuple[EchoMENModel, EchoMENVideoProcessor, Engine]:
+    """Load an exported model.
+
+    Args:
+        folder: Folder that `export_model` wrote.
+        num_threads: Threads of the engine; all cores without.
+        performance_hint: `latency` or `throughput`, see `OpenVINOEngine`; ONNX Runtime knows no such hint.
+
+    Returns:
+        Model in evaluation mode, whose encoder is the engine; its video processor; and the engine.
+
+    Raises:
+        FileNotFoundError: If the folder holds no export.
+        ValueError: If a file is missing or is not the one that was exported, or the package of the engine is missing.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    for name, checksum in record["files"].items():
+        if not (folder / name).is_file() or file_checksum(folder / name) != checksum:
+            raise ValueError(
+                f"{folder / name} is missing or is not the file that was exported, whose SHA-256 {EXPORT_NAME} names; "
+                "copy the folder again, or export the model again."
+            )
+    config = EchoMENConfig.from_pretrained(folder)
+    processor = EchoMENVideoProcessor.from_pretrained(folder)
+    # Without memory for the encoder, which never comes.
+    with torch.device("meta"):
+        model = EchoMENModel(config)
+    engine = open_engine(
+        folder, record["format"], record["precision"], ClipShape.of(config), num_threads, performance_hint
+    )
+    model.encoder = cast(Any, ExportedEncoder(engine))
+    try:
+        model.load_state_dict(load_file(folder / HEADS_NAME), assign=True)
+    except (RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder / HEADS_NAME} does not fit {CONFIG_NAME}: {reason[:300]}") from error
+    return model.eval(), processor, engine
+
+
+def open_engine(
+    folder: Path,
+    export_format: str,
+    precision: str,
+    clip_shape: ClipShape,
+    num_threads: int | None = None,
+    performance_hint: PerformanceHint = "latency",
+) -> Engine:
+    """Make the engine of an export.
+
+    Args:
+        folder: Folder with the graph.
+        export_format: `onnx` or `openvino`.
+        precision: Precision that it was exported for.
+        clip_shape: Shape of a clip.
+        num_threads: Threads; all cores without.
+        performance_hint: See `OpenVINOEngine`.
+
+    Returns:
+        The engine.
+    """
+    path = folder / GRAPH_NAMES[export_format]
+    if export_format == "onnx":
+        return ONNXEngine(path, clip_shape, num_threads=num_threads)
+    return OpenVINOEngine.from_file(
+        path, clip_shape, cast(Any, precision), num_threads=num_threads, performance_hint=performance_hint
+    )
+
+
+def write_heads(model: EchoMENModel, processor: EchoMENVideoProcessor, folder: Path) -> None:
+    """Write everything of a model but its encoder.
+
+    Args:
+        model: Model in single precision.
+        processor: Its video processor.
+        folder: Folder.
+    """
+    write_config(model.config, folder)
+    write_json(folder / VIDEO_PROCESSOR_NAME, without_code(processor))
+    state = {
+        key: value.contiguous() for key, value in model.state_dict().items() if not key.startswith(ENCODER_PREFIX)
+    }
+    save_file(state, folder / HEADS_NAME, metadata={"format": "pt"})
+
+
+def write_config(config: EchoMENConfig, folder: Path, widen_intervals_by: float = 0.0) -> None:
+    """Write the configuration of an exported model.
+
+    Args:
+        config: Configuration of the model.
+        folder: Folder.
+        widen_intervals_by: EF points by which estimates of the export may lie from those that prediction intervals
+            were calibrated on; both ends are moved outwards as far, so that what they held, they hold.
+    """
+    content = without_code(config)
+    calibration = content.get("interval_calibration")
+    if calibration:
+        calibration["offsets"] = {
+            category: [low - widen_intervals_by, high + widen_intervals_by]
+            for category, (low, high) in calibration["offsets"].items()
+        }
+    write_json(folder / CONFIG_NAME, content)
+
+
+def without_code(part: EchoMENConfig | EchoMENVideoProcessor) -> dict[str, Any]:
+    """Take the data of a configuration, without the code beside it, which would have to be trusted.
+
+    Args:
+        part: Configuration of a model, or video processor.
+
+    Returns:
+        Content of its file.
+    """
+    return {key: value for key, value in json.loads(part.to_json_string()).items() if key != "auto_map"}
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Write export.json, with the checksums of all other files.
+
+    Args:
+        folder: Folder of the export.
+        record: What is known of the export.
+
+    Returns:
+        Content of the file.
+    """
+    files = {path.name: file_checksum(path) for path in sorted(folder.iterdir())}
+    record = {**record, "files": files}
+    write_json(folder / EXPORT_NAME, record)
+    return record
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read export.json.
+
+    Args:
+        folder: Folder of the export.
+
+    Returns:
+        Content of the file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is not one of `write_record`.
+    """
+    path = folder / EXPORT_NAME
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder} holds no export: {EXPORT_NAME} is missing.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+    if (
+        not isinstance(record, dict)
+        or record.get("format") not in GRAPH_NAMES
+        or record.get("precision") not in ("fp32", "bf16", "int8")
+        or not isinstance(record.get("files"), dict)
+    ):
+        raise ValueError(
+            f"{path} does not tell `format`, `precision` and `files` of an export; export the model again."
+        )
+    needed = {CONFIG_NAME, VIDEO_PROCESSOR_NAME, HEADS_NAME, GRAPH_NAMES[record["format"]]}
+    # A name with a folder in it would have other files read.
+    strange = sorted(needed - record["files"].keys()) + sorted(record["files"].keys() - EXPORT_FILES)
+    if strange:
+        raise ValueError(f"{path} does not list the files of an export; missing or unknown: {', '.join(strange)}.")
+    return record
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to write an export over anything but an earlier one.
+
+    Args:
+        folder: Folder.
+
+    Raises:
+        FileExistsError: If it holds other files, or is a file.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; name a folder for the export.")
+    present = {path.name for path in folder.iterdir()}
+    if present and (EXPORT_NAME not in present or present - EXPORT_FILES):
+        raise FileExistsError(f"{folder} holds other files; name a new folder, or that of an earlier export.")
+
+
+def replace_export(folder: Path, target: Path) -> None:
+    """Put a complete export where it belongs, in the place of an earlier one.
+
+    Args:
+        folder: Folder of the new export, on the same file system.
+        target: Where it belongs.
+    """
+    check_target(target)
+    if target.exists():
+        shutil.rmtree(target)
+    folder.rename(target)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file in a fixed order.
+
+    Args:
+        path: File.
+        content: Content.
+    """
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def file_checksum(path: Path) -> str:
+    """Compute the SHA-256 of a file.
+
+    Args:
+        path: File.
+
+    Returns:
+        Hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,250 @@
+"""What an export costs: how far its ejection fractions lie from those of the model in single precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...data.clip_dataset import EvaluationClips, ejection_fractions
+from ...data.collation import collate_clips
+from ...data.device_clips import with_pixel_values
+from ...metrics import ef_regression_metrics
+from ...model.modeling_echomen import EchoMENModel
+from ...model.video_processing_echomen import EchoMENVideoProcessor
+from ..engines.encoder_graph import ClipShape
+from ..engines.engine import Engine
+from ..video_prediction import estimate_clips, predict_split
+
+
+__all__ = [
+    "ClipsOfVideos",
+    "DEFAULT_MAX_CHANGE",
+    "DEFAULT_MAX_MAE_RISE",
+    "EFErrors",
+    "ErrorBound",
+    "ejection_fraction_heads",
+    "errors_on_noise",
+    "errors_on_videos",
+    "spread_over_ef",
+]
+
+DEFAULT_MAX_MAE_RISE = 0.1
+"""Rise of the mean absolute error, in EF points, up to which an export is written."""
+
+DEFAULT_MAX_CHANGE = {"fp32": 0.01, "bf16": 1.0, "int8": 2.0}
+"""Change of the EF of a single video, in EF points, up to which an export is written."""
+
+DIGITS = 6
+NOISE_CLIPS = 8
+
+
+@dataclass(frozen=True)
+class EFErrors:
+    """Ejection fractions of an export against those of the model in single precision, in EF points.
+
+    Args:
+        num_videos: Videos; 0 for clips of noise.
+        num_clips: Clips.
+        mean_change: Mean absolute change of the EF of a video, or of a clip of noise.
+        max_change: Largest absolute change.
+        mae_reference: Mean absolute error of the model; `None` without reference EFs.
+        mae: Mean absolute error of the export.
+        mae_rise: By how much the latter is larger.
+    """
+
+    num_videos: int
+    num_clips: int
+    mean_change: float
+    max_change: float
+    mae_reference: float | None = None
+    mae: float | None = None
+    mae_rise: float | None = None
+
+
+@dataclass(frozen=True)
+class ErrorBound:
+    """What an export may cost.
+
+    Args:
+        max_mae_rise: Largest rise of the mean absolute error in EF points.
+        max_change: Largest change of the EF of a single video in EF points.
+    """
+
+    max_mae_rise: float
+    max_change: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("max_mae_rise", self.max_mae_rise), ("max_change", self.max_change)):
+            if not 0 <= value < np.inf:
+                raise ValueError(f"`{name}` is a number of EF points and not negative, got {value}.")
+
+    def violations(self, errors: EFErrors) -> list[str]:
+        """Compare errors with the bound.
+
+        Args:
+            errors: Errors.
+
+        Returns:
+            What is too large, with numbers; NaN is.
+        """
+        found = []
+        if errors.mae_rise is not None and not errors.mae_rise <= self.max_mae_rise:
+            found.append(
+                f"the mean absolute error rises by {errors.mae_rise:.4f} EF points, from {errors.mae_reference:.4f} "
+                f"to {errors.mae:.4f} (allowed: {self.max_mae_rise:g})"
+            )
+        if not errors.max_change <= self.max_change:
+            found.append(
+                f"the EF of one of them changes by {errors.max_change:.4f} points, {errors.mean_change:.4f} on "
+                f"average (allowed: {self.max_change:g})"
+            )
+        return found
+
+
+class ClipsOfVideos(Sequence[NDArray[np.float32]]):
+    """All clips of each of several videos, read when they are asked for.
+
+    Args:
+        videos: Rows as `load_echonet_dynamic` gives them.
+        processor: Video processor.
+        protocol: Which clips to take of a video, see `protocol_starts`.
+    """
+
+    def __init__(self, videos: Any, processor: EchoMENVideoProcessor, protocol: str) -> None:
+        self.videos = videos
+        self.processor = processor
+        self.protocol = protocol
+
+    def __len__(self) -> int:
+        """Count the videos."""
+        return len(self.videos)
+
+    def __getitem__(self, index: Any) -> Any:  # Of `Sequence`, but for slices.
+        """Read the clips of one video.
+
+        Args:
+            index: Position of the video.
+
+        Returns:
+            Normalised clips, float32, shape (K, T, C, H, W).
+        """
+        clips = EvaluationClips([self.videos[int(index)]], self.processor, self.protocol)
+        batch = collate_clips([clips[number] for number in range(len(clips))])
+        return with_pixel_values(batch)["pixel_values"].numpy()
+
+
+def spread_over_ef(videos: Any, count: int | None) -> list[int]:
+    """Choose videos whose ejection fractions spread as those of all do, so that weak hearts are among them.
+
+    Args:
+        videos: Rows as `load_echonet_dynamic` gives them.
+        count: Number of videos; all without.
+
+    Returns:
+        Their positions in order of rising EF, at equal distances of rank.
+    """
+    order = np.argsort(ejection_fractions(videos), kind="stable")
+    if count is None or count >= len(order):
+        return order.tolist()
+    return order[np.linspace(0, len(order) - 1, count).round().astype(int)].tolist()
+
+
+def errors_on_videos(
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    engine: Engine,
+    videos: Any,
+    protocol: str,
+    batch_size: int = 4,
+    progress: bool = True,
+) -> EFErrors:
+    """Measure what an engine costs on videos with reference ejection fractions.
+
+    Args:
+        model: Model in single precision.
+        processor: Its video processor.
+        engine: Engine that replaces its encoder.
+        videos: Rows as `load_echonet_dynamic` gives them.
+        protocol: Clips per video, see `protocol_starts`.
+        batch_size: Clips per forward pass.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The errors.
+    """
+    exact, changed = (
+        predict_split(model, processor, videos, protocol, batch_size, progress=progress, engine=encode)
+        for encode in (None, engine)
+    )
+    found, expected = (np.array([p.ejection_fraction for p in predictions]) for predictions in (changed, exact))
+    references = ejection_fractions(videos)
+    mae, mae_reference = (ef_regression_metrics(values, references)["mae"] for values in (found, expected))
+    change = np.abs(found - expected)
+    return EFErrors(
+        num_videos=len(exact),
+        num_clips=sum(prediction.num_clips for prediction in exact),
+        mean_change=rounded(change.mean()),
+        max_change=rounded(change.max()),
+        mae_reference=rounded(mae_reference),
+        mae=rounded(mae),
+        mae_rise=rounded(mae - mae_reference),
+    )
+
+
+def errors_on_noise(model: EchoMENModel, engine: Engine, seed: int) -> EFErrors:
+    """Measure what an engine costs on clips of normally distributed noise.
+
+    Args:
+        model: Model in single precision.
+        engine: Engine that replaces its encoder.
+        seed: Seed of the noise.
+
+    Returns:
+        The errors, without any against reference EFs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    changes = []
+    for _ in range(NOISE_CLIPS):
+        clip = torch.randn(1, *ClipShape.of(model.config), generator=generator)
+        found, expected = (estimate_clips(model, clip, encode)["ejection_fraction"] for encode in (engine, None))
+        changes.append(abs(float(found[0] - expected[0])))
+    return EFErrors(
+        num_videos=0,
+        num_clips=len(changes),
+        mean_change=rounded(np.mean(changes)),
+        max_change=rounded(np.max(changes)),
+    )
+
+
+def ejection_fraction_heads(model: EchoMENModel) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+    """Give the heads of a model to what knows arrays only.
+
+    Args:
+        model: Model on the CPU.
+
+    Returns:
+        Function from embeddings, shape (B, D), to EF in percent, shape (B,).
+    """
+
+    @torch.inference_mode()
+    def predict(embedding: NDArray[np.float32]) -> NDArray[np.float64]:
+        return model(embedding=torch.from_numpy(np.array(embedding))).ejection_fraction.double().numpy()
+
+    return predict
+
+
+def rounded(value: Any) -> float:
+    """Round a number of EF points to what repeats on every run.
+
+    Args:
+        value: Number.
+
+    Returns:
+        Number with six decimals.
+    """
+    return round(float(value), DIGITS)

@@ -1,0 +1,1 @@
+"""Overlapping clips of one video, encoded together."""

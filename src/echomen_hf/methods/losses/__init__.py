@@ -1,0 +1,1 @@
+"""Methods that differ from EchoMEN in their loss."""

@@ -1,0 +1,125 @@
+"""Rank-N-Contrast (Zha et al., NeurIPS 2023): features are ordered as labels are, then a linear head reads them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
+from ...training.gather import loss_of_all_processes
+from ..method import Method
+from ..method_loss import MethodLoss
+from ..method_trainer import MethodTrainer
+from .echonet import ECHONET_SCHEDULE
+
+
+__all__ = ["RANK_N_CONTRAST", "RankNContrastLoss", "RankNContrastTrainer", "rank_n_contrast_loss"]
+
+
+def rank_n_contrast_loss(features: torch.Tensor, labels: torch.Tensor, *, temperature: float = 2.0) -> torch.Tensor:
+    """Rank-N-Contrast loss: j is to be more similar to i than every k whose label is at least as far from i's.
+
+    The mean over all ordered pairs (i, j) of -log exp(s_ij / tau) / sum over k in S_ij of exp(s_ik / tau), with s the
+    negative Euclidean distance and S_ij = {k != i : |y_i - y_k| >= |y_i - y_j|}.
+
+    Args:
+        features: Features of all views of all samples, shape (N, D).
+        labels: EF in percent, of every view, shape (N,).
+        temperature: Temperature tau.
+
+    Returns:
+        Scalar loss, 0 for a single view; float32, or float64 if the features are.
+
+    Raises:
+        ValueError: If the temperature is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"`temperature` must be positive, got {temperature}.")
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    count = len(labels)
+    if count < 2:
+        return features.to(dtype).sum() * 0.0
+    with torch.autocast(features.device.type, enabled=False):
+        features, labels = features.to(dtype), labels.to(dtype)
+        # By differences and not by a matrix product, which cannot tell close features from equal ones.
+        distances = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+        similarity = -distances / temperature  # (N, N)
+        others = ~torch.eye(count, dtype=torch.bool, device=features.device)
+        label_distance = (labels[:, None] - labels[None, :]).abs()
+        # Without the diagonal, every row sorted by label distance: S_ij is all from the first k as far as j onwards.
+        label_distance = label_distance[others].view(count, count - 1)
+        similarity = similarity[others].view(count, count - 1)
+        label_distance, order = label_distance.sort(dim=1)
+        similarity = similarity.gather(1, order)
+        from_here_on = similarity.flip(1).logcumsumexp(dim=1).flip(1)
+        first = torch.searchsorted(label_distance, label_distance)
+        return (from_here_on.gather(1, first) - similarity).mean()
+
+
+class RankNContrastLoss(MethodLoss):
+    """Rank-N-Contrast on the embedding; the regression head learns from embeddings that it cannot change.
+
+    That head is there to choose the best epoch on VAL.
+
+    Args:
+        train_labels: Not used.
+        temperature: Temperature tau.
+    """
+
+    def __init__(self, train_labels: NDArray[np.float64], *, temperature: float = 2.0) -> None:
+        super().__init__(train_labels)
+        self.temperature = temperature
+
+    def forward(
+        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Compute the loss of a batch, see `MethodLoss`; samples of all processes are compared."""
+        contrastive = loss_of_all_processes(self._contrast, outputs.embedding, labels)
+        with torch.autocast(labels.device.type, enabled=False):
+            predictions = model.regression_head(outputs.embedding.detach()).squeeze(-1)
+        regression = absolute_error(predictions, labels)
+        return contrastive + regression, {"loss_contrastive": contrastive, "loss_regression": regression}
+
+    def _contrast(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return rank_n_contrast_loss(features, labels, temperature=self.temperature)
+
+
+class RankNContrastTrainer(MethodTrainer):
+    """Trains the encoder by Rank-N-Contrast in stage 1, and in stage 2 a linear head on it by the absolute error."""
+
+    def _stage_2_loss(
+        self, outputs: EchoMENOutput, labels: torch.Tensor, label_of_view: torch.Tensor, num_views: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        regression = absolute_error(outputs.expert_predictions[:, 0], label_of_view)
+        return regression, {"loss_regression": regression}
+
+
+def absolute_error(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Average the absolute errors in single precision at least.
+
+    Args:
+        predictions: EF in percent, shape (N,).
+        labels: EF in percent, shape (N,).
+
+    Returns:
+        Scalar in percent.
+    """
+    dtype = torch.promote_types(predictions.dtype, torch.float32)
+    return (predictions.to(dtype) - labels.to(dtype)).abs().mean()
+
+
+RANK_N_CONTRAST = Method(
+    name="rank_n_contrast",
+    title="Rank-N-Contrast",
+    source="Zha et al., Rank-N-Contrast: learning continuous representations for regression, NeurIPS 2023: two views, "
+    "contrast on the embedding, then one linear head by the absolute error on the fixed encoder.",
+    group="newer",
+    loss=RankNContrastLoss,
+    trainer_class=RankNContrastTrainer,
+    # One expert, with weight 1, is one linear head.
+    model_defaults={"num_experts": 1, "expert_aggregation": "mean"},
+    # The solution in closed form is that of squared errors.
+    training_defaults={"stage": "both", "num_views": 2, "expert_solver": "gradient"},
+    published_training=ECHONET_SCHEDULE,
+)

@@ -1,0 +1,65 @@
+"""SQInv: squared errors weighted by the inverse square root of how frequent a label is."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...labels import BinWeightTable, ExpertWeightTable
+from ...losses import reweighted_regression_loss
+from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
+from ..method import Method
+from ..method_loss import MethodLoss
+from ..method_trainer import MethodTrainer
+from .echonet import ECHONET_SCHEDULE
+
+
+__all__ = ["SQINV", "SQInvLoss", "sqrt_inverse_weights"]
+
+
+def sqrt_inverse_weights(train_labels: NDArray[np.float64], bin_width: float = 1.0) -> BinWeightTable:
+    """Weigh samples by 1 / sqrt(count of their label bin), with mean 1 over the training set.
+
+    Args:
+        train_labels: EF in percent of the training set, shape (N,).
+        bin_width: Width of a bin in EF points.
+
+    Returns:
+        Table of one weight per bin.
+    """
+    # Of three experts the middle one has p = 1/2.
+    table = ExpertWeightTable(train_labels, num_experts=3, bin_width=bin_width, min_count=1)
+    return BinWeightTable(table.weights[:, 1:2], bin_width)
+
+
+class SQInvLoss(MethodLoss):
+    """Mean squared error with square-root-inverse-frequency weights.
+
+    Args:
+        train_labels: EF in percent of the training set, shape (N,).
+        bin_width: Width in EF points of the bins in which samples are counted.
+    """
+
+    def __init__(self, train_labels: NDArray[np.float64], *, bin_width: float = 1.0) -> None:
+        super().__init__(train_labels)
+        self.weights = sqrt_inverse_weights(train_labels, bin_width)
+
+    def forward(
+        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Compute the loss of a batch, see `MethodLoss`."""
+        regression = reweighted_regression_loss(outputs.regression[:, None], labels, self.weights(labels))
+        return regression, {"loss_regression": regression}
+
+
+SQINV = Method(
+    name="sqinv",
+    title="SQInv",
+    source="Square-root-inverse-frequency weighting, as in Yang et al., ICML 2021; bins of 1 EF point.",
+    group="rival",
+    loss=SQInvLoss,
+    trainer_class=MethodTrainer,
+    training_defaults={"stage": "1", "num_views": 1},
+    published_training=ECHONET_SCHEDULE,
+)

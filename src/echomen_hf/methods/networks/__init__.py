@@ -1,0 +1,1 @@
+"""Methods with networks of their own."""

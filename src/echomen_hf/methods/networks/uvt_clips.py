@@ -1,0 +1,161 @@
+"""Training clips of UVT: one beat, mirrored over and over, or the video itself, with the phase of every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...data.clip_dataset import FrameSource, TrainingClips, video_length_and_rate
+from ...data.layouts.echonet_dynamic import TRACINGS_NAME, VolumeTracing, read_volume_tracings
+from ...model.clip_sampling_echomen import ClipSpec
+from .uvt_processor import UVTVideoProcessor
+
+
+__all__ = ["RepeatedFrames", "UVTTrainingClips", "mirrored_beat", "phase_of_frames"]
+
+
+class RepeatedFrames:
+    """Frames in any order, and more than once, from a source that gives each once and in order.
+
+    Args:
+        frames: That source.
+    """
+
+    def __init__(self, frames: FrameSource) -> None:
+        self.frames = frames
+
+    def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """Read frames of one video, see `FrameSource`.
+
+        Args:
+            row: Row as `load_echonet_dynamic` gives it.
+            indices: Frames in any order, shape (K,); all without.
+
+        Returns:
+            Frames, uint8, shape (K, height, width).
+        """
+        if indices is None:
+            return self.frames.read(row)
+        needed, position = np.unique(indices, return_inverse=True)
+        return self.frames.read(row, needed)[position]
+
+
+class UVTTrainingClips(TrainingClips):
+    """Training clips with `phase_labels`, by the rule of the processor, see `UVTVideoProcessor`.
+
+    End-diastolic and end-systolic frames come from VolumeTracings.csv beside the videos' folder. A video without a
+    usable pair of them gives a clip of the video itself, whose phase is not known.
+
+    Args:
+        videos: Rows as `load_echonet_dynamic` gives them.
+        processor: Video processor.
+        num_views: Independent crops of each clip.
+        crop_padding: Zero pixels added on every side before a window of the original size is cut out.
+        seed: Seed of all draws.
+        frames: Where frames come from; the videos' files without.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[dict[str, Any]],
+        processor: UVTVideoProcessor,
+        num_views: int = 1,
+        crop_padding: int = 12,
+        seed: int = 0,
+        frames: FrameSource | None = None,
+    ) -> None:
+        super().__init__(videos, processor, num_views, crop_padding, seed, frames)
+        self.frames = RepeatedFrames(self.frames)
+        self.mirrors_beat = processor.training_clip == "mirrored_beat"
+        self._tracings: dict[Path, dict[str, VolumeTracing]] = {}
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read, cut and crop the clip of one video.
+
+        Args:
+            index: Position of the video.
+
+        Returns:
+            As for `TrainingClips`, and `phase_labels`, float32, (T,): 1 at end diastole, -1 at end systole, 0 between
+            them, NaN where it is not known.
+        """
+        item = super().__getitem__(index)
+        row = self.videos[index]
+        # The frames are the first thing that is drawn of a clip, so drawing them again gives the same.
+        indices = self.draw_frames(row, np.random.default_rng((self.seed, self.epoch, index)))
+        phase = phase_of_frames(indices, self._phase_frames(row))
+        return {**item, "phase_labels": torch.from_numpy(phase)}
+
+    def draw_frames(self, row: dict[str, Any], generator: np.random.Generator) -> NDArray[np.int64]:
+        """Draw the frames of a training clip.
+
+        Args:
+            row: Row of the video.
+            generator: Source of randomness.
+
+        Returns:
+            Frame numbers, shape (T,), back and forth through the beat, or as for `TrainingClips`.
+        """
+        frames = self._phase_frames(row)
+        if not self.mirrors_beat or frames is None:
+            return super().draw_frames(row, generator)
+        _, fps = video_length_and_rate(row)
+        return mirrored_beat(min(frames), max(frames), fps, self.processor.clip_spec, generator)
+
+    def _phase_frames(self, row: dict[str, Any]) -> tuple[int, int] | None:
+        """Find the end-diastolic and the end-systolic frame of a video, if it has two different ones."""
+        root = Path(row["video"]["path"]).parents[1]
+        if root not in self._tracings:
+            has_file = (root / TRACINGS_NAME).is_file()
+            self._tracings[root] = read_volume_tracings(root) if has_file else {}
+        tracing = self._tracings[root].get(row["file_name"])
+        if tracing is None:
+            return None
+        frames = (tracing.end_diastolic_frame, tracing.end_systolic_frame)
+        num_frames, _ = video_length_and_rate(row)
+        return frames if 0 <= min(frames) < max(frames) < num_frames else None
+
+
+def mirrored_beat(
+    first: int, last: int, fps: float, spec: ClipSpec, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Go back and forth between the two ends of half a beat until the clip is full.
+
+    Args:
+        first: End-diastolic or end-systolic frame, whichever comes first.
+        last: The other one.
+        fps: Frames per second of the video.
+        spec: Length and spacing of the clip.
+        generator: Source of the place to begin at, so that places in a clip tell nothing of the phase.
+
+    Returns:
+        Frame numbers between the two, shape (T,).
+    """
+    span = last - first
+    steps = int(generator.integers(2 * span)) + spec.frame_offsets(fps)
+    position = steps % (2 * span)
+    return first + np.where(position <= span, position, 2 * span - position)
+
+
+def phase_of_frames(indices: NDArray[np.int64], frames: tuple[int, int] | None) -> NDArray[np.float32]:
+    """Tell the phase of the heart in the frames of a clip.
+
+    Args:
+        indices: Frame numbers, shape (T,).
+        frames: End-diastolic and end-systolic frame; `None` if they are not known.
+
+    Returns:
+        1 at end diastole, -1 at end systole, 0 between them, NaN elsewhere, shape (T,).
+    """
+    phase = np.full(len(indices), np.nan, dtype=np.float32)
+    if frames is not None:
+        end_diastole, end_systole = frames
+        phase[(indices >= min(frames)) & (indices <= max(frames))] = 0.0
+        phase[indices == end_diastole] = 1.0
+        phase[indices == end_systole] = -1.0
+    return phase

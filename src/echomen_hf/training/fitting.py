@@ -1,0 +1,359 @@
+"""The decoupled training of EchoMEN: stage 1, then stage 2 on its best encoder, resumable at any point."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import EvalPrediction, PreTrainedConfig, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
+
+from ..data.clip_dataset import EvaluationClips, FrameSource, TrainingClips
+from ..model.clip_sampling_echomen import parse_protocol
+from ..model.modeling_echomen import EchoMENModel
+from ..model.video_processing_echomen import EchoMENVideoProcessor
+from .allocator import keep_large_blocks
+from .arguments import EchoMENTrainingArguments
+from .embeddings import EvaluationEmbeddings, TrainingEmbeddings, embed_for_stage_2
+from .per_video_metrics import per_video_metrics
+from .trainer import EchoMENTrainer
+
+
+__all__ = ["RUN_FILE", "STAGE_FINISHED_FILE", "fit", "fit_stage"]
+
+logger = logging.get_logger(__name__)
+
+RUN_FILE = "run.json"
+"""What a run was started with, beside its results; a resumed run must match it."""
+
+STAGE_FINISHED_FILE = TRAINER_STATE_NAME
+"""Written to a stage's folder as the last thing that the stage does."""
+
+EMBEDDINGS_FOLDER = "embeddings"
+"""Embeddings of clips, in the folder of stage 2."""
+
+# Arguments that decide what a run computes; all others say where, how fast or how loudly. A list of these, and not of
+# the others, since a later version of transformers may add to the others.
+COMPARED_ARGUMENTS = frozenset(
+    {field.name for field in fields(EchoMENTrainingArguments)}
+    - {field.name for field in fields(TrainingArguments)}
+    - {"keep_large_blocks", "stage"}
+    | {
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "bf16",
+        "data_seed",
+        "dataloader_drop_last",
+        "eval_steps",
+        "eval_strategy",
+        "fp16",
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "load_best_model_at_end",
+        "lr_scheduler_kwargs",
+        "lr_scheduler_type",
+        "max_grad_norm",
+        "max_steps",
+        "num_train_epochs",
+        "optim",
+        "optim_args",
+        "optim_target_modules",
+        "per_device_train_batch_size",
+        "save_steps",
+        "save_strategy",
+        "seed",
+        "train_sampling_strategy",
+        "warmup_steps",
+        "weight_decay",
+    }
+)
+
+
+def fit(
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    train_videos: Sequence[dict[str, Any]],
+    val_videos: Sequence[dict[str, Any]],
+    args: EchoMENTrainingArguments,
+    *,
+    crop_padding: int = 12,
+    eval_protocol: str = "center",
+    frames: FrameSource | None = None,
+    run_description: dict[str, Any] | None = None,
+    make_trainer: Callable[..., EchoMENTrainer] = EchoMENTrainer,
+    make_clips: Callable[..., TrainingClips] = TrainingClips,
+) -> EchoMENModel:
+    """Train the stages one after the other, continuing where an earlier call with the same settings stopped.
+
+    `args.output_dir` receives `stage1/` and `stage2/`, each with its checkpoints, its best model and a log, and at its
+    top the final model, ready for `from_pretrained`.
+
+    Args:
+        model: Model with the initial weights. Stage 2 alone takes its encoder from here, unless the output folder
+            holds a finished stage 1.
+        processor: Video processor, saved beside every checkpoint.
+        train_videos: Rows of the training split as `load_echonet_dynamic` gives them.
+        val_videos: Rows of the validation split, on which the best epoch is chosen.
+        args: Arguments; `args.stage` says which stages run.
+        crop_padding: Largest random shift of a training clip in pixels.
+        eval_protocol: Clips per video on the validation split, see `protocol_starts`.
+        frames: Where frames come from, such as a `FrameCache` of both splits; the videos' files without.
+        run_description: What else makes this run itself (data folder, initial weights); a resumed run must match it.
+        make_trainer: Class of the trainer, or a function that makes one.
+        make_clips: Class of the training clips, or a function that makes them.
+
+    Returns:
+        The best model of the last stage that is finished, in evaluation mode.
+
+    Raises:
+        ValueError: If the output folder holds a run with other settings.
+    """
+    keep_large_blocks(args.keep_large_blocks)
+    if 2 in args.stages and args.expert_solver == "least_squares":
+        require_solvable(model, args)
+    output_dir = Path(str(args.output_dir))
+    evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol), frames)
+    training = {
+        stage: make_clips(
+            train_videos, processor, args.num_views if stage == 1 else 1, crop_padding, args.seed + stage, frames
+        )
+        for stage in args.stages
+    }
+    for stage in args.stages:
+        require_metric(args.for_stage(stage, str(output_dir)).metric_for_best_model, evaluation)
+    description = {
+        **(run_description or {}),
+        "crop_padding": crop_padding,
+        "eval_protocol": evaluation.protocol,
+        "metric_for_best_model": args.chosen_metric,
+        "num_processes": args.world_size,
+    }
+    claim_output_dir(output_dir, model, processor, args, description)
+    # Intervals of the weights that training starts from say nothing about those it ends with.
+    if hasattr(model.config, "interval_calibration"):
+        model.config.interval_calibration = None
+    warn_about_labels(training[args.stages[0]].ejection_fractions, evaluation.labels.tolist())
+    if args.stages == (2,) and is_finished(output_dir / "stage1"):
+        logger.warning(f"Stage 2 starts from the result of stage 1 in {output_dir / 'stage1'}.")
+        model = type(model).from_pretrained(output_dir / "stage1")
+    for stage, clips in training.items():
+        stage_args = args.for_stage(stage, str(output_dir / f"stage{stage}"))
+        model = fit_stage(model, processor, clips, evaluation, stage_args, make_trainer)
+    if is_finished(output_dir / "stage2"):
+        # Running stage 1 again must not put its model in the place of the final one.
+        model = type(model).from_pretrained(output_dir / "stage2")
+    if int(os.environ.get("RANK", "0")) == 0:
+        model.save_pretrained(output_dir)
+        processor.save_pretrained(output_dir)
+    return model.eval()
+
+
+def fit_stage(
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    train_dataset: TrainingClips,
+    eval_dataset: EvaluationClips,
+    args: EchoMENTrainingArguments,
+    make_trainer: Callable[..., EchoMENTrainer] = EchoMENTrainer,
+) -> EchoMENModel:
+    """Train one stage, or load its result if it is finished, or continue from its last checkpoint.
+
+    Args:
+        model: Model with the weights that the stage starts from.
+        processor: Video processor.
+        train_dataset: Training clips.
+        eval_dataset: Validation clips.
+        args: Arguments of this stage, see `EchoMENTrainingArguments.for_stage`.
+        make_trainer: Class of the trainer, or a function that makes one.
+
+    Returns:
+        The best model of the stage, loaded from its folder.
+    """
+    folder = Path(str(args.output_dir))
+    if is_finished(folder):
+        logger.warning(f"Stage {args.stage} is finished already; taking its model from {folder}.")
+        return type(model).from_pretrained(folder)
+    checkpoint = last_complete_checkpoint(folder)
+    if checkpoint is not None:
+        logger.warning(f"Stage {args.stage} continues from {checkpoint}.")
+    # What a stage draws must not depend on whether the one before it ran in this process or in an earlier one.
+    set_seed(args.seed)
+    training: TrainingClips | TrainingEmbeddings = train_dataset
+    evaluation: EvaluationClips | EvaluationEmbeddings = eval_dataset
+    if args.stage == "2" and args.embedding_draws:
+        wait = PartialState().wait_for_everyone
+        training, evaluation = embed_for_stage_2(
+            model, train_dataset, eval_dataset, args, folder / EMBEDDINGS_FOLDER, wait
+        )
+        # Reading a row of memory in another process would cost more than it saves.
+        args = args.replace(dataloader_num_workers=0, dataloader_persistent_workers=False)
+    trainer = make_trainer(
+        model=model, args=args, train_dataset=training, eval_dataset=evaluation, processing_class=processor
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.accelerator.wait_for_everyone()
+    return type(model).from_pretrained(folder)
+
+
+def require_metric(name: str | None, evaluation: EvaluationClips) -> None:
+    """Refuse to choose the best epoch by a metric that the validation split will not give, before hours of training.
+
+    Args:
+        name: `metric_for_best_model`; `None` if no epoch is chosen.
+        evaluation: Validation clips.
+
+    Raises:
+        ValueError: If there is no such metric, or a category that it needs has no videos.
+    """
+    if name is None:
+        return
+    labels = evaluation.labels
+    perfect = EvalPrediction(predictions=labels[evaluation.video_index], label_ids=labels[evaluation.video_index])
+    known = {"loss", *per_video_metrics(evaluation)(perfect)}
+    if name.removeprefix("eval_") not in known:
+        raise ValueError(
+            f"The best epoch cannot be chosen by {name!r}: the validation split gives {', '.join(sorted(known))}. "
+            "The errors of a heart-failure category, and the balanced one, need videos of it in VAL."
+        )
+
+
+def require_solvable(model: EchoMENModel, args: EchoMENTrainingArguments) -> None:
+    """Refuse experts in closed form where stage 2 could not have them, before stage 1 is trained in vain.
+
+    Args:
+        model: Model.
+        args: Training arguments.
+
+    Raises:
+        ValueError: If there will be no embeddings, or nothing would be left to train.
+    """
+    if not args.embedding_draws:
+        raise ValueError("`expert_solver: least_squares` solves experts from embeddings: set `embedding_draws`.")
+    if model.config.expert_aggregation != "aggregator":
+        raise ValueError(
+            "With experts in closed form and no aggregator, stage 2 would have nothing to train: set `expert_solver` "
+            "to gradient."
+        )
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a stage has left its result in a folder.
+
+    Args:
+        folder: Folder of the stage.
+
+    Returns:
+        True if the last file that a stage writes is there.
+    """
+    return (folder / STAGE_FINISHED_FILE).is_file() and (folder / SAFE_WEIGHTS_NAME).is_file()
+
+
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """Find the checkpoint to continue from, passing over one that was cut off while it was written.
+
+    Args:
+        folder: Folder of the stage.
+
+    Returns:
+        Path of the newest checkpoint whose trainer state, the last file of a checkpoint, is complete; or `None`.
+    """
+    numbered = {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob("checkpoint-*") if path.is_dir()}
+    for _, checkpoint in sorted(numbered.items(), reverse=True):
+        try:
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning(f"Passing over {checkpoint}, which was cut off while it was written.")
+            continue
+        return str(checkpoint)
+    return None
+
+
+def claim_output_dir(
+    output_dir: Path,
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    args: EchoMENTrainingArguments,
+    description: dict[str, Any],
+) -> None:
+    """Write down what a run is, or compare it with the run that the folder already holds.
+
+    Args:
+        output_dir: Output folder of the run.
+        model: Model, whose configuration is part of the run.
+        processor: Video processor, likewise.
+        args: Training arguments, likewise.
+        description: Whatever else belongs to it.
+
+    Raises:
+        ValueError: If the folder holds a run with other settings; the message lists them.
+    """
+    inherited = {field.name for field in fields(PreTrainedConfig)}
+    set_by_training = {"prediction_head", "expert_bin_width", "expert_min_count", "interval_calibration"}
+    own = {field.name for field in fields(model.config)} - inherited - set_by_training
+    now = {
+        **{f"model.{name}": getattr(model.config, name) for name in own},
+        **{f"processor.{k}": v for k, v in processor.to_dict().items() if k != "auto_map"},
+        **{f"training.{k}": v for k, v in args.to_dict().items() if k in COMPARED_ARGUMENTS},
+        **{f"run.{k}": v for k, v in description.items()},
+    }
+    now = json.loads(json.dumps(now, sort_keys=True, default=str))
+    path = output_dir / RUN_FILE
+    if path.is_file():
+        # An argument that a run does not know is younger than the run, which had what is now its default.
+        before = {**default_settings(model, now), **json.loads(path.read_text(encoding="utf-8"))}
+        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if changed:
+            listed = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed[:8])
+            raise ValueError(
+                f"{output_dir} holds a run with other settings ({listed}). Choose another `--output_dir`, or remove "
+                "that folder to start over."
+            )
+    elif int(os.environ.get("RANK", "0")) == 0:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(now, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+
+def default_settings(model: EchoMENModel, known: Iterable[str]) -> dict[str, Any]:
+    """Find the defaults of settings that have one.
+
+    Args:
+        model: Model, for the fields of its configuration.
+        known: Names of settings as run.json has them.
+
+    Returns:
+        Default by name; those without are left out.
+    """
+    prefixes: tuple[tuple[str, Any], ...] = (("model", type(model.config)), ("training", EchoMENTrainingArguments))
+    defaults = {
+        f"{prefix}.{field.name}": field.default
+        for prefix, kind in prefixes
+        for field in fields(kind)
+        if field.default is not MISSING
+    }
+    return {name: json.loads(json.dumps(defaults[name], default=str)) for name in known if name in defaults}
+
+
+def warn_about_labels(train_labels: list[float], val_labels: list[float]) -> None:
+    """Warn where the labels cannot teach or select what the method is for.
+
+    Args:
+        train_labels: EF of the training split in percent.
+        val_labels: EF of the validation split in percent.
+    """
+    for split, labels in (("training", train_labels), ("validation", val_labels)):
+        if min(labels) == max(labels):
+            logger.warning(
+                f"Every video of the {split} split has the same ejection fraction ({labels[0]:g} %): sample weights "
+                "are equal, label distances are zero, and nothing can be learnt beyond that constant."
+            )

@@ -1,0 +1,55 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from echomen_hf.cli.command_line import TRACEBACK_VARIABLE, run_script
+
+
+def fail(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (1, 1)])
+def test_status_is_that_of_main(returned, status):
+    with pytest.raises(SystemExit) as caught:
+        run_script(lambda: returned)
+    assert caught.value.code == status
+
+
+@pytest.mark.parametrize("error", [ValueError("EF is 155"), FileNotFoundError("no folder"), FloatingPointError("nan")])
+def test_mistake_of_a_user_is_one_message(error, capsys, monkeypatch):
+    monkeypatch.delenv(TRACEBACK_VARIABLE, raising=False)
+    with pytest.raises(SystemExit) as caught:
+        run_script(fail(error))
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {error}\n")
+
+
+def test_defect_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_script(fail(ZeroDivisionError()))
+
+
+def test_traceback_on_request(monkeypatch):
+    monkeypatch.setenv(TRACEBACK_VARIABLE, "1")
+    with pytest.raises(ValueError, match="EF is 155"):
+        run_script(fail(ValueError("EF is 155")))
+
+
+def test_script_from_the_shell(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    child = subprocess.run(
+        [sys.executable, "scripts/train.py", "--lerning_rate", "1", "--data_dir", str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert child.returncode == 2
+    assert "error: Unknown argument --lerning_rate. Did you mean --learning_rate?" in child.stderr
+    assert "Traceback" not in child.stderr

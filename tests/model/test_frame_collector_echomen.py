@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from echomen_hf.model.frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector, clearly_fewer
+from echomen_hf.model.video_source_echomen import VideoReadError
+
+
+def frame(level: int) -> NDArray[np.uint8]:
+    return np.full((4, 4), level, np.uint8)
+
+
+def collector(indices: list[int] | None, expected: int = 0, allow_truncated: bool = False) -> FrameCollector:
+    return FrameCollector("0XA.avi", indices, expected, allow_truncated=allow_truncated, max_bytes=DEFAULT_MAX_BYTES)
+
+
+def levels(frames: NDArray[np.uint8]) -> list[int]:
+    return frames[:, 0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("found", "promised", "verdict"),
+    [
+        (10, 10, False),
+        (9, 10, False),
+        (8, 10, True),
+        (12, 10, False),
+        (98, 100, False),
+        (97, 100, True),
+        (0, 0, False),
+    ],
+)
+def test_one_frame_or_two_percent_is_forgiven(found: int, promised: int, verdict: bool) -> None:
+    assert clearly_fewer(found, promised) is verdict
+
+
+def test_frames_come_back_in_the_order_asked_for() -> None:
+    wanted = collector([2, 0, 2])
+    assert [wanted.is_wanted(index) for index in range(4)] == [True, False, True, False]
+    wanted.add(0, frame(10))
+    assert not wanted.complete
+    wanted.add(2, frame(30))
+    assert wanted.complete
+    assert levels(wanted.finish(3, frame(30))) == [30, 10, 30]
+
+
+def test_a_swallowed_frame_repeats_the_last() -> None:
+    wanted = collector([8, 9], expected=10)
+    wanted.add(8, frame(80))
+    assert levels(wanted.finish(9, frame(80))) == [80, 80]
+
+
+def test_a_decoder_failure_is_an_error_even_for_one_frame() -> None:
+    wanted = collector([9], expected=10)
+    with pytest.raises(VideoReadError, match=r"only 9 frames of the 10 .* can be decoded \(bad data\)"):
+        wanted.finish(9, frame(80), "bad data")
+
+
+def test_damage_on_request_repeats_the_last_frame() -> None:
+    wanted = collector([1, 90], expected=100, allow_truncated=True)
+    wanted.add(1, frame(1))
+    with pytest.warns(UserWarning, match="0XA.avi: is damaged"):
+        assert levels(wanted.finish(40, frame(39))) == [1, 39]
+
+
+def test_changing_frame_size_is_refused() -> None:
+    every = collector(None)
+    every.add(0, frame(0))
+    with pytest.raises(VideoReadError, match=r"changes its frame size from \(4, 4\) to \(4, 5\) at frame 1"):
+        every.add(1, np.zeros((4, 5), np.uint8))
+
+
+def test_nothing_decoded() -> None:
+    with pytest.raises(VideoReadError, match=r"0XA\.avi: holds no frame that can be decoded \(bad data\)"):
+        collector(None).finish(0, None, "bad data")
+
+
+def test_frames_are_copies_of_what_a_decoder_reuses() -> None:
+    for indices in ([0, 1], [1, 0], None):
+        wanted, buffer = collector(indices), frame(0)
+        for index, level in enumerate((10, 20)):
+            buffer[:] = level
+            wanted.add(index, buffer)
+        buffer[:] = 99
+        assert levels(wanted.finish(2, buffer)) == ([20, 10] if indices == [1, 0] else [10, 20])
+
+
+def test_more_frames_than_there_is_room_for_are_refused_before_room_is_taken() -> None:
+    wanted = FrameCollector("0XA.avi", range(2**40, 2**40 + 10**6), 0, allow_truncated=False, max_bytes=2 * 16)
+    for index in range(2):
+        wanted.add(2**40 + index, frame(index))
+    with pytest.raises(VideoReadError, match="holds more than 32 bytes of frames"):
+        wanted.add(2**40 + 2, frame(2))

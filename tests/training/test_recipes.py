@@ -1,0 +1,89 @@
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+
+from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments
+from echomen_hf.training.recipes import parse_recipe
+
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+TYPES = (DataArguments, ModelArguments, EchoMENTrainingArguments)
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_flags_alone():
+    data, model, training = parse_recipe(TYPES, ["--data_dir", "data", "--learning_rate", "0.1", "--use_cpu"])
+    assert (data.data_dir, training.learning_rate, model.model_config) == ("data", 0.1, None)
+
+
+def test_output_has_the_name_that_it_has_in_all_scripts():
+    for flag in ("--output", "--output_dir", "--output-dir"):
+        assert parse_recipe(TYPES, ["--data_dir", "data", flag, "runs/x", "--use_cpu"])[2].output_dir == "runs/x"
+
+
+def test_recipe_and_flags_that_override_it(tmp_path):
+    recipe = write(
+        tmp_path / "recipe.yaml",
+        "data_dir: from_recipe\nlearning_rate: 3e-3\noptim: adamw_torch\nuse_cpu: true\n"
+        "model_config: {depths: [1, 1]}\n",
+    )
+    data, model, training = parse_recipe(TYPES, [recipe, "--data_dir", "from_flag"], defaults={"stage": "both"})
+    assert data.data_dir == "from_flag"
+    assert training.learning_rate == 3e-3
+    assert training.optim == "adamw_torch"
+    assert training.stage == "both"
+    assert model.model_config == {"depths": [1, 1]}
+
+
+def test_json_recipe(tmp_path):
+    recipe = write(tmp_path / "recipe.json", json.dumps({"data_dir": "data", "seed": 7, "use_cpu": True}))
+    assert parse_recipe(TYPES, [recipe])[2].seed == 7
+
+
+@pytest.mark.parametrize("name", ["demo", "paper"])
+def test_shipped_recipes_parse(name, request):
+    recipe = request.config.rootpath / "scripts" / "recipes" / f"{name}.yaml"
+    _, model, training = parse_recipe(TYPES, [str(recipe), "--data_dir", "data", "--use_cpu"])
+    assert model.model_config["num_channels"] in (1, 3)
+    assert training.report_to == ["tensorboard"]
+
+
+def test_field_that_nothing_reads(tmp_path):
+    recipe = write(tmp_path / "recipe.yaml", "learning_rte: 1\n")
+    with pytest.raises(ValueError, match="recipe.yaml has fields that nothing reads: learning_rte"):
+        parse_recipe(TYPES, [recipe])
+
+
+def test_missing_and_broken_recipes(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No recipe at"):
+        parse_recipe(TYPES, [str(tmp_path / "none.yaml")])
+    with pytest.raises(ValueError, match="not valid YAML"):
+        parse_recipe(TYPES, [write(tmp_path / "broken.yaml", "a: [1")])
+    with pytest.raises(ValueError, match="must map names"):
+        parse_recipe(TYPES, [write(tmp_path / "list.yaml", "- 1")])
+
+
+@dataclass
+class Place:
+    folder: str = field(metadata={"help": "Has no default."})
+
+
+def test_missing_required_setting(capsys):
+    with pytest.raises(SystemExit):
+        parse_recipe((Place, *TYPES), ["--use_cpu"])
+    assert "--folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((SCRIPTS / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_understands_its_configurations(path):
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= config.num_machines >= 1
+    if path.stem == "multi_node":
+        assert (config.num_machines, config.num_processes, config.main_process_port) == (2, 8, 29500)
