@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from echomen_hf.evaluation.report import markdown_table
-from echomen_hf.inference.engines.engine import make_engine
+from echomen_hf.inference.engines.factory import make_engine
 from echomen_hf.inference.video_prediction import predict_split
 from echomen_hf.inference.windows.shared_windows import windows_of_engine
 from echomen_hf.model.clip_sampling_echomen import parse_protocol

@@ -18,6 +18,8 @@ from pathlib import Path
 import pandas as pd
 import pydicom.examples
 
+from echomen_hf.runs.files import write_json
+
 
 SUMMARY_FILE = "summary.json"
 # Batch statistics in channels-last layout, half of the step of a network this small, are slower in two threads than in
@@ -116,9 +118,7 @@ def write_summary(path: Path, summary: dict) -> None:
         path: JSON file.
         summary: Metrics by split and predictor.
     """
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, summary)
 
 
 def print_summary(path: Path) -> None:

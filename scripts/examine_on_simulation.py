@@ -16,7 +16,7 @@ from transformers.utils import logging
 from benchmarks.marked_section import replace_section
 from echomen_hf.cli.command_line import run_script
 from echomen_hf.evaluation.interval_calibration import store_calibration
-from echomen_hf.evaluation.report import package_versions, weights_checksum, write_json
+from echomen_hf.evaluation.report import package_versions
 from echomen_hf.evaluation.simulation_examination import (
     accuracy_section,
     calibrate_on_simulation,
@@ -25,6 +25,7 @@ from echomen_hf.evaluation.simulation_examination import (
     motion_section,
 )
 from echomen_hf.inference import load_checkpoint
+from echomen_hf.runs.files import weights_checksum, write_json
 
 
 SECTIONS = ("accuracy", "motion", "coverage")

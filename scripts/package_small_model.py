@@ -23,7 +23,7 @@ from echomen_hf.evaluation.figure_style import CATEGORY_COLOURS, NEUTRAL_COLOUR,
 from echomen_hf.evaluation.report import write_json
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.labels import CATEGORY_TITLES
-from echomen_hf.training.fitting import RUN_FILE
+from echomen_hf.runs.run_folder import RUN_FILE
 
 
 MAX_BYTES = 8_000_000

@@ -17,8 +17,8 @@ from echomen_hf.cli.command_line import run_script
 from echomen_hf.data import pixel_statistics
 from echomen_hf.evaluation.interval_calibration import calibrate_model
 from echomen_hf.inference import load_checkpoint
+from echomen_hf.runs.run_folder import is_finished
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments, fit
-from echomen_hf.training.fitting import is_finished
 from echomen_hf.training.recipes import parse_recipe
 from echomen_hf.training.training_data import load_training_data
 

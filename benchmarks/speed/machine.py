@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.speed.workload import Workload
+from echomen_hf.runs.processes import available_cores
 
 
 __all__ = ["MatrixProduct", "describe_machine"]
@@ -31,7 +32,7 @@ def describe_machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "processor": processor_name() or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "instructions": [name for name in names if capabilities.get(name)],
         "memory_bytes": memory,
         "system": f"{platform.system()} {platform.machine()}",

@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.marked_section import replace_section
 from benchmarks.speed.arithmetic import Accelerators, Recipe, encoder_flops, estimate_training
 from echomen_hf.model.configuration_echomen import EchoMENConfig
+from echomen_hf.runs.files import write_text
 
 
 __all__ = [
@@ -48,9 +49,7 @@ def save_report(folder: Path, report: dict[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("benchmark.json", to_json(report)), ("benchmark.md", markdown_table(report) + "\n")):
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
+        write_text(folder / name, text)
 
 
 def to_json(report: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ import echomen_hf
 from echomen_hf import EchoMENModel, Predictor
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE
 from echomen_hf.evaluation.motion_evidence import INVARIANCES, motion_evidence
-from echomen_hf.evaluation.report import weights_checksum
 from echomen_hf.evaluation.simulation_examination import (
     accuracy_section,
     coverage_section,
@@ -19,6 +18,7 @@ from echomen_hf.evaluation.simulation_examination import (
 )
 from echomen_hf.inference.video_prediction import predict_video
 from echomen_hf.model.video_reading_echomen import EchoVideo
+from echomen_hf.runs.files import weights_checksum
 from echomen_hf.simulation import SimulatedFrames, SimulatedVideos
 
 

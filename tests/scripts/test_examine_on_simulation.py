@@ -2,8 +2,8 @@ import json
 
 import numpy as np
 
-from echomen_hf.evaluation.report import weights_checksum
 from echomen_hf.evaluation.simulation_examination import accuracy_section, motion_section
+from echomen_hf.runs.files import weights_checksum
 
 
 def test_script_calibrates_measures_and_fills_the_card(load_script, tiny_model, tiny_processor, tmp_path, capsys):

@@ -3,8 +3,8 @@ import json
 import pandas as pd
 import pytest
 
-from echomen_hf.evaluation.report import weights_checksum
 from echomen_hf.inference import load_checkpoint
+from echomen_hf.runs.files import weights_checksum
 
 
 def test_packaged_model_is_the_trained_one_without_its_code(load_script, trained, tmp_path):

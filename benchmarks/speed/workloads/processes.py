@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.side_process import SideProcess
 from benchmarks.speed.workload import Unavailable, Workload
+from echomen_hf.runs.processes import available_cores
 
 
 __all__ = ["ConcurrentInference"]
@@ -27,7 +27,7 @@ class ConcurrentInference(Workload):
     """
 
     def __init__(self, processes: int, workload: str, options: dict[str, Any], batches: int = 2) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = available_cores()
         if cores < processes:
             raise Unavailable(f"this machine has {cores} cores, too few for {processes} processes")
         self.batches = batches

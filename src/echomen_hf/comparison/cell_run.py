@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from ..data import FrameCache, is_synthetic, load_echonet_dynamic, pixel_statistics
 from ..data.frame_cache import frame_description
+from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
 from ..evaluation import VideoPrediction, predict_split
 from ..evaluation.report import write_metrics_json, write_predictions_csv
 from ..methods import fit_method, trained_parameter_count
@@ -23,9 +24,10 @@ from ..metrics import ef_regression_metrics
 from ..model.configuration_echomen import EchoMENConfig
 from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..training.fitting import STAGE_FINISHED_FILE, is_finished
+from ..runs.files import file_checksum, write_json
+from ..runs.run_folder import STAGE_FINISHED_FILE, is_finished
 from .cells import Cell, CellFolder, cell_settings
-from .record import file_list_checksum, git_commit, write_json
+from .record import git_commit
 from .settings import ComparisonSettings
 
 
@@ -182,7 +184,7 @@ def make_model(
         eval_protocol=settings.data.eval_protocol,
         frames=frames,
         run_description={
-            "file_list_sha256": file_list_checksum(settings.data_dir),
+            "file_list_sha256": file_checksum(Path(settings.data_dir) / FILE_LIST_NAME),
             "backbone_checkpoint": settings.backbone_checkpoint,
         },
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
 from ..data.provenance import is_synthetic
-from ..hub.run_record import read_json
+from ..runs.files import file_checksum, read_json, write_json
 from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
 from ..training.fitting import COMPARED_ARGUMENTS
 from .settings import ComparisonSettings
@@ -21,10 +20,8 @@ __all__ = [
     "RECORD_FILE",
     "claim_results_folder",
     "describe_comparison",
-    "file_list_checksum",
     "git_commit",
     "read_record",
-    "write_json",
 ]
 
 RECORD_FILE = "comparison.json"
@@ -53,7 +50,7 @@ def describe_comparison(settings: ComparisonSettings, videos: Mapping[str, Any])
     return {
         "data": {
             "data_dir": data_dir.as_posix(),
-            "file_list_sha256": file_list_checksum(data_dir),
+            "file_list_sha256": file_checksum(Path(data_dir) / FILE_LIST_NAME),
             "synthetic": is_synthetic(data_dir),
             "videos": {split: len(rows) for split, rows in videos.items()},
         },
@@ -123,19 +120,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     return read_json(folder / RECORD_FILE)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file completely or not at all.
-
-    Args:
-        path: File; its folder is made if missing.
-        content: What JSON can express.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
 def flatten(value: Any, name: str = "") -> dict[str, str]:
     """Give every leaf of nested mappings a name with points.
 
@@ -152,18 +136,6 @@ def flatten(value: Any, name: str = "") -> dict[str, str]:
     for key, entry in value.items():
         leaves |= flatten(entry, f"{name}.{key}".lstrip("."))
     return leaves
-
-
-def file_list_checksum(data_dir: str | Path) -> str:
-    """Tell data sets apart by their content, and not by where they are.
-
-    Args:
-        data_dir: Folder in EchoNet-Dynamic's layout.
-
-    Returns:
-        SHA-256 of its FileList.csv in hexadecimal digits.
-    """
-    return hashlib.sha256((Path(data_dir) / FILE_LIST_NAME).read_bytes()).hexdigest()
 
 
 def git_commit() -> str | None:

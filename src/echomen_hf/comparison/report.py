@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 from ..methods import MethodGroup, get_method, list_methods
+from ..runs.files import write_csv
 from .comparison_figures import save_comparison_figures
 from .published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from .record import read_record
-from .results import FinishedCell, cost_table, long_table, read_finished_cells, seeds_of, write_csv
+from .results import FinishedCell, cost_table, long_table, read_finished_cells, seeds_of
 from .routing_cost import routing_cost
 from .significance import significance_table
 from .table_formats import save_tables

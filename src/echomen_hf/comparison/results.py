@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation.report import read_metrics_json, read_predictions_csv
-from ..hub.run_record import read_json
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES
+from ..runs.files import read_json
 from .cells import CellFolder
 
 
@@ -24,7 +24,6 @@ __all__ = [
     "long_table",
     "read_finished_cells",
     "seeds_of",
-    "write_csv",
 ]
 
 RESULT_COLUMNS = ("method", "seed", "category", "metric", "value", "n", "protocol")
@@ -149,18 +148,6 @@ def cost_table(cells: Sequence[FinishedCell]) -> pd.DataFrame:
         here; more than one of `training_attempts` means that seconds of a killed process may be missing.
     """
     return pd.DataFrame([{"method": cell.method, "seed": cell.seed, **cell.cost} for cell in cells])
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table completely or not at all, numbers in full, what is not defined as an empty value.
-
-    Args:
-        path: CSV file.
-        table: Table.
-    """
-    partial = path.with_suffix(".partial")
-    table.to_csv(partial, index=False, lineterminator="\n")
-    partial.replace(path)
 
 
 def seeds_of(cells: Sequence[FinishedCell]) -> str:

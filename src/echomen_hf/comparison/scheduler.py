@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..runs.processes import available_cores
 from .cell_run import run_cell
 from .cells import Cell, CellFolder
 from .rules import count_encoder_steps
@@ -37,7 +38,7 @@ def default_jobs() -> int:
     """
     if torch.accelerator.is_available():
         return torch.accelerator.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return available_cores()
 
 
 def default_threads(jobs: int) -> int:
@@ -49,8 +50,7 @@ def default_threads(jobs: int) -> int:
     Returns:
         Threads per process.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(cores // max(jobs, 1), 1)
+    return max(available_cores() // max(jobs, 1), 1)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..evaluation.report import markdown_table
+from ..runs.files import write_text
 from .tables import Table, TableCell
 
 
@@ -60,10 +61,7 @@ def save_tables(path: str | Path, tables: Sequence[Table]) -> list[Path]:
     written = []
     for suffix, text in texts.items():
         target = Path(path).with_suffix(suffix)
-        partial = target.with_suffix(f"{suffix}.partial")
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(target)
-        written.append(target)
+        written.append(write_text(target, text))
     return written
 
 

@@ -19,6 +19,8 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..model.video_source_echomen import VideoReadError
+from ..runs.files import write_text
+from ..runs.processes import available_cores
 from .decoded_frames import DecodedFrames
 
 
@@ -100,7 +102,7 @@ class FrameCache:
             if missing or found is None:
                 require_space(folder, missing, header)
                 source = DecodedFrames(processor, decoder)
-                append(folder, header, entries, missing, source, num_threads or os.cpu_count() or 1)
+                append(folder, header, entries, missing, source, num_threads or available_cores())
         return cls(folder)
 
     def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
@@ -245,9 +247,7 @@ def append(
     """
     # Written anew, so that neither a half line nor entries without frames stay behind.
     index = folder / INDEX_FILE
-    partial = index.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in (header, *entries.values())), encoding="utf-8")
-    partial.replace(index)
+    write_text(index, "".join(json.dumps(line) + "\n" for line in (header, *entries.values())))
     problems = []
     with open(folder / FRAMES_FILE, "ab") as frames_file, open(index, "a", encoding="utf-8") as index_file:
         frames_file.truncate(max((entry["end"] for entry in entries.values()), default=0))

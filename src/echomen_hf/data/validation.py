@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from tqdm.auto import tqdm
 from ..model.frame_collector_echomen import clearly_fewer
 from ..model.video_reading_echomen import probe_video, read_video, require_moving
 from ..model.video_source_echomen import VideoReadError
+from ..runs.processes import available_cores
 
 
 __all__ = ["VideoProblem", "VideoValidationError", "raise_for_problems", "validate_videos"]
@@ -74,7 +74,7 @@ def validate_videos(
     if level not in ("headers", "frames"):
         raise ValueError(f"level must be 'headers' or 'frames', got {level!r}.")
     rows = list(_rows(dataset))
-    with ThreadPoolExecutor(num_workers or 2 * (os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(num_workers or 2 * available_cores()) as pool:
         checked = pool.map(partial(_find_problem, level=level), rows)
         bar = tqdm(checked, total=len(rows), desc=f"Checking video {level}", unit="video", disable=not progress)
         return [problem for problem in bar if problem is not None]

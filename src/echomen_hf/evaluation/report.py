@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..labels import CATEGORY_TITLES, heart_failure_category
 from ..metrics import ef_regression_metrics, oracle_predictions
+from ..runs.files import weights_checksum, write_json, write_text
 from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
 
 
@@ -31,8 +29,6 @@ __all__ = [
     "read_metrics_json",
     "read_predictions_csv",
     "results_table",
-    "weights_checksum",
-    "write_json",
     "write_metrics_json",
     "write_predictions_csv",
 ]
@@ -99,20 +95,6 @@ def write_metrics_json(
     return write_json(path, document)
 
 
-def write_json(path: str | Path, document: Mapping[str, Any]) -> Path:
-    """Write numbers and text as JSON; the same content gives the same bytes.
-
-    Args:
-        path: JSON file; its folder is made if missing.
-        document: What to write. NaN becomes null, numpy values numbers and lists.
-
-    Returns:
-        Path of the file.
-    """
-    text = json.dumps(_to_json(document), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    return _write_atomically(path, text + "\n")
-
-
 def package_versions() -> dict[str, str | None]:
     """Tell which versions results come from.
 
@@ -120,22 +102,6 @@ def package_versions() -> dict[str, str | None]:
         Version by name of Python and of the packages that decide a number; `None` where one is not installed.
     """
     return {"python": platform.python_version(), **installed_versions(RESULT_PACKAGES)}
-
-
-def weights_checksum(model: str | Path) -> str | None:
-    """Tell which weights a folder holds, so that an evaluation of earlier ones is not taken for theirs.
-
-    Args:
-        model: Folder or Hub id of the model.
-
-    Returns:
-        SHA-256 of the file of weights in hexadecimal digits; `None` for an id, or for weights in several files.
-    """
-    try:
-        with open(Path(model) / SAFE_WEIGHTS_NAME, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def read_metrics_json(path: str | Path) -> dict[str, Any]:
@@ -188,7 +154,7 @@ def write_predictions_csv(
     if len(expert_counts) > 1:
         raise ValueError(f"All predictions must come from the same number of experts, got {sorted(expert_counts)}.")
     rows = [_prediction_row(prediction, ef) for prediction, ef in zip(predictions, reference.tolist(), strict=True)]
-    return _write_atomically(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    return write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
 
 
 def read_predictions_csv(path: str | Path) -> pd.DataFrame:
@@ -369,29 +335,3 @@ def _result_column(
             cell += f" ({low:.2f} to {high:.2f})"
         cells.append(cell)
     return cells
-
-
-def _to_json(value: Any) -> Any:
-    """Convert to what JSON can express: NaN to null, paths to text, numpy scalars and arrays to numbers and lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _to_json(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _to_json(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_to_json(entry) for entry in value]
-    if isinstance(value, Path):
-        return value.as_posix()
-    return None if isinstance(value, float) and np.isnan(value) else value
-
-
-def _write_atomically(path: str | Path, text: str) -> Path:
-    """Write a file completely or not at all, so that an interruption never leaves half of one."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from ..inference.engines.engine import make_engine
+from ..inference.engines.factory import make_engine
 from ..inference.video_prediction import predict_split, predict_video
 from ..labels import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES, category_masks
 from ..metrics import AUROC_THRESHOLDS, ef_regression_metrics

@@ -11,7 +11,7 @@ from ..evaluation.report import markdown_table
 from ..labels import category_masks
 from ..model.configuration_echomen import EchoMENConfig
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
-from ..training.fitting import COMPARED_ARGUMENTS
+from ..runs.compared_arguments import compared_arguments
 from .group_errors import MIN_VIDEOS, ColumnErrors
 from .run_record import RunRecord
 
@@ -87,7 +87,8 @@ def hyperparameter_table(record: RunRecord) -> str:
     Returns:
         Markdown table; an argument that a stage does not look at has a dash.
     """
-    names = [name for name in COMPARED_ARGUMENTS if not name.startswith("stage2_")]
+    known = {name for stage in record.stages.values() for name in stage.arguments}
+    names = [name for name in compared_arguments(known) if not name.startswith("stage2_")]
     rows = []
     for name in sorted([*names, "metric_for_best_model"]):
         cells = []

@@ -12,13 +12,13 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import CONFIG_NAME
 
 from ..checkpoints import SMALL_MODEL_FOLDER
-from ..evaluation.report import weights_checksum
 from ..model.modeling_echomen import EchoMENModel
 from ..model.pipeline_echomen import EjectionFractionPipeline
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..training.fitting import RUN_FILE
+from ..runs.files import weights_checksum, write_json, write_text
+from ..runs.run_folder import METRICS_FILE, RUN_FILE, run_folder
 from .model_card import create_model_card
-from .run_record import METRICS_FILE, RunRecord, run_folder
+from .run_record import RunRecord
 
 
 __all__ = ["CARD_FILE", "EVALUATION_FOLDER", "listing", "stage_repository", "write_card"]
@@ -105,7 +105,7 @@ def write_card(card: RepoCard, folder: Path) -> None:
         card: Card.
         folder: Folder of the repository.
     """
-    (folder / CARD_FILE).write_text(f"{str(card).rstrip()}\n", encoding="utf-8", newline="\n")
+    write_text(folder / CARD_FILE, f"{str(card).rstrip()}\n")
 
 
 def add_pipeline(folder: Path) -> None:
@@ -129,7 +129,7 @@ def add_pipeline(folder: Path) -> None:
     }
     path = folder / CONFIG_NAME
     config = json.loads(path.read_text(encoding="utf-8")) | {"custom_pipelines": tasks}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(path, config)
 
 
 def listing(folder: str | Path) -> dict[str, int]:

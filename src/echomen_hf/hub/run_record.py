@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +12,20 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..data.layouts.echonet_dynamic import FILE_LIST_NAME, read_file_list
 from ..data.provenance import is_synthetic
-from ..evaluation.report import read_metrics_json, read_predictions_csv, weights_checksum
-from ..training.fitting import RUN_FILE
+from ..evaluation.report import read_metrics_json, read_predictions_csv
+from ..runs.files import file_checksum, read_json, weights_checksum
+from ..runs.run_folder import (
+    EMISSIONS_FILE,
+    FIGURES_FOLDER,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    RUN_FILE,
+    TRAINING_ARGUMENTS_FILE,
+    run_folder,
+)
 
 
 __all__ = ["EvaluationRecord", "RunRecord", "StageRecord", "read_run"]
-
-METRICS_FILE = "metrics.json"
-PREDICTIONS_FILE = "predictions.csv"
-FIGURES_FOLDER = "figures"
-TRAINING_ARGUMENTS_FILE = "training_args.json"
-EMISSIONS_FILE = "emissions.csv"  # of codecarbon, which transformers' `report_to` can switch on
 
 ECHONET_DYNAMIC_VIDEOS = {"train": 7465, "validation": 1288, "test": 1277}
 """Videos per split of EchoNet-Dynamic (Ouyang et al. 2020), by which its FileList.csv is recognised."""
@@ -176,20 +177,6 @@ def weights_are_simulated(settings: dict[str, Any]) -> bool:
     return earlier.is_file() and weights_are_simulated(read_json(earlier))
 
 
-def run_folder(folder: Path) -> Path:
-    """Find the folder of a whole run.
-
-    Args:
-        folder: Output folder of training, or of one of its stages.
-
-    Returns:
-        The parent if the folder is a stage's, else the folder itself, absolute.
-    """
-    folder = folder.absolute()
-    is_stage = folder.name in ("stage1", "stage2") and (folder.parent / RUN_FILE).is_file()
-    return folder.parent if is_stage else folder
-
-
 def read_stage(root: Path, stage: int) -> StageRecord | None:
     """Read what a stage left behind.
 
@@ -311,31 +298,10 @@ def read_data(record: RunRecord, data_dir: Path | None) -> None:
         return
     record.videos = read_file_list(data_dir)
     record.videos_are_synthetic = is_synthetic(data_dir)
-    checksum = hashlib.sha256((data_dir / FILE_LIST_NAME).read_bytes()).hexdigest()
+    checksum = file_checksum(data_dir / FILE_LIST_NAME)
     record.trained_on_videos = record.settings.get("run.file_list_sha256") == checksum
     if not record.trained_on_videos:
         record.warnings.append(
             f"The training data are unknown: {data_dir / FILE_LIST_NAME} is not the file that {RUN_FILE} names by its "
             "checksum. Name the folder that the model was trained on as `--data_dir`."
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: File.
-
-    Returns:
-        Its content.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a JSON object.")
-    return content

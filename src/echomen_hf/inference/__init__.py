@@ -1,7 +1,8 @@
 """Ejection fractions from files."""
 
 from .checkpoint import load_checkpoint
-from .engines.engine import ENGINE_NAMES, PRECISIONS, Engine, make_engine
+from .engines.engine import ENGINE_NAMES, PRECISIONS, Engine
+from .engines.factory import make_engine
 from .predictor import Predictor, find_videos
 from .windows.shared_windows import SharedWindows
 

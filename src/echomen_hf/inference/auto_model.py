@@ -33,7 +33,7 @@ class AutoModel(transformers.AutoModel):
         Raises:
             ValueError: If an export is damaged, or the package of its engine is missing.
         """
-        from .export.folder import is_export, load_export
+        from .engines.export_folder import is_export, load_export
 
         if is_export(pretrained_model_name_or_path):
             return load_export(pretrained_model_name_or_path)[0]

@@ -13,7 +13,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
-from .export.folder import is_export, load_export
+from .engines.export_folder import is_export, load_export
 
 
 __all__ = ["load_checkpoint", "load_checkpoint_of", "read_model_type"]

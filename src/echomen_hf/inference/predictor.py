@@ -25,8 +25,9 @@ from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..model.video_reading_echomen import EchoVideo, read_video, require_moving, warn_if_coloured
 from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
 from .checkpoint import load_checkpoint
-from .engines.engine import Engine, check_engine, is_echomen, make_engine
-from .export.folder import is_export, load_export
+from .engines.engine import Engine, check_engine, is_echomen
+from .engines.export_folder import is_export, load_export
+from .engines.factory import make_engine
 from .read_ahead import FileRead, VideoClips, read_ahead
 from .video_prediction import (
     VideoPrediction,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,8 +13,10 @@ from ..data.clip_dataset import FrameSource
 from ..model.configuration_echomen import EchoMENConfig
 from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
+from ..runs.processes import is_main_process
+from ..runs.run_folder import is_finished
 from ..training import EchoMENTrainingArguments, fit
-from ..training.fitting import claim_output_dir, is_finished
+from ..training.fitting import claim_output_dir
 from .method import Method
 from .registry import get_method
 
@@ -101,7 +102,7 @@ def fit_method(
             make_clips=method.training_clips,
         )
     final = without_training_state(trained).eval()
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_main_process():
         final.save_pretrained(str(args.output_dir))
         processor.save_pretrained(str(args.output_dir))
     return final

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
+
+from ..runs.files import replacing
 
 
 __all__ = ["write_avi"]
@@ -30,9 +31,8 @@ def write_avi(path: str | os.PathLike[str], frames: np.ndarray, fps: float) -> N
             f"got {frames.dtype} {frames.shape}"
         )
     _, height, width = frames.shape
-    partial_path = Path(path).with_suffix(".partial")
     neutral_chroma = np.full(height * width // 2, 128, dtype=np.uint8)
-    with av.open(str(partial_path), "w", format="avi") as container:
+    with replacing(path) as partial, av.open(str(partial), "w", format="avi") as container:
         # a fixed quantiser keeps the corners black and the bytes the same on every run
         stream = container.add_stream(
             "mjpeg", rate=Fraction(fps).limit_denominator(1000), options={"qmin": "2", "qmax": "2"}
@@ -43,4 +43,3 @@ def write_avi(path: str | os.PathLike[str], frames: np.ndarray, fps: float) -> N
             planes = np.concatenate([image.ravel(), neutral_chroma]).reshape(height * 3 // 2, width)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuvj420p")))
         container.mux(stream.encode(None))
-    os.replace(partial_path, path)

@@ -19,6 +19,8 @@ from scipy.special import ndtr, ndtri
 from tqdm.auto import tqdm
 
 from ..data.provenance import README_NAME, SYNTHETIC_NOTICE
+from ..runs.files import replacing
+from ..runs.processes import available_cores
 from .avi_writer import write_avi
 from .echo import SimulatedEcho, sample_echo_parameters, simulate_echo
 from .ejection_fraction_distribution import ejection_fraction_at
@@ -274,8 +276,7 @@ def _record(name: str, echo: SimulatedEcho, reading_error: float) -> _VideoRecor
 def _map(function: partial[_VideoRecord], indices: Sequence[int], num_workers: int | None) -> Iterator[_VideoRecord]:
     """Apply the function in order, in fresh processes if that pays."""
     if num_workers is None:
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        num_workers = min(processors, len(indices) // 24)
+        num_workers = min(available_cores(), len(indices) // 24)
     if num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}")
     if num_workers <= 1 or len(indices) < 2:
@@ -297,12 +298,10 @@ def _write_tracings(path: Path, records: Sequence[_VideoRecord]) -> None:
 
 
 def _write_file_list(path: Path, records: Sequence[_VideoRecord], splits: Sequence[str], image_size: int) -> None:
-    partial_path = path.with_suffix(".partial")
-    with partial_path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial_path, partial_path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_FILE_LIST_COLUMNS)
         for record, split in zip(records, splits, strict=True):
             fps = int(record.fps) if record.fps == int(record.fps) else record.fps
             measurements = [record.ejection_fraction, record.esv, record.edv]
             writer.writerow([record.name, *measurements, image_size, image_size, fps, record.num_frames, split])
-    os.replace(partial_path, path)

@@ -20,6 +20,7 @@ from ..data.collation import collate_clips
 from ..data.device_clips import with_pixel_values
 from ..data.epoch_dataset import EpochDataset
 from ..model.modeling_echomen import EchoMENModel
+from ..runs.files import replacing
 from .arguments import EchoMENTrainingArguments
 
 
@@ -217,9 +218,8 @@ def save_embeddings(path: Path, embeddings: torch.Tensor, made_from: str) -> Non
         embeddings: Embeddings, shape (clips, D).
         made_from: Fingerprint of what they were computed from.
     """
-    partial = path.with_suffix(".partial")
-    save_file({"embeddings": embeddings.contiguous()}, partial, metadata={"made_from": made_from})
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file({"embeddings": embeddings.contiguous()}, partial, metadata={"made_from": made_from})
 
 
 def read_embeddings(path: Path, made_from: str) -> torch.Tensor | None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import EvalPrediction, PreTrainedConfig, TrainingArguments, set_seed
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.utils import SAFE_WEIGHTS_NAME, logging
+from transformers import EvalPrediction, PreTrainedConfig, set_seed
+from transformers.utils import logging
 
 from ..data.clip_dataset import EvaluationClips, FrameSource, TrainingClips
 from ..model.clip_sampling_echomen import parse_protocol
 from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
+from ..runs.compared_arguments import compared_arguments
+from ..runs.processes import is_main_process
+from ..runs.run_folder import claim_run, is_finished, last_complete_checkpoint
 from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .embeddings import EvaluationEmbeddings, TrainingEmbeddings, embed_for_stage_2
@@ -25,55 +26,15 @@ from .per_video_metrics import per_video_metrics
 from .trainer import EchoMENTrainer
 
 
-__all__ = ["RUN_FILE", "STAGE_FINISHED_FILE", "fit", "fit_stage"]
+__all__ = ["fit", "fit_stage"]
 
 logger = logging.get_logger(__name__)
-
-RUN_FILE = "run.json"
-"""What a run was started with, beside its results; a resumed run must match it."""
-
-STAGE_FINISHED_FILE = TRAINER_STATE_NAME
-"""Written to a stage's folder as the last thing that the stage does."""
 
 EMBEDDINGS_FOLDER = "embeddings"
 """Embeddings of clips, in the folder of stage 2."""
 
-# Arguments that decide what a run computes; all others say where, how fast or how loudly. A list of these, and not of
-# the others, since a later version of transformers may add to the others.
-COMPARED_ARGUMENTS = frozenset(
-    {field.name for field in fields(EchoMENTrainingArguments)}
-    - {field.name for field in fields(TrainingArguments)}
-    - {"keep_large_blocks", "stage"}
-    | {
-        "adam_beta1",
-        "adam_beta2",
-        "adam_epsilon",
-        "bf16",
-        "data_seed",
-        "dataloader_drop_last",
-        "eval_steps",
-        "eval_strategy",
-        "fp16",
-        "gradient_accumulation_steps",
-        "learning_rate",
-        "load_best_model_at_end",
-        "lr_scheduler_kwargs",
-        "lr_scheduler_type",
-        "max_grad_norm",
-        "max_steps",
-        "num_train_epochs",
-        "optim",
-        "optim_args",
-        "optim_target_modules",
-        "per_device_train_batch_size",
-        "save_steps",
-        "save_strategy",
-        "seed",
-        "train_sampling_strategy",
-        "warmup_steps",
-        "weight_decay",
-    }
-)
+COMPARED_ARGUMENTS = compared_arguments(field.name for field in fields(EchoMENTrainingArguments))
+"""Arguments that a resumed run must match."""
 
 
 def fit(
@@ -149,7 +110,7 @@ def fit(
     if is_finished(output_dir / "stage2"):
         # Running stage 1 again must not put its model in the place of the final one.
         model = type(model).from_pretrained(output_dir / "stage2")
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_main_process():
         model.save_pretrained(output_dir)
         processor.save_pretrained(output_dir)
     return model.eval()
@@ -245,38 +206,6 @@ def require_solvable(model: EchoMENModel, args: EchoMENTrainingArguments) -> Non
         )
 
 
-def is_finished(folder: Path) -> bool:
-    """Tell whether a stage has left its result in a folder.
-
-    Args:
-        folder: Folder of the stage.
-
-    Returns:
-        True if the last file that a stage writes is there.
-    """
-    return (folder / STAGE_FINISHED_FILE).is_file() and (folder / SAFE_WEIGHTS_NAME).is_file()
-
-
-def last_complete_checkpoint(folder: Path) -> str | None:
-    """Find the checkpoint to continue from, passing over one that was cut off while it was written.
-
-    Args:
-        folder: Folder of the stage.
-
-    Returns:
-        Path of the newest checkpoint whose trainer state, the last file of a checkpoint, is complete; or `None`.
-    """
-    numbered = {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob("checkpoint-*") if path.is_dir()}
-    for _, checkpoint in sorted(numbered.items(), reverse=True):
-        try:
-            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logger.warning(f"Passing over {checkpoint}, which was cut off while it was written.")
-            continue
-        return str(checkpoint)
-    return None
-
-
 def claim_output_dir(
     output_dir: Path,
     model: EchoMENModel,
@@ -305,23 +234,8 @@ def claim_output_dir(
         **{f"training.{k}": v for k, v in args.to_dict().items() if k in COMPARED_ARGUMENTS},
         **{f"run.{k}": v for k, v in description.items()},
     }
-    now = json.loads(json.dumps(now, sort_keys=True, default=str))
-    path = output_dir / RUN_FILE
-    if path.is_file():
-        # An argument that a run does not know is younger than the run, which had what is now its default.
-        before = {**default_settings(model, now), **json.loads(path.read_text(encoding="utf-8"))}
-        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-        if changed:
-            listed = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed[:8])
-            raise ValueError(
-                f"{output_dir} holds a run with other settings ({listed}). Choose another `--output_dir`, or remove "
-                "that folder to start over."
-            )
-    elif int(os.environ.get("RANK", "0")) == 0:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(now, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        partial.replace(path)
+    # An argument that a run does not know is younger than the run, which had what is now its default.
+    claim_run(output_dir, now, default_settings(model, now))
 
 
 def default_settings(model: EchoMENModel, known: Iterable[str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..data.decoded_frames import DecodedFrames
 from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
 from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
 from ..model.video_reading_echomen import require_decoder
+from ..runs.files import file_checksum
 from ..simulation import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos
 from .arguments import DataArguments, EchoMENTrainingArguments, SimulationArguments
 
@@ -99,7 +99,7 @@ def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: E
     elif data_args.decoder != "pyav":
         frames = DecodedFrames(processor, data_args.decoder)
     # Content and not location: a run may continue where its data were moved to.
-    checksum = hashlib.sha256((data_dir / FILE_LIST_NAME).read_bytes()).hexdigest()
+    checksum = file_checksum(data_dir / FILE_LIST_NAME)
     description = {"file_list_sha256": checksum}
     if data_args.decoder != "pyav":
         description["decoder"] = data_args.decoder

@@ -6,7 +6,7 @@ from echomen_hf import EjectionFractionPipeline, Predictor, read_video
 from echomen_hf.evaluation import predict_video
 from echomen_hf.inference import make_engine
 from echomen_hf.inference import predictor as predictor_module
-from echomen_hf.inference.export.folder import ExportedEncoder
+from echomen_hf.inference.engines.export_folder import ExportedEncoder
 
 
 def test_auto_is_torch(tiny_model):

@@ -13,16 +13,12 @@ from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from ...data import is_synthetic, load_echonet_dynamic
 from ...data.layouts.echonet_dynamic import SPLIT_NAMES
-from ...evaluation.report import weights_checksum
 from ...model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ...model.modeling_echomen import EchoMENModel
+from ...runs.files import weights_checksum
 from ..checkpoint import load_checkpoint
 from ..engines.encoder_graph import trace_encoder
-from ..engines.onnx_engine import save_onnx
-from ..engines.openvino_engine import convert_to_openvino, save_openvino
-from ..engines.optional_packages import import_extra
-from ..video_prediction import predict_split
-from .folder import (
+from ..engines.export_folder import (
     GRAPH_NAMES,
     check_target,
     load_export,
@@ -32,6 +28,10 @@ from .folder import (
     write_heads,
     write_record,
 )
+from ..engines.onnx_engine import save_onnx
+from ..engines.openvino_engine import convert_to_openvino, save_openvino
+from ..engines.optional_packages import import_extra
+from ..video_prediction import predict_split
 from .measured_error import (
     DEFAULT_MAX_CHANGE,
     DEFAULT_MAX_MAE_RISE,

@@ -13,9 +13,10 @@ from torch import nn
 
 from ...model.clip_sampling_echomen import parse_protocol
 from ...model.modeling_echomen import EchoMENModel, R2Plus1DEncoder
-from ..engines.engine import Engine, is_echomen, make_engine
+from ..engines.engine import Engine, is_echomen
+from ..engines.export_folder import ExportedEncoder
+from ..engines.factory import make_engine
 from ..engines.torch_engine import TorchEngine
-from ..export.folder import ExportedEncoder
 from .sharing_plan import (
     ClipGroup,
     Margins,

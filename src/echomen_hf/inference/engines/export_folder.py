@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,10 +17,11 @@ from transformers.utils import CONFIG_NAME, VIDEO_PROCESSOR_NAME
 from ...model.configuration_echomen import EchoMENConfig
 from ...model.modeling_echomen import EchoMENModel
 from ...model.video_processing_echomen import EchoMENVideoProcessor
-from ..engines.encoder_graph import ClipShape
-from ..engines.engine import Engine
-from ..engines.onnx_engine import ONNXEngine
-from ..engines.openvino_engine import OpenVINOEngine, PerformanceHint
+from ...runs.files import file_checksum, write_json
+from .encoder_graph import ClipShape
+from .engine import Engine
+from .onnx_engine import ONNXEngine
+from .openvino_engine import OpenVINOEngine, PerformanceHint
 
 
 __all__ = [
@@ -297,26 +297,3 @@ def replace_export(folder: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     folder.rename(target)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file in a fixed order.
-
-    Args:
-        path: File.
-        content: Content.
-    """
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def file_checksum(path: Path) -> str:
-    """Compute the SHA-256 of a file.
-
-    Args:
-        path: File.
-
-    Returns:
-        Hexadecimal digits.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

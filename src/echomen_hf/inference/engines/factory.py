@@ -1,0 +1,63 @@
+"""Choice of the engine that runs the encoder of a model."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from ...model.modeling_echomen import EchoMENModel
+from ...model.video_processing_echomen import EchoMENVideoProcessor
+from .engine import Engine, check_engine, is_echomen
+
+
+__all__ = ["make_engine"]
+
+
+def make_engine(
+    model: EchoMENModel,
+    engine: str = "auto",
+    precision: str = "fp32",
+    *,
+    processor: EchoMENVideoProcessor | None = None,
+    batch_size: int = 4,
+) -> Engine:
+    """Make the engine that runs the encoder of a model.
+
+    `auto` is the fastest engine that is exact and needs neither another package nor a compiler. That is `torch`: batch
+    normalisation folded into the convolutions, and on CPUs the memory layout in which convolutions are fastest.
+
+    Args:
+        model: Model in evaluation mode, on the device to run on; it is left as it is. Later changes of its encoder's
+            weights do not reach the engine.
+        engine: `auto`, `torch`, `compile` (`torch.compile`; needs a C++ compiler and about a minute to start), `onnx`
+            (ONNX Runtime) or `openvino`, which need their packages.
+        precision: `fp32`, or `bf16`, fast where the processor has instructions for it (AMX, AVX-512 BF16, GPUs)
+            and slow elsewhere.
+        processor: Video processor that makes the clips. If it gives all channels of a clip the same numbers, and the
+            engine can use that, the engine looks at the first channel only.
+        batch_size: Clips that are usually passed at once.
+
+    Returns:
+        The engine.
+
+    Raises:
+        ValueError: If there is no such engine, or not in this precision, or for this architecture, or it cannot be
+            made on this machine.
+    """
+    check_engine(engine, precision)
+    if not is_echomen(model):
+        raise ValueError(f"Engines run the encoder of EchoMEN; a {type(model).__name__} runs as it is, without one.")
+    if engine == "onnx":
+        from .onnx_engine import ONNXEngine
+
+        return ONNXEngine.from_model(model)
+    if engine == "openvino":
+        from .openvino_engine import OpenVINOEngine
+
+        return OpenVINOEngine.from_model(model, cast(Literal["fp32", "bf16"], precision))
+    if engine == "compile":
+        from .compiled_engine import CompiledEngine
+
+        return CompiledEngine.from_model(model, precision, processor=processor, batch_size=batch_size)
+    from .torch_engine import TorchEngine
+
+    return TorchEngine.from_model(model, precision, processor=processor)

@@ -1,0 +1,26 @@
+"""The processes of a run and the processor cores they may use."""
+
+from __future__ import annotations
+
+import os
+
+
+__all__ = ["available_cores", "is_main_process"]
+
+
+def available_cores() -> int:
+    """Count the processor cores that this process may use.
+
+    Returns:
+        Number of cores.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_main_process() -> bool:
+    """Tell whether this process is the one that writes a run's files.
+
+    Returns:
+        True for the first of several processes, and for one alone.
+    """
+    return int(os.environ.get("RANK", "0")) == 0

@@ -1,0 +1,115 @@
+"""The folder of a run: names of its files, who claims it, and what is finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
+
+from .files import read_json, write_json
+from .processes import is_main_process
+
+
+__all__ = [
+    "EMISSIONS_FILE",
+    "FIGURES_FOLDER",
+    "METRICS_FILE",
+    "PREDICTIONS_FILE",
+    "RUN_FILE",
+    "STAGE_FINISHED_FILE",
+    "TRAINING_ARGUMENTS_FILE",
+    "claim_run",
+    "is_finished",
+    "last_complete_checkpoint",
+    "run_folder",
+]
+
+logger = logging.get_logger(__name__)
+
+RUN_FILE = "run.json"
+"""Settings that a run was started with; a resumed run must match them."""
+
+STAGE_FINISHED_FILE = TRAINER_STATE_NAME
+"""Written to a stage's folder as the last thing that the stage does."""
+
+TRAINING_ARGUMENTS_FILE = "training_args.json"
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.csv"
+FIGURES_FOLDER = "figures"
+EMISSIONS_FILE = "emissions.csv"  # of codecarbon, which transformers' `report_to` can switch on
+
+
+def run_folder(folder: Path) -> Path:
+    """Find the folder of a whole run.
+
+    Args:
+        folder: Output folder of training, or of one of its stages.
+
+    Returns:
+        The parent if the folder is a stage's, else the folder itself, absolute.
+    """
+    folder = folder.absolute()
+    is_stage = folder.name in ("stage1", "stage2") and (folder.parent / RUN_FILE).is_file()
+    return folder.parent if is_stage else folder
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a stage has left its result in a folder.
+
+    Args:
+        folder: Folder of the stage.
+
+    Returns:
+        True if the last file that a stage writes is there.
+    """
+    return (folder / STAGE_FINISHED_FILE).is_file() and (folder / SAFE_WEIGHTS_NAME).is_file()
+
+
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """Find the checkpoint to continue from; one that was cut off while it was written is passed over.
+
+    Args:
+        folder: Folder of the stage.
+
+    Returns:
+        Path of the newest checkpoint whose trainer state, the last file of a checkpoint, is complete; or `None`.
+    """
+    numbered = {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob("checkpoint-*") if path.is_dir()}
+    for _, checkpoint in sorted(numbered.items(), reverse=True):
+        try:
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning(f"Passing over {checkpoint}, which was cut off while it was written.")
+            continue
+        return str(checkpoint)
+    return None
+
+
+def claim_run(folder: Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Write down what a run is, or compare it with the run that the folder already holds.
+
+    Args:
+        folder: Output folder of the run.
+        settings: All settings that decide its result.
+        defaults: Values of settings that an older run does not name.
+
+    Raises:
+        ValueError: If the folder holds a run with other settings; the message lists them.
+    """
+    now = json.loads(json.dumps(settings, sort_keys=True, default=str))
+    path = folder / RUN_FILE
+    if path.is_file():
+        before = {**defaults, **read_json(path)}
+        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if changed:
+            listed = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed[:8])
+            raise ValueError(
+                f"{folder} holds a run with other settings ({listed}). Choose another `--output_dir`, or remove that "
+                "folder to start over."
+            )
+    elif is_main_process():
+        write_json(path, now)
