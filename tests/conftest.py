@@ -22,8 +22,6 @@ import pytest
 import torch
 
 from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENTrainingArguments, EchoMENVideoProcessor
-from echomen_hf.model.torchcodec_reading_echomen import load_torchcodec
-from echomen_hf.model.video_source_echomen import VideoReadError
 from helpers.tiny_config import make_tiny_config
 from helpers.video_files import encode_video, gray_ramp
 
@@ -144,15 +142,6 @@ def write_video() -> Callable[..., Path]:
 def ramp() -> Callable:
     """Function that makes frames whose grey level tells their number."""
     return gray_ramp
-
-
-@pytest.fixture
-def needs_torchcodec() -> None:
-    """Skips the test where torchcodec or the FFmpeg that it decodes with is missing."""
-    try:
-        load_torchcodec()
-    except VideoReadError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ _PUBLIC = {
     "EjectionFractionPipeline": "model.pipeline_echomen",
     "Predictor": "inference",
     "load_echonet_dynamic": "data",
+    "VideoReadError": "model.video_source_echomen",
     "load_small": "checkpoints",
+    "probe_video": "model.video_reading_echomen",
     "read_video": "model.video_reading_echomen",
 }
 
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from .model.modeling_echomen import EchoMENOutput as EchoMENOutput
     from .model.pipeline_echomen import EjectionFractionPipeline as EjectionFractionPipeline
     from .model.video_processing_echomen import EchoMENVideoProcessor as EchoMENVideoProcessor
+    from .model.video_reading_echomen import probe_video as probe_video
     from .model.video_reading_echomen import read_video as read_video
+    from .model.video_source_echomen import VideoReadError as VideoReadError
     from .training import EchoMENTrainer as EchoMENTrainer
     from .training import EchoMENTrainingArguments as EchoMENTrainingArguments
 

@@ -17,7 +17,7 @@ from echomen_hf.app.report import (
     render_summary,
 )
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
-from echomen_hf.model.video_reading_echomen import EchoVideo
+from echomen_hf.model.echo_video_echomen import EchoVideo
 
 
 VIDEO = EchoVideo(np.zeros((150, 112, 100), np.uint8), 50.0, "test")

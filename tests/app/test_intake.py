@@ -11,7 +11,7 @@ from pydicom.examples import get_path
 from echomen_hf.app import UploadLimits, intake
 from echomen_hf.app.intake import known_suffix, receive_clip
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
-from echomen_hf.model.video_reading_echomen import VideoReadError
+from echomen_hf.model.video_source_echomen import VideoReadError
 
 
 SPEC = ClipSpec(num_frames=8, sampling_period=4, reference_fps=50)  # spans 29 frames at 50 frames per second

@@ -1,7 +1,8 @@
 import pytest
 
 from echomen_hf.app import UploadLimits
-from echomen_hf.model.video_reading_echomen import VideoInfo, VideoReadError
+from echomen_hf.model.echo_video_echomen import VideoInfo
+from echomen_hf.model.video_source_echomen import VideoReadError
 
 
 LIMITS = UploadLimits(max_megabytes=2, max_frames=100, max_frame_pixels=640 * 480, max_video_pixels=10_000_000)

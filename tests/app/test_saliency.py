@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from echomen_hf.app.saliency import attribute_motion, motion_saliency
-from echomen_hf.model.video_reading_echomen import EchoVideo
+from echomen_hf.model.echo_video_echomen import EchoVideo
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from echomen_hf.evaluation.simulation_examination import (
     motion_section,
 )
 from echomen_hf.inference.video_prediction import predict_video
-from echomen_hf.model.video_reading_echomen import EchoVideo
+from echomen_hf.model.echo_video_echomen import EchoVideo
 from echomen_hf.runs.files import weights_checksum
 from echomen_hf.simulation import SimulatedFrames, SimulatedVideos
 

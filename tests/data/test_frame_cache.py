@@ -157,8 +157,8 @@ class TestBuild:
         assert len(FrameCache(tmp_path / "cache")) == 6
 
     def test_frames_of_another_decoder_are_refused(self, cache, videos, tiny_processor, tmp_path):
-        with pytest.raises(ValueError, match=r"made otherwise \(decoder: \['pyav'\] instead of \['torchcodec'\]\)"):
-            FrameCache.build(tmp_path / "cache", videos, tiny_processor, decoder="torchcodec")
+        with pytest.raises(ValueError, match=r"made otherwise \(decoder: \['pyav'\] instead of \['simplejpeg'\]\)"):
+            FrameCache.build(tmp_path / "cache", videos, tiny_processor, decoder="simplejpeg")
         assert len(FrameCache(tmp_path / "cache")) == 6
 
     def test_caches_from_before_the_decoder_was_recorded_are_continued(
@@ -171,13 +171,12 @@ class TestBuild:
         assert len(FrameCache.build(tmp_path / "cache", videos, tiny_processor)) == 6
         assert count_decoded == []
 
-    @pytest.mark.usefixtures("needs_torchcodec")
     def test_decoder_is_the_one_asked_for(self, videos, tiny_processor, tmp_path):
-        cache = FrameCache.build(tmp_path / "cache", videos, tiny_processor, decoder="torchcodec")
-        decoded = DecodedFrames(tiny_processor, decoder="torchcodec")
+        cache = FrameCache.build(tmp_path / "cache", videos, tiny_processor, decoder="simplejpeg")
+        decoded = DecodedFrames(tiny_processor, decoder="simplejpeg")
         for row in videos:
             np.testing.assert_array_equal(cache.read(row), decoded.read(row))
-        assert json.loads((tmp_path / "cache" / "index.jsonl").read_text().splitlines()[0])["decoder"] == "torchcodec"
+        assert json.loads((tmp_path / "cache" / "index.jsonl").read_text().splitlines()[0])["decoder"] == "simplejpeg"
 
     def test_full_disk_is_found_before_anything_is_decoded(
         self, videos, tiny_processor, tmp_path, monkeypatch, count_decoded

@@ -11,7 +11,8 @@ import torch.utils.data
 
 from echomen_hf.data import loading as echonet_dynamic
 from echomen_hf.data.loading import EchoNetFormatError, load_echonet_dynamic
-from echomen_hf.model.video_reading_echomen import VideoReadError, read_video
+from echomen_hf.model.video_reading_echomen import read_video
+from echomen_hf.model.video_source_echomen import VideoReadError
 
 
 @pytest.fixture(autouse=True)

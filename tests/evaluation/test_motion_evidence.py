@@ -10,7 +10,7 @@ from echomen_hf.evaluation.motion_evidence import (
     scaled_brightness,
     still,
 )
-from echomen_hf.model.video_reading_echomen import EchoVideo
+from echomen_hf.model.echo_video_echomen import EchoVideo
 
 
 @pytest.fixture

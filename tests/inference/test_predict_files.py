@@ -12,7 +12,7 @@ import pytest
 from echomen_hf import Predictor
 from echomen_hf.inference import predictor as predictor_module
 from echomen_hf.inference.read_ahead import VideoClips, read_ahead
-from echomen_hf.model.video_reading_echomen import EchoVideo
+from echomen_hf.model.echo_video_echomen import EchoVideo
 
 
 @pytest.fixture

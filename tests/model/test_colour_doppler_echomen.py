@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from echomen_hf import EchoMENVideoProcessor, Predictor, read_video
 from echomen_hf.model.colour_doppler_echomen import COLOURED_SHARE, chroma_of_rgb, coloured_share
-from echomen_hf.model.video_reading_echomen import EchoVideo, warn_if_coloured
+from echomen_hf.model.echo_video_echomen import EchoVideo, warn_if_coloured
 from echomen_hf.simulation import simulate_echo
 
 

@@ -21,7 +21,9 @@ from pydicom.pixels import get_decoder
 
 from echomen_hf.model import dicom_reading_echomen as dicom
 from echomen_hf.model.dicom_reading_echomen import is_dicom, probe_dicom, read_dicom
-from echomen_hf.model.video_reading_echomen import VideoInfo, VideoReadError, probe_video, read_video
+from echomen_hf.model.echo_video_echomen import VideoInfo
+from echomen_hf.model.video_reading_echomen import probe_video, read_video
+from echomen_hf.model.video_source_echomen import VideoReadError
 
 
 WHOLE_IMAGE = {"crop_region": False, "margin": 0.0, "square": False}

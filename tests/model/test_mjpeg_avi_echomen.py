@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from echomen_hf.model import video_reading_echomen as video_reader
+from echomen_hf.model import pyav_reading_echomen as pyav_reader
 from echomen_hf.model.mjpeg_avi_echomen import read_avi_index
-from echomen_hf.model.video_reading_echomen import VideoReadError, read_video
-from echomen_hf.model.video_source_echomen import VideoSource, resolve_source
+from echomen_hf.model.video_reading_echomen import read_video
+from echomen_hf.model.video_source_echomen import VideoReadError, VideoSource, resolve_source
 
 
 Writer = Callable[..., Path]
@@ -37,7 +37,7 @@ def without_demuxer(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("the demuxer was asked")
 
-    monkeypatch.setattr(video_reader, "_open_stream", refuse)
+    monkeypatch.setattr(pyav_reader, "_open_stream", refuse)
 
 
 def has_index(source: VideoSource) -> bool:
@@ -58,7 +58,7 @@ def index_place(path: Path) -> int:
 
 def test_frames_rate_and_colour_are_those_of_the_demuxer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(video_reader, "read_avi_index", lambda source: None)
+        patch.setattr(pyav_reader, "read_avi_index", lambda source: None)
         expected = read_video(path, WANTED)
     assert expected.coloured_share > 0
     video = read_video(path, WANTED)

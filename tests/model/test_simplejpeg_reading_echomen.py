@@ -10,8 +10,8 @@ import pytest
 
 from echomen_hf.model import video_reading_echomen as video_reader
 from echomen_hf.model.mjpeg_avi_echomen import read_avi_index
-from echomen_hf.model.video_reading_echomen import VideoReadError, read_video
-from echomen_hf.model.video_source_echomen import resolve_source
+from echomen_hf.model.video_reading_echomen import read_video
+from echomen_hf.model.video_source_echomen import VideoReadError, resolve_source
 from helpers.video_files import beating_texture
 
 
@@ -176,3 +176,8 @@ def test_not_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(VideoReadError, match=r"simplejpeg: is not installed; pip install 'echomen-hf\[simplejpeg"):
         read_video(path, decoder="simplejpeg")
     assert read_video(path).num_frames == 20
+
+
+def test_unknown_decoder(path: Path) -> None:
+    with pytest.raises(ValueError, match="decoder must be one of pyav, simplejpeg, got 'opencv'"):
+        read_video(path, decoder="opencv")

@@ -64,7 +64,7 @@ class TestSampling:
         assert processor.num_frames == 32
 
     def test_several_clips_of_one_video(self, processor, video):
-        from echomen_hf.model.video_reading_echomen import EchoVideo
+        from echomen_hf.model.echo_video_echomen import EchoVideo
 
         clips = processor.make_clips(EchoVideo(video, 50.0, "video"), [0, 5, 60])
         assert clips.shape == (3, 32, 3, 112, 112)

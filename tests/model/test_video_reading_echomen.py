@@ -14,17 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from echomen_hf.model import video_reading_echomen as video_reader
+from echomen_hf.model import pyav_reading_echomen as pyav_reader
+from echomen_hf.model.echo_video_echomen import EchoVideo, VideoInfo, require_moving, usable_fps
 from echomen_hf.model.frame_collector_echomen import FrameCollector
 from echomen_hf.model.gray_conversion_echomen import GrayConverter
-from echomen_hf.model.video_reading_echomen import (
-    EchoVideo,
-    VideoInfo,
-    VideoReadError,
-    probe_video,
-    read_video,
-    require_moving,
-)
+from echomen_hf.model.video_reading_echomen import probe_video, read_video
+from echomen_hf.model.video_source_echomen import VideoReadError
 
 
 Writer = Callable[..., Path]
@@ -195,7 +190,7 @@ def test_decoding_in_sequence_stops_after_the_last_wanted_frame() -> None:
         raise AssertionError("decoded too far")
 
     container, to_gray = SimpleNamespace(decode=decode), GrayConverter()
-    frames = video_reader._decode_in_sequence(container, None, one_wanted([2, 0]), to_gray)  # type: ignore[arg-type]
+    frames = pyav_reader._decode_in_sequence(container, None, one_wanted([2, 0]), to_gray)  # type: ignore[arg-type]
     np.testing.assert_array_equal(frames[:, 0, 0], [2, 0])
 
 
@@ -204,7 +199,7 @@ def test_packets_that_do_not_hold_one_frame_each_are_left_to_sequential_decoding
     container = SimpleNamespace(demux=lambda stream: packets)
     to_gray = GrayConverter()
     wanted = one_wanted([1])
-    assert video_reader._decode_wanted_packets(container, None, wanted, to_gray) is None  # type: ignore[arg-type]
+    assert pyav_reader._decode_wanted_packets(container, None, wanted, to_gray) is None  # type: ignore[arg-type]
 
 
 class TestDamagedFiles:
@@ -372,7 +367,7 @@ class TestFrameRate:
 
     def test_missing_rate(self) -> None:
         with pytest.warns(UserWarning, match="a.avi: states no frame rate; assuming 50"):
-            assert video_reader.usable_fps(None, "a.avi", 50.0) == 50
+            assert usable_fps(None, "a.avi", 50.0) == 50
 
 
 class TestStillImages:
@@ -407,6 +402,6 @@ def test_without_pyav_the_remedy_is_named(
     tmp_path: Path, write_video: Writer, ramp: Ramp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_video(tmp_path / "clip.avi", ramp(2))
-    monkeypatch.setattr(video_reader, "av", None)
+    monkeypatch.setattr(pyav_reader, "av", None)
     with pytest.raises(VideoReadError, match="pip install av"):
         read_video(path)

@@ -21,22 +21,17 @@ def test_data_set_is_loaded_with_its_checksum(echonet_dir, make_arguments, tiny_
     assert len(data.description["file_list_sha256"]) == 64
 
 
-@pytest.mark.parametrize("decoder", ["simplejpeg", "torchcodec"])
-def test_other_decoder_reads_the_videos_and_is_part_of_the_run(
-    decoder, echonet_dir, make_arguments, tiny_processor, request
-):
-    if decoder == "torchcodec":
-        request.getfixturevalue("needs_torchcodec")
-    settings = DataArguments(data_dir=str(echonet_dir), decoder=decoder)
+def test_other_decoder_reads_the_videos_and_is_part_of_the_run(echonet_dir, make_arguments, tiny_processor):
+    settings = DataArguments(data_dir=str(echonet_dir), decoder="simplejpeg")
     data = load_training_data(settings, SimulationArguments(), make_arguments(), tiny_processor)
-    assert data.frames.decoder == data.description["decoder"] == decoder
+    assert data.frames.decoder == data.description["decoder"] == "simplejpeg"
     assert data.frames.read(data.train[0], np.array([2, 4])).shape == (2, 32, 32)
 
 
 def test_decoder_that_is_not_installed_is_refused_first(make_arguments, tiny_processor, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchcodec", None)
-    settings = DataArguments(data_dir="does not exist", decoder="torchcodec")
-    with pytest.raises(VideoReadError, match="torchcodec: is not installed"):
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    settings = DataArguments(data_dir="does not exist", decoder="simplejpeg")
+    with pytest.raises(VideoReadError, match="simplejpeg: is not installed"):
         load_training_data(settings, SimulationArguments(), make_arguments(), tiny_processor)
 
 
@@ -65,7 +60,7 @@ def test_either_a_data_set_or_a_simulation(folder, videos, make_arguments, tiny_
         )
 
 
-@pytest.mark.parametrize("settings", [{"frame_cache": "cache"}, {"decoder": "torchcodec"}])
+@pytest.mark.parametrize("settings", [{"frame_cache": "cache"}, {"decoder": "simplejpeg"}])
 def test_settings_that_a_simulation_has_no_use_for_are_refused(settings, make_arguments, tiny_processor):
     with pytest.raises(ValueError, match="no use for simulated videos"):
         load_training_data(

@@ -14,9 +14,10 @@ from echomen_hf.inference.checkpoint import load_checkpoint
 from echomen_hf.inference.engines.torch_engine import FastEncoder
 from echomen_hf.inference.windows.shared_windows import SharedWindows
 from echomen_hf.model.clip_sampling_echomen import protocol_starts
+from echomen_hf.model.echo_video_echomen import EchoVideo
 from echomen_hf.model.modeling_echomen import EchoMENModel
 from echomen_hf.model.video_processing_echomen import EchoMENVideoProcessor
-from echomen_hf.model.video_reading_echomen import EchoVideo, read_video
+from echomen_hf.model.video_reading_echomen import read_video
 
 
 __all__ = ["ClipByClip", "Sharing"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..model.video_reading_echomen import VideoReadError
+from ..model.video_source_echomen import VideoReadError
 from .browser_video import overlay_saliency, resize_for_display, write_browser_video
 from .intake import CLIP_NAME, ReceivedClip, receive_clip
 from .limits import UploadLimits

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.clip_sampling_echomen import ClipSpec
-from ..model.video_reading_echomen import EchoVideo, VideoInfo, VideoReadError, probe_video, read_video, require_moving
-from ..model.video_source_echomen import VIDEO_SUFFIXES
+from ..model.echo_video_echomen import EchoVideo, VideoInfo, require_moving
+from ..model.video_reading_echomen import probe_video, read_video
+from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
 from .limits import UploadLimits
 
 

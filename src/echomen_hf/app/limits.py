@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..model.video_reading_echomen import VideoInfo, VideoReadError
+from ..model.echo_video_echomen import VideoInfo
+from ..model.video_source_echomen import VideoReadError
 
 
 __all__ = ["UploadLimits"]

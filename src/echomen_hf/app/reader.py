@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ..checkpoints import SMALL_MODEL_NAME, is_small_model
 from ..inference import Predictor
 from ..labels import HEART_FAILURE_CATEGORIES
+from ..model.echo_video_echomen import EchoVideo
 from ..model.pipeline_echomen import EjectionFractionPipeline
-from ..model.video_reading_echomen import EchoVideo
 from ..simulation import simulate_echo
 from .intake import ReceivedClip, receive_frames
 from .saliency import DEFAULT_STEPS, motion_saliency

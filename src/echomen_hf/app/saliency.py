@@ -11,9 +11,9 @@ from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter
 
 from ..model.clip_sampling_echomen import clip_indices, protocol_starts
+from ..model.echo_video_echomen import EchoVideo
 from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..model.video_reading_echomen import EchoVideo
 
 
 __all__ = ["DEFAULT_STEPS", "attribute_motion", "motion_saliency"]

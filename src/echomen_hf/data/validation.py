@@ -1,4 +1,4 @@
-"""Checking every video before hours of training, not during them."""
+"""Checks of every video of a data set before a training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
+from ..model.echo_video_echomen import require_moving
 from ..model.frame_collector_echomen import clearly_fewer
-from ..model.video_reading_echomen import probe_video, read_video, require_moving
+from ..model.video_reading_echomen import probe_video, read_video
 from ..model.video_source_echomen import VideoReadError
 from ..runs.processes import available_cores
 
@@ -81,14 +82,7 @@ def validate_videos(
 
 
 def raise_for_problems(problems: Sequence[VideoProblem]) -> None:
-    """Raise one error that lists all problems, the first 20 in full.
-
-    Args:
-        problems: What `validate_videos` found.
-
-    Raises:
-        VideoValidationError: If there is any problem.
-    """
+    """Raise one `VideoValidationError` that lists all problems, the first 20 in full."""
     if not problems:
         return
     shown = "\n".join(f"  {problem}" for problem in problems[:_SHOWN_PROBLEMS])

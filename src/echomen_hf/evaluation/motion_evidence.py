@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.video_reading_echomen import EchoVideo
+from ..model.echo_video_echomen import EchoVideo
 
 
 __all__ = [

@@ -13,10 +13,10 @@ from ..inference.video_prediction import predict_split, predict_video
 from ..labels import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES, category_masks
 from ..metrics import AUROC_THRESHOLDS, ef_regression_metrics
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL
+from ..model.echo_video_echomen import EchoVideo
 from ..model.modeling_echomen import EchoMENModel
 from ..model.prediction_interval_echomen import calibration_for
 from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
-from ..model.video_reading_echomen import EchoVideo
 from ..simulation import SimulatedFrames, SimulatedVideos
 from ..simulation.ejection_fraction_distribution import ejection_fraction_at
 from .interval_calibration import calibrate_model, interval_metrics

@@ -19,10 +19,11 @@ from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE
 from ..data.device_clips import with_pixel_values
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ..model.dicom_reading_echomen import is_dicom
+from ..model.echo_video_echomen import EchoVideo, require_moving, warn_if_coloured
 from ..model.modeling_echomen import EchoMENModel
 from ..model.prediction_interval_echomen import calibration_for
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..model.video_reading_echomen import EchoVideo, read_video, require_moving, warn_if_coloured
+from ..model.video_reading_echomen import read_video
 from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
 from .checkpoint import load_checkpoint
 from .engines.engine import Engine, check_engine, is_echomen

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ..data.device_clips import pack_clip
 from ..model.clip_sampling_echomen import clip_indices, protocol_starts
+from ..model.echo_video_echomen import EchoVideo
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..model.video_reading_echomen import EchoVideo
 
 
 __all__ = ["FileRead", "VideoClips", "read_ahead"]

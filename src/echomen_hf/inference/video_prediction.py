@@ -18,11 +18,11 @@ from ..data.device_clips import with_pixel_values
 from ..data.whole_videos import WholeVideos
 from ..labels import heart_failure_category
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol, protocol_starts
+from ..model.echo_video_echomen import EchoVideo
 from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ..model.pipeline_echomen import average_experts
 from ..model.prediction_interval_echomen import calibration_for, prediction_interval
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..model.video_reading_echomen import EchoVideo
 
 
 if TYPE_CHECKING:

@@ -1,12 +1,14 @@
-"""How much of a clip is coloured: colour Doppler is not what the model was trained on."""
+"""Colour of frames: luma and chroma of RGB, and the share that is coloured, as in colour Doppler."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-__all__ = ["COLOURED_SHARE", "ColourMeter", "chroma_of_rgb", "coloured_share", "gray_plane"]
+__all__ = ["COLOURED_SHARE", "ColourMeter", "chroma_of_rgb", "coloured_share", "luma_of_rgb"]
 
 COLOURED_SHARE = 0.01
 """Share of the picture from which a clip is taken for colour Doppler.
@@ -14,6 +16,8 @@ COLOURED_SHARE = 0.01
 A judgement, not a measurement on patients: what a machine draws in colour (the trace of the ECG, markers, text, the
 colour bar) is thin and covers hardly any area, a logo half of this, and flow through a valve several times as much.
 """
+
+_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 _CELLS = 28  # along the shorter side: 4 pixels of an EchoNet-Dynamic frame
 _FULL = 0.6  # of the pixels of a cell
@@ -23,10 +27,7 @@ _PERIOD = 5  # frames; flow that lasts a third of a heart beat is met at 50 fram
 
 
 class ColourMeter:
-    """Measures every fifth frame of a clip while it is decoded, and keeps the largest share of colour.
-
-    Flow comes and goes within a heart beat, so one frame with colour is enough.
-    """
+    """Largest share of colour among every fifth frame of a clip: flow comes and goes within a heart beat."""
 
     def __init__(self) -> None:
         self.share = 0.0
@@ -38,17 +39,12 @@ class ColourMeter:
         return self._num_frames % _PERIOD == 1
 
     def add(self, blue: NDArray[np.uint8], red: NDArray[np.uint8]) -> None:
-        """Measure a frame.
-
-        Args:
-            blue: See `coloured_share`, as for the next.
-            red: Chroma of the same shape.
-        """
+        """Measure a frame; see `coloured_share`."""
         self.share = max(self.share, coloured_share(blue, red))
 
 
 def coloured_share(blue: NDArray[np.uint8], red: NDArray[np.uint8]) -> float:
-    """Measure how much of a frame is covered by coloured areas.
+    """Share of a frame that is covered by coloured areas.
 
     The picture is divided into square cells, 28 along its shorter side. A cell is coloured if most of its pixels are,
     and counts if it belongs to a square of four that are: lines and letters form none.
@@ -56,9 +52,6 @@ def coloured_share(blue: NDArray[np.uint8], red: NDArray[np.uint8]) -> float:
     Args:
         blue: Chroma Cb, neutral at 128, at any resolution, uint8, shape (H, W).
         red: Chroma Cr, likewise.
-
-    Returns:
-        Share of the cells that count, between 0 and 1.
     """
     # Wrapping around at 0 puts levels that are too low above those that are too high.
     coloured = np.maximum(blue - _LOWEST_NEUTRAL, red - _LOWEST_NEUTRAL) > 2 * _CHROMA
@@ -74,33 +67,15 @@ def coloured_share(blue: NDArray[np.uint8], red: NDArray[np.uint8]) -> float:
     return float(counted.mean())
 
 
+def luma_of_rgb(frames: NDArray[Any]) -> NDArray[np.float64]:
+    """Luma (ITU-R BT.601) of red, green and blue on any scale, shape (..., 3)."""
+    return frames.astype(np.float64) @ _LUMA_WEIGHTS  # (..., H, W, 3) -> (..., H, W)
+
+
 def chroma_of_rgb(frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Convert red, green and blue to chroma (ITU-R BT.601, full range).
-
-    Args:
-        frame: Pixels on the 0-255 scale, uint8, shape (H, W, 3).
-
-    Returns:
-        Cb and Cr, neutral at 128, uint8, each of shape (H, W).
-    """
+    """Cb and Cr (ITU-R BT.601, full range), neutral at 128, uint8, of a frame of shape (H, W, 3)."""
     pixels = frame.astype(np.float32)
-    luma = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    luma = pixels @ _LUMA_WEIGHTS.astype(np.float32)
     chroma = np.stack([(pixels[..., 2] - luma) / 1.772, (pixels[..., 0] - luma) / 1.402])
     blue, red = np.clip(np.rint(128 + chroma), 0, 255).astype(np.uint8)
     return blue, red
-
-
-def gray_plane(pixels: NDArray[np.uint8], tolerance: int) -> NDArray[np.uint8] | None:
-    """Take the one plane that a gray picture has.
-
-    Args:
-        pixels: Red, green and blue on the 0-255 scale, uint8, shape (..., H, W, 3).
-        tolerance: Grey levels by which the channels of a gray pixel may differ.
-
-    Returns:
-        The green plane, uint8, shape (..., H, W); `None` if a pixel is coloured.
-    """
-    # One plane after the other: numpy compares neighbours in memory several times faster than every third byte.
-    red, green, blue = (np.ascontiguousarray(pixels[..., channel]) for channel in range(3))  # each (..., H, W)
-    low, high = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
-    return green if (high - low).max() <= tolerance else None

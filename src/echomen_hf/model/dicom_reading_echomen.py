@@ -1,4 +1,4 @@
-"""Reading DICOM cine loops: pixels, frame rate and the ultrasound region; never a patient field."""
+"""Reading of DICOM cine loops: pixels, frame rate and the ultrasound region; never a patient field."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .colour_doppler_echomen import ColourMeter, chroma_of_rgb
+from .colour_doppler_echomen import ColourMeter, chroma_of_rgb, luma_of_rgb
+from .echo_video_echomen import DEFAULT_FPS, FPS_RANGE, EchoVideo, VideoInfo, usable_fps
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector
-from .video_reading_echomen import DEFAULT_FPS, FPS_RANGE, EchoVideo, VideoInfo, decode_container, usable_fps
+from .pyav_reading_echomen import decode_container
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, resolve_source
 
 
@@ -29,31 +30,14 @@ except ImportError:
 
 __all__ = ["is_dicom", "probe_dicom", "read_dicom"]
 
+_COLOURS = ("Red", "Green", "Blue")
 _IMAGE_TAGS = [
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "PlanarConfiguration",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "WindowCenter",
-    "WindowWidth",
-    "VOILUTFunction",
-    "RedPaletteColorLookupTableDescriptor",
-    "GreenPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableDescriptor",
-    "RedPaletteColorLookupTableData",
-    "GreenPaletteColorLookupTableData",
-    "BluePaletteColorLookupTableData",
-    "SegmentedRedPaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData",
-    "SegmentedBluePaletteColorLookupTableData",
+    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("RescaleIntercept", "RescaleSlope", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in _COLOURS),
+    *(f"{colour}PaletteColorLookupTableData" for colour in _COLOURS),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in _COLOURS),
 ]
 _TIMING_TAGS = ["FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate"]
 _REGION_TAGS = ["SequenceOfUltrasoundRegions"]
@@ -63,16 +47,8 @@ _TWO_DIMENSIONAL, _TISSUE = 1, 1  # RegionSpatialFormat and RegionDataType, DICO
 _INSIDE_SHARE = 0.5  # of the region; with less inside the image, the coordinates belong to another size of it
 _SMALLEST_REGION = 0.05  # of the image area
 _DECODING_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
+    *(ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError),
+    *(ValueError, struct.error),
 )
 _INSTALL_HINT = 'install the decoders with pip install "pydicom>=3" "pylibjpeg[libjpeg,openjpeg]"'
 
@@ -108,14 +84,7 @@ class _Box:
 
 
 def is_dicom(source: VideoSource | ResolvedSource) -> bool:
-    """Tell DICOM from other files by content.
-
-    Args:
-        source: See `VideoSource`.
-
-    Returns:
-        True if the DICOM prefix is there, or if a file named .dcm or .dicom has an image header without that prefix.
-    """
+    """Whether a file has the DICOM prefix, or is named .dcm or .dicom and has an image header without it."""
     resolved = resolve_source(source)
     with resolved.open() as file:
         if file.read(132)[128:] == b"DICM":
@@ -136,21 +105,7 @@ def probe_dicom(
     margin: float = 0.1,
     square: bool = True,
 ) -> VideoInfo:
-    """Read the header of a DICOM cine loop, without decoding.
-
-    Args:
-        source: See `VideoSource`.
-        default_fps: As in `read_dicom`.
-        crop_region: As in `read_dicom`.
-        margin: As in `read_dicom`.
-        square: As in `read_dicom`.
-
-    Returns:
-        Number of frames, size after the crop, and frame rate.
-
-    Raises:
-        VideoReadError: If the file is not a DICOM image.
-    """
+    """Read the header of a cine loop, without decoding; the size is that after the crop. See `read_dicom`."""
     resolved = resolve_source(source)
     dataset = _parse(resolved, [*_IMAGE_TAGS, *_TIMING_TAGS, *_REGION_TAGS])
     num_frames, rows, columns = _image_shape(dataset, resolved.name)
@@ -361,10 +316,10 @@ def _luma(frame: NDArray[Any], dataset: Dataset, pixel: dict[str, Any], name: st
     if kind in ("YBR_FULL", "YBR_FULL_422"):
         return _to_eight_bits(frame[..., 0], 0, 2 ** pixel["bits_stored"] - 1)
     if kind == "RGB":
-        return _to_eight_bits(_weighted_rgb(frame), 0, 2 ** pixel["bits_stored"] - 1)
+        return _to_eight_bits(luma_of_rgb(frame), 0, 2 ** pixel["bits_stored"] - 1)
     if kind == "PALETTE COLOR":
         colour = apply_color_lut(frame, dataset)
-        return _to_eight_bits(_weighted_rgb(colour), 0, np.iinfo(colour.dtype).max)
+        return _to_eight_bits(luma_of_rgb(colour), 0, np.iinfo(colour.dtype).max)
     raise VideoReadError.about(name, f"stores its colour as {kind}, which is not supported", "export it as RGB or AVI")
 
 
@@ -378,10 +333,6 @@ def _chroma(
         white = np.iinfo(frame.dtype).max
     frame = _to_eight_bits(frame, 0, white)
     return chroma_of_rgb(frame) if kind in ("RGB", "PALETTE COLOR") else (frame[..., 1], frame[..., 2])
-
-
-def _weighted_rgb(frame: NDArray[Any]) -> NDArray[np.float64]:
-    return frame.astype(np.float64) @ np.array([0.299, 0.587, 0.114])  # (H, W, 3) -> (H, W)
 
 
 def _monochrome(frame: NDArray[Any], dataset: Dataset, pixel: dict[str, Any], name: str) -> NDArray[np.uint8]:

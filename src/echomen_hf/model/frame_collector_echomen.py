@@ -1,4 +1,4 @@
-"""Collecting the wanted frames of a clip while any decoder runs, with one rule for files that end early."""
+"""Collection of the wanted frames of a clip while a decoder runs."""
 
 from __future__ import annotations
 
@@ -19,22 +19,12 @@ DEFAULT_MAX_BYTES = 2**31
 
 
 def clearly_fewer(found: int, promised: int) -> bool:
-    """Say whether a clip holds so many frames fewer than promised that it must be damaged.
-
-    A codec may swallow a frame at the end, so one frame, or 2 %, is forgiven.
-
-    Args:
-        found: Frames that are there.
-        promised: Frames that the header or the file list names.
-
-    Returns:
-        True if the clip is damaged.
-    """
+    """Whether a clip must be damaged: one missing frame, or 2 %, is forgiven, since a codec may swallow the last."""
     return promised - found > max(1, 0.02 * promised)
 
 
 class FrameCollector:
-    """Keep the wanted frames while a decoder runs, then settle what a shortfall means.
+    """Keeps the wanted frames while a decoder runs, then settles what a shortfall means.
 
     Args:
         name: File name for messages.
@@ -42,10 +32,6 @@ class FrameCollector:
         expected: Number of frames that the header promises; 0 if it does not say.
         allow_truncated: Warn instead of raising when the file ends early.
         max_bytes: Most bytes of frames to keep.
-
-    Raises:
-        ValueError: If an index is negative.
-        VideoReadError: If an index lies beyond the frames that the header promises.
     """
 
     def __init__(
@@ -76,34 +62,15 @@ class FrameCollector:
         return self.wanted is not None and self.wanted <= self._kept.keys()
 
     def is_wanted(self, index: int) -> bool:
-        """Say whether the frame with this number will be returned."""
+        """Whether the frame with this number will be returned."""
         return self.wanted is None or index in self.wanted
 
     def add(self, index: int, frame: NDArray[np.uint8]) -> None:
-        """Keep a copy of one frame.
-
-        Args:
-            index: Frame number.
-            frame: Pixels of shape (height, width), uint8.
-
-        Raises:
-            VideoReadError: As `room`.
-        """
+        """Keep a copy of one frame, uint8, shape (height, width)."""
         self.room(index, frame.shape)[...] = frame
 
     def room(self, index: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Make room for one frame, which whoever asks must fill.
-
-        Args:
-            index: Frame number.
-            shape: (height, width).
-
-        Returns:
-            Memory for the pixels, uint8, of that shape.
-
-        Raises:
-            VideoReadError: If the frame size changes within the clip, or the clip is too large.
-        """
+        """Memory for one frame, which the caller must fill."""
         size = math.prod(shape)
         if self._shape is None:
             self._shape = shape
@@ -135,14 +102,8 @@ class FrameCollector:
 
         Args:
             num_decoded: Number of frames that could be decoded before the decoder stopped.
-            last_frame: The last of them, of shape (height, width).
+            last_frame: The last of them.
             failure: Why decoding stopped early, if it did.
-
-        Returns:
-            Frames of shape (len(indices) or number of frames, height, width), uint8.
-
-        Raises:
-            VideoReadError: If nothing could be decoded, the file is truncated, or a frame lies beyond its end.
         """
         if last_frame is None:
             raise VideoReadError.about(

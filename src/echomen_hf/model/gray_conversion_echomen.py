@@ -28,12 +28,9 @@ _LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255)
 
 
 class GrayConverter:
-    """Makes decoded frames gray, and measures how much of them is coloured; one per clip.
+    """Makes the frames of one clip gray, and measures how much of them is coloured.
 
     FFmpeg's converter is built once and not for every frame.
-
-    Args:
-        measure_colour: Whether to measure colour, which takes time.
     """
 
     def __init__(self, measure_colour: bool = True) -> None:
@@ -46,14 +43,7 @@ class GrayConverter:
         return float("nan") if self._colour is None else self._colour.share
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """Take the luma of a frame.
-
-        Args:
-            frame: Decoded frame in any pixel format.
-
-        Returns:
-            Luma on the full 0-255 scale, uint8, shape (height, width); where it can be, a view of the frame's memory.
-        """
+        """Luma on the full 0-255 scale, uint8, shape (height, width); if possible a view of the frame's memory."""
         layout = _layout(frame.format.name)
         if self._colour is not None and layout.has_colour and self._colour.wants_frame():
             planar = frame if layout.has_chroma_planes else self._colour_reformatter.reformat(frame, format="yuv444p")

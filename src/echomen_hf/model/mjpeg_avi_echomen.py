@@ -1,4 +1,4 @@
-"""Single frames of Motion JPEG in AVI, the form of EchoNet-Dynamic, straight from the places that the index names."""
+"""Single frames of Motion JPEG in AVI, the form of EchoNet-Dynamic, by the index of the file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _INDEX_ENTRY = np.dtype([("name", "S4"), ("flags", "<u4"), ("offset", "<u4"), ("
 
 @dataclass(frozen=True)
 class MjpegAvi:
-    """Where an AVI file has the JPEG image of every frame.
+    """Place of every frame's JPEG image in an AVI file.
 
     Args:
         fps: Frames per second.
@@ -60,12 +60,7 @@ class MjpegAvi:
 def read_avi_index(source: ResolvedSource) -> MjpegAvi | None:
     """Read header and index of an AVI file, and none of its frames.
 
-    Args:
-        source: An opened or existing file.
-
-    Returns:
-        The index; `None` for every file that is not a single Motion JPEG stream with a whole index (`idx1`) of frames
-        that are all there, which is FFmpeg's to make sense of.
+    `None` for every file that is not a single Motion JPEG stream with a whole index (`idx1`): those are FFmpeg's.
     """
     with source.open() as file:
         try:
@@ -126,12 +121,7 @@ def _parse_header(header: bytes) -> tuple[int, float, int, int] | None:
 def read_images(
     source: ResolvedSource, avi: MjpegAvi, wanted: Collection[int] | None
 ) -> Iterator[tuple[int, memoryview | None]]:
-    """Read the JPEG images of the wanted frames and nothing else of a file.
-
-    Args:
-        source: The file.
-        avi: Its index.
-        wanted: Frame numbers; `None` for all.
+    """Read the JPEG images of the wanted frames (`None` for all) and nothing else of a file.
 
     Yields:
         Frame numbers, ascending, each with its image; `None` in the place of one that is not where the index says.
@@ -154,21 +144,7 @@ def decode_from_index(
     collector: FrameCollector,
     to_gray: Callable[[av.VideoFrame], NDArray[np.uint8]],
 ) -> NDArray[np.uint8] | None:
-    """Read and decode the wanted frames of a file and nothing else of it.
-
-    Args:
-        source: The file.
-        avi: Its index.
-        collector: Knows which frames are wanted, and takes them.
-        to_gray: What makes a decoded frame gray.
-
-    Returns:
-        Frames in the order asked for, uint8, shape (K, height, width); `None` if one is not where the index says, or
-        cannot be decoded by itself.
-
-    Raises:
-        VideoReadError: As `FrameCollector.add`.
-    """
+    """Decode the wanted frames and nothing else; `None` if one cannot be decoded by itself."""
     decoder = cast("VideoCodecContext", av.CodecContext.create("mjpeg", "r"))
     decoder.thread_count = 1
     decoder.codec_tag = "MJPG"

@@ -11,10 +11,11 @@ from transformers.pipelines.base import ChunkPipeline
 from transformers.pipelines.pt_utils import PipelineChunkIterator, PipelineIterator, PipelinePackIterator
 
 from .clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol, protocol_starts
+from .echo_video_echomen import EchoVideo, require_moving, warn_if_coloured
 from .heart_failure_category_echomen import category_probabilities, heart_failure_category
 from .prediction_interval_echomen import calibration_for, prediction_interval
 from .video_processing_echomen import is_file, to_echo_video
-from .video_reading_echomen import EchoVideo, read_video, require_moving, warn_if_coloured
+from .video_reading_echomen import read_video
 
 
 # A long video has hundreds of clips in the protocol `all`, of 5 MB each at full size.

@@ -14,8 +14,9 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .clip_sampling_echomen import ClipSpec, clip_indices, protocol_starts
-from .colour_doppler_echomen import ColourMeter, chroma_of_rgb
-from .video_reading_echomen import EchoVideo, read_video, warn_if_coloured
+from .colour_doppler_echomen import ColourMeter, chroma_of_rgb, luma_of_rgb
+from .echo_video_echomen import EchoVideo, warn_if_coloured
+from .video_reading_echomen import read_video
 
 
 class EchoMENVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
@@ -255,15 +256,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         return clip.squeeze(1)
 
     def leaves_size(self, height: int, width: int) -> bool:
-        """Tell whether frames of a size come out of `resize_frames` as they are.
-
-        Args:
-            height: Height in pixels.
-            width: Width in pixels.
-
-        Returns:
-            True if they have the size of a clip, and neither resizing nor cropping would change it.
-        """
+        """Whether frames of a size come out of `resize_frames` as they are."""
         size, crop = as_size(self.size), as_size(self.crop_size)
         is_resized = self.do_resize and not size.shortest_edge == height == width
         return not is_resized and (not self.do_center_crop or (crop.height, crop.width) == (height, width))
@@ -309,41 +302,23 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
 
 
 def as_size(size: dict[str, int] | SizeDict) -> SizeDict:
-    """Give the stored form of a size the type that the resizing functions take."""
+    """A size in the type that the resizing functions take."""
     return size if isinstance(size, SizeDict) else SizeDict(**size)
 
 
 def pad_with_zeros(clip: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """Append zero frames to a clip that the video was too short for.
-
-    Args:
-        clip: Normalised clip, shape (T, C, H, W).
-        num_frames: Frames it should have.
-
-    Returns:
-        Clip of shape (num_frames, C, H, W).
-    """
+    """Append zero frames to a clip (T, C, H, W) that the video was too short for."""
     missing = num_frames - len(clip)
     return clip if missing <= 0 else torch.cat([clip, clip.new_zeros(missing, *clip.shape[1:])])
 
 
 def is_file(video: Any) -> bool:
-    """Tell whether a video is a file still to be read, and not frames."""
+    """Whether a video is a file still to be read, and not frames."""
     return isinstance(video, (str, os.PathLike, bytes)) or hasattr(video, "read") or isinstance(video, dict)
 
 
 def list_videos(videos: Any) -> list[Any]:
-    """Make a list of videos out of whatever a caller may pass: one video, its frames, a batch or a list.
-
-    Args:
-        videos: Files, arrays, tensors, PIL frames, or lists of them.
-
-    Returns:
-        One entry per video.
-
-    Raises:
-        ValueError: If there is no video.
-    """
+    """Make a list of videos out of one video, its frames, a batch or a list."""
     if is_file(videos) or isinstance(videos, EchoVideo):
         return [videos]
     if isinstance(videos, (np.ndarray, torch.Tensor)):
@@ -367,15 +342,7 @@ def list_videos(videos: Any) -> list[Any]:
 
 
 def to_echo_video(video: np.ndarray | torch.Tensor, fps: float) -> EchoVideo:
-    """Make of an array of frames what reading a file would have given.
-
-    Args:
-        video: See `to_grayscale`.
-        fps: Its frames per second.
-
-    Returns:
-        Grayscale video that knows how much of it was coloured.
-    """
+    """Make of an array of frames what reading a file would have given."""
     frames, colour = channels_last(video), ColourMeter()
     for frame in frames if frames.ndim == 4 else []:
         if colour.wants_frame():
@@ -384,35 +351,22 @@ def to_echo_video(video: np.ndarray | torch.Tensor, fps: float) -> EchoVideo:
 
 
 def to_grayscale(video: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Bring an array of frames into the one form that everything else works on.
+    """Convert frames to grayscale (ITU-R BT.601 luma), uint8, shape (T, H, W).
 
     Args:
         video: Frames on the 0-255 scale, shape (T, H, W), (T, H, W, C) or (T, C, H, W) with 1, 3 or 4 channels.
-
-    Returns:
-        Grayscale frames (ITU-R BT.601 luma), uint8, shape (T, H, W).
 
     Raises:
         ValueError: If the shape is none of these, or the scale is not 0-255.
     """
     frames = channels_last(video)
     if frames.ndim == 4:
-        frames = frames @ np.array([0.299, 0.587, 0.114])  # (T, H, W, 3) -> (T, H, W)
+        frames = luma_of_rgb(frames)  # (T, H, W, 3) -> (T, H, W)
     return frames if frames.dtype == np.uint8 else np.rint(frames).astype(np.uint8)
 
 
 def channels_last(video: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Check an array of frames and put its colours last, if it has any.
-
-    Args:
-        video: See `to_grayscale`.
-
-    Returns:
-        Frames of shape (T, H, W), or (T, H, W, 3) without a fourth channel.
-
-    Raises:
-        ValueError: See `to_grayscale`.
-    """
+    """Check an array of frames: (T, H, W), or (T, H, W, 3) without a fourth channel."""
     frames = video.detach().cpu().numpy() if isinstance(video, torch.Tensor) else np.asarray(video)
     if frames.ndim not in (3, 4) or 0 in frames.shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Where a clip comes from: paths, bytes, open files and data set rows, resolved to one thing that can be opened."""
+"""Sources of clips: paths, bytes, open files and data set rows."""
 
 from __future__ import annotations
 
@@ -34,16 +34,7 @@ class VideoReadError(ValueError):
 
     @classmethod
     def about(cls, name: str, problem: str, remedy: str) -> VideoReadError:
-        """Compose the message from its three parts.
-
-        Args:
-            name: The file, as the user knows it.
-            problem: What is wrong with it, a clause.
-            remedy: What to do, a clause.
-
-        Returns:
-            The error, to be raised.
-        """
+        """Compose the message from its three parts: the file as the user knows it, and two clauses."""
         return cls(f"{name}: {problem}; {remedy}.", problem=problem, remedy=remedy)
 
 
@@ -70,11 +61,7 @@ class ResolvedSource:
 
     @contextmanager
     def open(self, *, read_ahead: int = io.DEFAULT_BUFFER_SIZE) -> Iterator[BinaryIO]:
-        """Open the raw bytes, at their start.
-
-        Args:
-            read_ahead: Bytes of a path that are read at least, whenever some are; 0 to read none ahead.
-        """
+        """Open the raw bytes at their start; of a path, at least `read_ahead` bytes are read at a time."""
         if isinstance(self.target, str):
             with open(self.target, "rb", buffering=read_ahead) as file:
                 yield file
@@ -86,12 +73,7 @@ class ResolvedSource:
 def resolve_source(source: VideoSource | ResolvedSource) -> ResolvedSource:
     """Turn any accepted kind of source into a path or a seekable file.
 
-    Args:
-        source: See `VideoSource`. Files opened by the caller are rewound and left open. A resolved source comes back
-            as it is.
-
-    Returns:
-        The source with its name.
+    Files opened by the caller are rewound and left open. A resolved source comes back as it is.
 
     Raises:
         VideoReadError: For a URL, a missing or empty file, or a folder.

@@ -45,8 +45,8 @@ class DataArguments:
         frame_cache: Folder for decoded frames (22 GB for EchoNet-Dynamic at 112 pixels); unset decodes every epoch.
         interval_coverage: Share of the patients of every category that the final model's prediction intervals are to
             hold; they are calibrated on VAL, with the protocol `windows`. 0 leaves that out.
-        decoder: What decodes the training and validation videos: `pyav`, or `torchcodec`, which may be faster in
-            MPEG-4 and H.264 and is slower in MJPEG.
+        decoder: What decodes the training and validation videos: `pyav`, or `simplejpeg`, which is faster for
+            Motion JPEG in AVI.
     """
 
     data_dir: str | None = field(
