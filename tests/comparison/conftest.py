@@ -6,7 +6,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from echomen_hf.comparison import CellFolder, read_settings, report, run_comparison
+from echomen_hf.comparison import read_settings, report, run_comparison
 from echomen_hf.comparison.results import FinishedCell
 from echomen_hf.methods import get_method
 from echomen_hf.metrics import ef_regression_metrics
@@ -86,7 +86,7 @@ def finished(make_settings, compare, tmp_path_factory):
 
 
 @pytest.fixture
-def make_cell(tmp_path):
+def make_cell():
     """Function that makes a finished cell of given predictions."""
 
     def make(method, seed, predictions, references):
@@ -102,6 +102,6 @@ def make_cell(tmp_path):
             "git_commit": None,
         }
         table["EF_pred"] = np.asarray(predictions, dtype=float)
-        return FinishedCell(CellFolder(tmp_path, method, seed), document, table, {})
+        return FinishedCell(method, seed, document, table, {})
 
     return make

@@ -1,7 +1,14 @@
+import shutil
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from echomen_hf.comparison.results import RESULT_COLUMNS, long_table, split_key
+from echomen_hf.comparison import report
+from echomen_hf.comparison.record import read_record
+from echomen_hf.comparison.results import RESULT_COLUMNS, long_table, read_finished_cells, split_key
+from echomen_hf.comparison.variants import make_sweep
+from helpers.documents import ROOT
 
 
 @pytest.mark.parametrize(
@@ -38,3 +45,38 @@ def test_category_without_videos(make_cell):
     assert table.loc[("hfmref", "mae"), "n"] == 0
     assert np.isnan(table.loc[("hfmref", "mae"), "value"])
     assert np.isnan(table.loc[("all", "balanced_mae"), "value"])
+
+
+def test_cells_without_their_folders_are_the_same_cells(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    shutil.rmtree(folder / "cells")
+    whole, compact = (read_finished_cells(place, ["echonet"]) for place in (finished, folder))
+    assert len(whole) == len(compact) == 8
+    for one, other in zip(whole, compact):
+        assert (one.method, one.seed, one.cost) == (other.method, other.seed, other.cost)
+        np.testing.assert_equal(one.document, other.document)
+        pd.testing.assert_frame_equal(one.predictions, other.predictions, check_exact=True)
+
+
+@pytest.mark.parametrize("run", [".", "more_videos", "no_label_noise"])
+def test_committed_tables_follow_from_the_committed_cells(run, make_arguments, tmp_path, monkeypatch):
+    """What the pages show is made again, to the byte, from the two Parquet files and the record of each run."""
+    monkeypatch.setattr(report, "save_comparison_figures", lambda *_, **__: [])
+    committed, folder = ROOT / "docs" / "results" / run, tmp_path / "results"
+    folder.mkdir()
+    for name in ("comparison.json", "cells.parquet", "predictions.parquet"):
+        shutil.copy(committed / name, folder)
+    settings = read_record(folder)["settings"]
+    args = make_arguments(**settings["training"])
+    names = [path.stem.removeprefix("sweep_") for path in committed.glob("sweep_*.md") if path.stem != "sweep_best"]
+    # In this order, the settings were tried: of equal ones, the first is the best.
+    order = ["lambda", "distance_scale", "aggregator_weight", "aggregator", "experts"]
+    sweeps = {name: make_sweep(name, args, settings["model_config"]) for name in sorted(names, key=order.index)}
+    report.build_report(folder, sweeps=sweeps, published=run == ".")
+
+    tables = [path.name for path in committed.iterdir() if path.suffix == ".md" and path.name != "README.md"]
+    for name in [*tables, "results.csv", "validation.csv", "cost.csv"]:
+        assert (folder / name).read_bytes() == (committed / name).read_bytes(), name
+    for path in committed.glob("significance*.csv"):
+        # Processors add up in different orders.
+        pd.testing.assert_frame_equal(pd.read_csv(folder / path.name), pd.read_csv(path), rtol=1e-12, atol=1e-12)

@@ -41,7 +41,7 @@ def test_method_with_other_steps_is_refused(make_settings):
 
 
 def test_training_that_may_end_early_is_refused(make_settings):
-    with pytest.raises(ValueError, match="leave `early_stopping_patience` out"):
+    with pytest.raises(ValueError, match="Leave `early_stopping_patience` out"):
         require_equal_steps(make_settings(early_stopping_patience=2), select_methods(["echomen"]), 25)
     published = make_settings(early_stopping_patience=2, schedule="published")
     require_equal_steps(published, select_methods(["echomen"]), 25)

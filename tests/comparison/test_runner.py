@@ -199,11 +199,13 @@ def test_failing_cell_is_recorded_and_the_others_go_on(finished, make_settings, 
     assert names == ["echomen", "echomen_expert_top_k_1", "echomen_expert_top_k_2"]
     folder = CellFolder(output, "echomen", 0)
     assert "no room for EchoMEN" in folder.error.read_text() and "Traceback" in folder.error.read_text()
-    assert "a setting of a finished echomen" in CellFolder(output, "echomen_expert_top_k_1", 0).error.read_text()
+    assert (
+        "changes a setting of a finished echomen" in CellFolder(output, "echomen_expert_top_k_1", 0).error.read_text()
+    )
     assert results_of(output).index.get_level_values("method").unique().tolist() == ["echonet"]
     assert "Cells that failed and are not in these tables: echomen (seed 0)" in (output / "table1.md").read_text()
 
-    # Once mended, the cell goes on from where it failed: behind its training.
+    # Once fixed, the cell resumes where it failed: after its training.
     monkeypatch.setattr(EchoMENTrainer, "training_step", lambda *_, **__: pytest.fail("trained"))
     outcome = compare(settings, ["echomen", "echonet"], [0], output)
     assert not outcome.failed and not folder.error.exists()
@@ -242,7 +244,7 @@ def test_cell_that_another_process_computes(make_settings, tmp_path):
     cell = cells.Cell(runner.select_methods(["echonet"])[0], 0)
     folder = CellFolder.of(tmp_path, cell)
     folder.path.mkdir(parents=True)
-    with FileLock(folder.lock), pytest.raises(RuntimeError, match="Another process computes"):
+    with FileLock(folder.lock), pytest.raises(RuntimeError, match="Another process is computing"):
         cell_run.run_cell(cell, make_settings(), tmp_path)
 
 
@@ -262,11 +264,20 @@ def test_bad_input_is_found_before_anything_is_written(make_settings, compare, t
     assert not output.exists()
 
 
+def test_a_folder_without_its_cells_is_not_added_to(finished, make_settings, compare, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    shutil.rmtree(folder / "cells")
+    before = sorted(folder.iterdir())
+    with pytest.raises(ValueError, match="without the folders of its cells.*Choose another `--output`"):
+        compare(make_settings(), ["sqinv"], [0], folder)
+    assert sorted(folder.iterdir()) == before
+
+
 def test_data_set_without_a_test_split(make_settings, compare, echonet_dir, tmp_path):
     data = shutil.copytree(echonet_dir, tmp_path / "data")
     path = data / FILE_LIST_NAME
     path.write_text(path.read_text().replace("TEST", "TRAIN"))
-    with pytest.raises(ValueError, match="has no test videos.*mark some as TEST"):
+    with pytest.raises(ValueError, match="has no test videos.*Mark some as TEST"):
         compare(make_settings(data_dir=data), ["echonet"], [0], tmp_path / "out")
 
 

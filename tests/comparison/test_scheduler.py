@@ -1,6 +1,7 @@
 import io
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -92,25 +93,23 @@ def test_processes(make_scheduler, make_settings, finished, monkeypatch):
     """Cells in processes have the results of cells in this one; one that is killed is recorded."""
     scheduler, shown = make_scheduler(2)
     cells = make_cells(select_methods(["echonet", "echomen"]), [0])
-    killed = []
+    processes, start = {}, Scheduler._start
 
-    def kill_second(self):
-        folder = CellFolder.of(scheduler.results, cells[1])
-        if not killed and folder.latest_step():
-            (process,) = [p for p in multiprocessing.active_children() if p.name == cells[1].name]
-            os.kill(process.pid, signal.SIGKILL)
-            killed.append(process.pid)
-        update(self)
+    def kill_second():
+        while not CellFolder.of(scheduler.results, cells[1]).latest_step():
+            time.sleep(0.02)
+        os.kill(processes[cells[1]].pid, signal.SIGKILL)
 
-    import multiprocessing
+    def noting_start(self, cell, place):
+        processes[cell] = start(self, cell, place)
+        return processes[cell]
 
-    from echomen_hf.comparison.scheduler import Bar
-
-    update = Bar.update
-    monkeypatch.setattr(Bar, "update", kill_second)
-    monkeypatch.setattr("echomen_hf.comparison.scheduler.POLL_SECONDS", 0.02)
-    failed = scheduler.run(cells)
-    assert killed and failed == [cells[1]]
+    killer = threading.Thread(target=kill_second, daemon=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Scheduler, "_start", noting_start)
+        killer.start()
+        failed = scheduler.run(cells)
+    assert not killer.is_alive() and failed == [cells[1]]
     assert "ended with status -9" in CellFolder.of(scheduler.results, cells[1]).error.read_text()
     assert scheduler.run([cells[1]]) == []
     for cell in cells:

@@ -105,7 +105,7 @@ def test_q_values_are_those_of_benjamini_and_hochberg(table):
 def test_settings_of_sweeps_do_not_weigh_on_the_methods(make_cell):
     def setting(name, *errors):
         cell = make_cell("echomen", 0, np.array(REFERENCES) + errors, REFERENCES)
-        return replace(cell, folder=replace(cell.folder, method=name))
+        return replace(cell, method=name)
 
     cells = [
         make_cell("echomen", 0, np.array(REFERENCES) + 1, REFERENCES),

@@ -4,29 +4,37 @@ import pandas as pd
 import pytest
 
 from echomen_hf.comparison.published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
-from echomen_hf.comparison.table_formats import save_tables, to_html, to_latex, to_markdown
-from echomen_hf.comparison.tables import ERROR_COLUMNS, measured_table, published_table, ranked
+from echomen_hf.comparison.tables import (
+    ERROR_COLUMNS,
+    measured_table,
+    published_table,
+    ranked,
+    save_tables,
+    to_html,
+    to_latex,
+    to_markdown,
+)
 
 
 NAN = float("nan")
 
 
-def texts(cells):
-    return [(cell.text, cell.rank) for cell in cells]
+def cells_of(table, title):
+    return list(zip(table.texts.loc[title], table.ranks.loc[title]))
 
 
 def test_best_and_second():
-    assert texts(ranked([(4.0, NAN), (3.0, 0.25), (5.0, NAN)])) == [("4.00", 2), ("3.00 ± 0.25", 1), ("5.00", None)]
+    assert ranked([(4.0, NAN), (3.0, 0.25), (5.0, NAN)]) == [("4.00", 2), ("3.00 ± 0.25", 1), ("5.00", 0)]
 
 
 def test_what_is_printed_alike_is_ranked_alike():
-    assert [cell.rank for cell in ranked([(3.004, NAN), (3.0, NAN), (3.1, NAN)])] == [1, 1, None]
-    assert [cell.rank for cell in ranked([(3.0, NAN), (3.104, NAN), (3.1, NAN)])] == [1, 2, 2]
+    assert [rank for _, rank in ranked([(3.004, NAN), (3.0, NAN), (3.1, NAN)])] == [1, 1, 0]
+    assert [rank for _, rank in ranked([(3.0, NAN), (3.104, NAN), (3.1, NAN)])] == [1, 2, 2]
 
 
 def test_unknown_value_has_no_place():
-    assert texts(ranked([(NAN, NAN), (3.0, NAN), (4.0, NAN)])) == [("–", None), ("3.00", 1), ("4.00", 2)]
-    assert texts(ranked([(NAN, NAN), (3.0, NAN)])) == [("–", None), ("3.00", None)]
+    assert ranked([(NAN, NAN), (3.0, NAN), (4.0, NAN)]) == [("–", 0), ("3.00", 1), ("4.00", 2)]
+    assert ranked([(NAN, NAN), (3.0, NAN)]) == [("–", 0), ("3.00", 0)]
 
 
 @pytest.fixture
@@ -53,13 +61,14 @@ def table(results):
 
 
 def test_mean_and_standard_deviation_over_seeds(table):
-    (_, echonet), (title, echomen) = table.rows
-    assert title == "EchoMEN"  # and no row for a method without results
-    assert texts(echonet)[:4] == [("5.50 ± 0.71", 2), ("5.50 ± 0.71", 2), ("–", None), ("5.50 ± 0.71", 2)]
-    assert texts(echomen)[0] == ("4.50 ± 0.71", 1)
-    assert table.columns[:3] == [("MAE", "All (n=10)"), ("MAE", "HFrEF (n=3)"), ("MAE", "HFmrEF (n=0)")]
-    assert table.columns[4] == ("GM", "All (n=10)")
-    assert [texts(cells)[-1] for _, cells in table.rows] == [("<0.001", None), ("–", None)]
+    assert list(table.texts.index) == ["EchoNet & <friends>", "EchoMEN"]  # no row for a method without results
+    echonet, echomen = cells_of(table, "EchoNet & <friends>"), cells_of(table, "EchoMEN")
+    assert echonet[:4] == [("5.50 ± 0.71", 2), ("5.50 ± 0.71", 2), ("–", 0), ("5.50 ± 0.71", 2)]
+    assert echomen[0] == ("4.50 ± 0.71", 1)
+    columns = list(table.texts.columns)
+    assert columns[:3] == [("MAE", "All (n=10)"), ("MAE", "HFrEF (n=3)"), ("MAE", "HFmrEF (n=0)")]
+    assert columns[4] == ("GM", "All (n=10)")
+    assert (echonet[-1], echomen[-1]) == (("<0.001", 0), ("–", 0))
 
 
 def test_markdown(table):
@@ -93,24 +102,27 @@ def test_html(table):
 
 
 def test_same_table_same_bytes(table, tmp_path):
-    first = [path.read_bytes() for path in save_tables(tmp_path / "table", [table, table])]
-    assert first == [path.read_bytes() for path in save_tables(tmp_path / "table", [table, table])]
-    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".partial"] == []
+    def saved():
+        save_tables(tmp_path / "table", [table, table])
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    first = saved()
+    assert first.keys() == {"table.md", "table.tex", "table.html"}
+    assert saved() == first
 
 
 def test_settings_are_shown_with_what_they_are_chosen_by(results):
-    columns = measured_table(results, {"echomen": "3"}, caption="", validation=results).columns
-    assert columns[:2] == [("VAL", "MAE"), ("VAL", "Balanced MAE")]
+    table = measured_table(results, {"echomen": "3"}, caption="", validation=results)
+    assert list(table.texts.columns)[:2] == [("VAL", "MAE"), ("VAL", "Balanced MAE")]
 
 
 def test_published_numbers_have_the_papers_marks():
     table = published_table(PUBLISHED_TABLE_1, 1)
     assert "As published, on EchoNet-Dynamic" in table.caption
-    cells = {title: [(cell.text, cell.rank) for cell in row] for title, row in table.rows}
-    assert len(cells) == 10
-    assert [rank for _, rank in cells["EchoMEN"]] == [1, 1, 1, 2, 1, 1, 1, 1]
-    assert cells["RankSim"][3] == ("3.43", 1) and cells["RankSim"][4] == ("2.49", 2)
-    assert cells["DDIR"][5] == ("3.68", 2)
+    assert len(table.texts) == 10
+    assert list(table.ranks.loc["EchoMEN"]) == [1, 1, 1, 2, 1, 1, 1, 1]
+    assert cells_of(table, "RankSim")[3:5] == [("3.43", 1), ("2.49", 2)]
+    assert cells_of(table, "DDIR")[5] == ("3.68", 2)
 
 
 def test_published_ablations_lie_above_the_whole_method():

@@ -1,4 +1,4 @@
-"""The paper's tables for any data set in EchoNet-Dynamic's layout: every method, several seeds, fair and tested."""
+"""Comparison of methods over seeds: the paper's tables for any data set in EchoNet-Dynamic's layout."""
 
 from .cells import Cell, CellFolder
 from .runner import ComparisonOutcome, run_comparison

@@ -1,4 +1,4 @@
-"""The computation of one cell: train, choose on VAL, and open TEST once."""
+"""Computation of one cell: training, choice of the epoch on VAL, prediction of TEST."""
 
 from __future__ import annotations
 
@@ -35,17 +35,7 @@ __all__ = ["run_cell"]
 
 
 def run_cell(cell: Cell, settings: ComparisonSettings, results: Path, *, keep_checkpoints: bool = False) -> None:
-    """Compute a cell, continuing where an earlier process stopped; a finished one is left as it is.
-
-    Args:
-        cell: The cell.
-        settings: Settings of the comparison.
-        results: Results folder.
-        keep_checkpoints: Whether to keep what continuing the training would need.
-
-    Raises:
-        RuntimeError: If another process computes it.
-    """
+    """Compute a cell, or resume one that was interrupted. A finished cell is left as it is."""
     folder = CellFolder.of(results, cell)
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
@@ -56,17 +46,11 @@ def run_cell(cell: Cell, settings: ComparisonSettings, results: Path, *, keep_ch
             if not keep_checkpoints:
                 folder.remove_checkpoints()
     except Timeout:
-        raise RuntimeError(f"Another process computes {folder.path}; wait for it, or end it.") from None
+        raise RuntimeError(f"Another process is computing {folder.path}. Wait for it, or stop it.") from None
 
 
 def compute_cell(cell: Cell, settings: ComparisonSettings, folder: CellFolder) -> None:
-    """Train a method, predict VAL and TEST, and write the results.
-
-    Args:
-        cell: The cell.
-        settings: Settings of the comparison.
-        folder: Its folder.
-    """
+    """Train a method, predict VAL and TEST, and write the results."""
     logging.disable_progress_bar()
     data_dir = settings.data_dir
     videos = load_echonet_dynamic(data_dir, require_tracings=settings.data.require_tracings)
@@ -126,25 +110,14 @@ def compute_cell(cell: Cell, settings: ComparisonSettings, folder: CellFolder) -
 def make_model(
     cell: Cell, settings: ComparisonSettings, folder: CellFolder, videos: Any
 ) -> tuple[EchoMENModel, EchoMENVideoProcessor]:
-    """Train the model of a cell, or take the one that it is a setting of.
-
-    Args:
-        cell: The cell.
-        settings: Settings of the comparison.
-        folder: Its folder.
-        videos: Data set by split.
-
-    Returns:
-        The model that was chosen on VAL, and its video processor.
-
-    Raises:
-        FileNotFoundError: If the model that it is a setting of does not exist.
-    """
+    """Train the model of a cell, or load the finished one of which the cell changes a setting."""
     method, seed = cell.variant.method, cell.seed
     needed = None if cell.variant.needs is None else CellFolder(folder.results, cell.variant.needs, seed)
     if not cell.variant.is_trained:
         if needed is None or not needed.is_finished:
-            raise FileNotFoundError(f"{cell.name} is a setting of a finished {cell.variant.needs}, which is missing.")
+            raise FileNotFoundError(
+                f"{cell.name} changes a setting of a finished {cell.variant.needs}, which is missing."
+            )
         finished = EchoMENModel.from_pretrained(needed.run, **method.model_defaults).eval()
         return finished, EchoMENVideoProcessor.from_pretrained(needed.run)
 
@@ -163,7 +136,7 @@ def make_model(
     stage_1 = None if needed is None else needed.run / "stage1"
     if stage_1 is not None and is_finished(stage_1):
         if config.num_experts != EchoMENConfig(**settings.model_config).num_experts:
-            # Its experts have not been trained yet, and are as many as this method's only by chance.
+            # A stage 1 can only be reused if it has as many experts as this method.
             initial, stage_1 = EchoMENModel.from_pretrained(stage_1), None
             method = replace(method, training_defaults={**method.training_defaults, "stage": "2"})
     else:
@@ -192,15 +165,7 @@ def make_model(
 
 
 def pre_trained(cell: Cell, settings: ComparisonSettings) -> EchoMENModel | None:
-    """Load the weights that all encoders like EchoMEN's begin with.
-
-    Args:
-        cell: The cell.
-        settings: Settings of the comparison.
-
-    Returns:
-        A model with them; `None` if there are none, or the method has another network.
-    """
+    """Load the pre-trained weights, unless the method has another encoder than EchoMEN."""
     if settings.backbone_checkpoint is None or not cell.variant.method.shares_encoder:
         return None
     shared = EchoMENConfig(**settings.model_config)
@@ -208,16 +173,7 @@ def pre_trained(cell: Cell, settings: ComparisonSettings) -> EchoMENModel | None
 
 
 def frame_cache_folder(root: Path, processor: EchoMENVideoProcessor, settings: ComparisonSettings) -> Path:
-    """Find the folder for the frames of a processor: one cache holds frames of one size.
-
-    Args:
-        root: Folder of the caches; that of EchoMEN's network itself.
-        processor: Video processor.
-        settings: Settings of the comparison.
-
-    Returns:
-        The folder, or one in it for frames of another size than EchoMEN's.
-    """
+    """Folder of the cached frames: the root for EchoMEN's frame size, a subfolder for any other."""
     own = frame_description(processor)
     shared = frame_description(EchoMENVideoProcessor.for_model(EchoMENConfig(**settings.model_config)))
     return root if own == shared else root / f"{own['height']}x{own['width']}"
@@ -226,17 +182,7 @@ def frame_cache_folder(root: Path, processor: EchoMENVideoProcessor, settings: C
 def predict(
     model: EchoMENModel, processor: EchoMENVideoProcessor, videos: Any, settings: ComparisonSettings
 ) -> list[VideoPrediction]:
-    """Predict the videos of a split by the test protocol.
-
-    Args:
-        model: Model.
-        processor: Its video processor.
-        videos: Rows of the split.
-        settings: Settings of the comparison.
-
-    Returns:
-        Predictions in the order of the videos.
-    """
+    """Predict the videos of a split in their order."""
     args = settings.training
     return predict_split(
         model.to(args.device),
@@ -250,14 +196,7 @@ def predict(
 
 
 def count_steps(run: Path) -> dict[str, int]:
-    """Read how many optimiser steps each stage took.
-
-    Args:
-        run: Folder of the training.
-
-    Returns:
-        `stage_1_steps` and `stage_2_steps`, 0 for a stage that was not run here.
-    """
+    """Number of optimiser steps of each stage, 0 for a stage that was not run here."""
     steps = {}
     for stage in (1, 2):
         path = run / f"stage{stage}" / STAGE_FINISHED_FILE
@@ -268,28 +207,13 @@ def count_steps(run: Path) -> dict[str, int]:
 
 
 def stage_1_source(cell: Cell, folder: CellFolder) -> str | None:
-    """Tell whose stage 1 a cell was built on.
-
-    Args:
-        cell: The cell.
-        folder: Its folder.
-
-    Returns:
-        Name of the method, `None` if it trained its own.
-    """
+    """Name of the method whose stage 1 was used, `None` if the cell trained its own."""
     return None if (folder.run / "stage1").is_dir() else cell.variant.needs
 
 
 @contextmanager
 def stopwatch(path: Path) -> Iterator[dict[str, Any]]:
-    """Measure seconds over several attempts; those of a killed process are lost.
-
-    Args:
-        path: JSON file that keeps them between attempts.
-
-    Yields:
-        `seconds` and `attempts`, complete after the block.
-    """
+    """Measure `seconds` and count `attempts`, kept in a file. The seconds of a killed process are lost."""
     clock: dict[str, Any] = {"seconds": 0.0, "attempts": 0}
     if path.is_file():
         clock |= json.loads(path.read_text(encoding="utf-8"))

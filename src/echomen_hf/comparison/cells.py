@@ -1,4 +1,4 @@
-"""A cell of the comparison, one method with one seed, and what it leaves on disk."""
+"""Cells of a comparison (one method with one seed each) and their files."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ from .settings import ComparisonSettings
 from .variants import Variant
 
 
-__all__ = ["Cell", "CellFolder", "cell_settings", "make_cells", "order_by_dependency"]
+__all__ = ["Cell", "CellFolder", "cell_settings", "make_cells", "order_by_dependency", "require_same_cell"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method with one seed.
-
-    Args:
-        variant: What is trained.
-        seed: Seed of the training.
-    """
+    """One method with one seed."""
 
     variant: Variant
     seed: int
@@ -42,13 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellFolder:
-    """Files of a cell.
-
-    Args:
-        results: Results folder of the comparison.
-        method: Name of the method.
-        seed: Seed.
-    """
+    """Files of a cell in the results folder of a comparison."""
 
     results: Path
     method: str
@@ -66,91 +55,64 @@ class CellFolder:
 
     @property
     def metrics(self) -> Path:
-        """Metrics on TEST and VAL, written last."""
+        """Metrics on TEST and VAL. This file is written last."""
         return self.path / "metrics.json"
 
     @property
     def predictions(self) -> Path:
-        """Predictions of the videos of TEST."""
+        """Predictions on TEST."""
         return self.path / "predictions.csv"
 
     @property
     def cost(self) -> Path:
-        """Parameters, steps and seconds, which differ from run to run."""
+        """Parameters, steps and seconds."""
         return self.path / "cost.json"
 
     @property
     def error(self) -> Path:
-        """Traceback of a cell that failed."""
+        """Traceback, if the cell failed."""
         return self.path / "error.txt"
 
     @property
     def log(self) -> Path:
-        """What its process printed."""
+        """Output of its process."""
         return self.path / "log.txt"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that computes it."""
+        """Lock of the process that computes it."""
         return self.path / "cell.lock"
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has its results."""
+        """Whether its results are there."""
         return self.metrics.is_file()
 
     @classmethod
     def of(cls, results: Path, cell: Cell) -> CellFolder:
-        """Name the folder of a cell.
-
-        Args:
-            results: Results folder of the comparison.
-            cell: The cell.
-
-        Returns:
-            Its folder.
-        """
+        """Folder of a cell in a results folder."""
         return cls(results, cell.variant.name, cell.seed)
 
     def latest_step(self) -> int:
-        """Look up how far the training has come.
-
-        Returns:
-            Optimiser steps of stage 1 in the newest checkpoint, 0 without one.
-        """
+        """Number of optimiser steps of stage 1 in the newest checkpoint, 0 if there is none."""
         found = (path.name.rsplit("-", 1)[1] for path in self.run.glob("stage1/checkpoint-*"))
         return max((int(step) for step in found if step.isdigit()), default=0)
 
     def remove_checkpoints(self) -> None:
-        """Remove what only continuing the training needs; the models of the stages stay."""
+        """Remove what only a resumed training needs. The models of the stages stay."""
         for folder in [*self.run.glob("stage*/checkpoint-*"), *self.run.glob(f"stage*/{EMBEDDINGS_FOLDER}")]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_cells(variants: Sequence[Variant], seeds: Sequence[int]) -> list[Cell]:
-    """Make the cells of a comparison, each once.
-
-    Args:
-        variants: What is compared; of two with one name the first counts.
-        seeds: Seeds.
-
-    Returns:
-        Cells, seed by seed, so that a table of all methods exists as early as possible.
-    """
+    """Make every cell once, seed by seed, so that a table of all methods exists as early as possible."""
     named = {variant.name: variant for variant in reversed(variants)}
     ordered = list(dict.fromkeys(variant.name for variant in variants))
     return [Cell(named[name], seed) for seed in dict.fromkeys(seeds) for name in ordered]
 
 
 def order_by_dependency(cells: Sequence[Cell]) -> list[Cell]:
-    """Put every cell behind the one that it builds on.
-
-    Args:
-        cells: Cells.
-
-    Returns:
-        The same cells.
-    """
+    """Sort the cells of every seed so that each comes after the one that it builds on."""
     names = {(cell.variant.name, cell.seed) for cell in cells}
 
     def waits(cell: Cell) -> bool:
@@ -161,15 +123,7 @@ def order_by_dependency(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def cell_settings(cell: Cell, settings: ComparisonSettings) -> dict[str, Any]:
-    """Write down what makes a cell what it is, beyond what all cells share.
-
-    Args:
-        cell: The cell.
-        settings: Settings of the comparison.
-
-    Returns:
-        Values that JSON can hold.
-    """
+    """Settings that distinguish a cell from others, as JSON values."""
     method = cell.variant.method
     training = settings.training_arguments(method).to_dict()
     described = {
@@ -181,15 +135,7 @@ def cell_settings(cell: Cell, settings: ComparisonSettings) -> dict[str, Any]:
 
 
 def require_same_cell(folder: CellFolder, described: dict[str, Any]) -> None:
-    """Refuse to take a finished cell for one of other settings.
-
-    Args:
-        folder: Folder of the finished cell.
-        described: Result of `cell_settings` now.
-
-    Raises:
-        ValueError: If its settings were others.
-    """
+    """Raise a `ValueError` if a finished cell was computed with other settings."""
     before = read_metrics_json(folder.metrics).get("cell_settings", {})
     changed = sorted(name for name in described if described[name] != before.get(name))
     if changed:

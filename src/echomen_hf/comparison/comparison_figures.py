@@ -1,4 +1,4 @@
-"""Figures 1c, 3a and 3b of the paper for all methods of a comparison."""
+"""Figures 1c, 3a and 3b of the paper for several methods."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .variants import REFERENCE_METHOD
 __all__ = ["error_by_band_of_methods", "mae_by_category_of_methods", "save_comparison_figures", "scatter_of_methods"]
 
 Predictions = Mapping[str, Sequence[NDArray[np.float64]]]
-"""Title of every method to EF in percent, shape (N,), once per seed."""
+"""EF in percent by title of the method, one array of shape (N,) per seed."""
 
 PANELS_PER_ROW = 4
 
@@ -47,18 +47,7 @@ def error_by_band_of_methods(
     band_width: float = 10.0,
     subtitle: str | None = None,
 ) -> Figure:
-    """Draw the mean squared error per band of reference EF, averaged over seeds (figure 1c of the paper).
-
-    Args:
-        predictions: Predictions by method and seed.
-        references: Reference EF in percent, shape (N,).
-        emphasised: Method that is drawn thick.
-        band_width: Width of a band in EF points.
-        subtitle: Line below the title.
-
-    Returns:
-        The figure; a panel below shows how many videos each band has.
-    """
+    """Mean squared error per band of reference EF, averaged over seeds, with the number of videos (figure 1c)."""
     figure = new_figure("Error along the range of ejection fractions", subtitle, width=9.0, height=6.4)
     errors_panel, counts_panel = figure.subplots(2, 1, sharex=True, height_ratios=(3.5, 1))
     looks = looks_of(list(predictions), emphasised)
@@ -77,7 +66,7 @@ def error_by_band_of_methods(
             label=title,
         )
     errors_panel.set_ylabel("Mean squared error\n(squared EF points)")
-    # The rarest bands err so much more that a linear scale would show nothing of all others.
+    # On a linear scale the large errors of the rarest bands would hide all others.
     errors_panel.set_yscale("log")
     errors_panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     errors_panel.yaxis.set_major_formatter("{x:g}")
@@ -96,18 +85,7 @@ def scatter_of_methods(
     emphasised: str | None = None,
     subtitle: str | None = None,
 ) -> Figure:
-    """Draw predicted against reference EF with the least-squares line of every method (figure 3a of the paper).
-
-    Args:
-        predictions: Predictions by method and seed; the points are those of the first seed, slope and intercept the
-            means over seeds.
-        references: Reference EF in percent, shape (N,), not all equal.
-        emphasised: Method that is drawn black.
-        subtitle: Line below the title.
-
-    Returns:
-        The figure, a panel per method.
-    """
+    """Predicted against reference EF of the first seed, with the mean least-squares line (figure 3a)."""
     columns = min(PANELS_PER_ROW, len(predictions))
     rows = math.ceil(len(predictions) / columns)
     width, height = max(3.1 * columns, 5.0), 3.4 * rows + 1.0
@@ -144,17 +122,7 @@ def mae_by_category_of_methods(
     emphasised: str | None = None,
     subtitle: str | None = None,
 ) -> Figure:
-    """Draw the mean absolute error of every method per heart-failure category (figure 3b of the paper).
-
-    Args:
-        predictions: Predictions by method and seed.
-        references: Reference EF in percent, shape (N,).
-        emphasised: Method that is drawn black.
-        subtitle: Line below the title.
-
-    Returns:
-        The figure: mean over seeds, with their standard deviation as a whisker; a category without videos has no bars.
-    """
+    """Mean absolute error per heart-failure category, mean and standard deviation over seeds (figure 3b)."""
     metrics = {title: [ef_regression_metrics(v, references) for v in seeds] for title, seeds in predictions.items()}
     figure = new_figure(
         "Mean absolute error per heart-failure category", subtitle, width=max(8.5, 0.95 * len(metrics)), height=4.8
@@ -194,15 +162,7 @@ def mae_by_category_of_methods(
 
 
 def looks_of(titles: Sequence[str], emphasised: str | None) -> dict[str, SeriesStyle]:
-    """Choose the look of every method, so that the one that is compared alone is black.
-
-    Args:
-        titles: Titles of the methods.
-        emphasised: Title of that method.
-
-    Returns:
-        Looks by title.
-    """
+    """Style of every method. Only the emphasised one is black."""
     black = SERIES_COLOURS.index("#000000")
     own = (SeriesStyle(number) for number in count() if number % len(SERIES_COLOURS) != black)
     return {title: SeriesStyle(black) if title == emphasised else next(own) for title in titles}
@@ -211,17 +171,7 @@ def looks_of(titles: Sequence[str], emphasised: str | None) -> dict[str, SeriesS
 def save_comparison_figures(
     cells: Sequence[FinishedCell], folder: Path, *, what: Mapping[str, Sequence[str]], about: str
 ) -> list[Path]:
-    """Draw the figures of finished cells.
-
-    Args:
-        cells: Finished cells.
-        folder: Folder to write to.
-        what: Methods of every set of figures, by the ending of the file names.
-        about: What the data and the protocol are.
-
-    Returns:
-        Written files.
-    """
+    """Draw the figures of every set of methods, by the ending of its file names."""
     references = cells[0].predictions["EF"].to_numpy()
     main = next((cell.title for cell in cells if cell.method == REFERENCE_METHOD), None)
     figures: dict[str, Figure] = {}
@@ -248,23 +198,10 @@ def save_comparison_figures(
     if own is not None:
         experts = own.predictions.filter(regex=r"^EF_expert_\d+$")
         if experts.shape[1] > 1 and not experts.isna().to_numpy().any():
-            figures["expert_mae"] = expert_mae_figure(
-                parts_of(own, experts.to_numpy()), references, subtitle=f"{about}; {own.title}, seed {own.seed}"
-            )
+            values = experts.to_numpy()  # (N, M)
+            parts = {f"expert {number}": column for number, column in enumerate(values.T)}
+            parts |= {"mean of experts": values.mean(axis=1), own.title: own.predictions["EF_pred"].to_numpy()}
+            parts["oracle"] = oracle_predictions(values, references)
+            about_own = f"{about}; {own.title}, seed {own.seed}"
+            figures["expert_mae"] = expert_mae_figure(parts, references, subtitle=about_own)
     return save_figures(figures, folder)
-
-
-def parts_of(cell: FinishedCell, experts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Collect the predictions of EchoMEN's experts, of their mean, of EchoMEN and of the oracle.
-
-    Args:
-        cell: Cell of EchoMEN.
-        experts: EF in percent of every expert, shape (N, M).
-
-    Returns:
-        EF in percent, shape (N,), by title.
-    """
-    references = cell.predictions["EF"].to_numpy()
-    parts = {f"expert {number}": column for number, column in enumerate(experts.T)}
-    parts |= {"mean of experts": experts.mean(axis=1), cell.title: cell.predictions["EF_pred"].to_numpy()}
-    return parts | {"oracle": oracle_predictions(experts, references)}

@@ -1,4 +1,4 @@
-"""The numbers of the EchoMEN paper (MICCAI 2024), as published, on EchoNet-Dynamic."""
+"""Published numbers of the EchoMEN paper (MICCAI 2024), measured on EchoNet-Dynamic."""
 
 from __future__ import annotations
 
@@ -34,14 +34,7 @@ TABLE_2 = {
 
 
 def by_metric(rows: Mapping[str, tuple[float, ...]]) -> dict[str, dict[tuple[str, str], float]]:
-    """Name the numbers of a table.
-
-    Args:
-        rows: Numbers by method, in the order of the paper.
-
-    Returns:
-        Numbers by method, and by metric and category.
-    """
+    """Numbers by method, then by metric and category."""
     columns = [(metric, category) for metric in ("mae", "gm") for category in CATEGORY_TITLES]
     return {method: dict(zip(columns, values, strict=True)) for method, values in rows.items()}
 

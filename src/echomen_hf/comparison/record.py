@@ -1,4 +1,4 @@
-"""What a results folder belongs to: settings, data set and versions, which every later run must match."""
+"""Record of the settings, data set and versions that every run in a results folder shares."""
 
 from __future__ import annotations
 
@@ -27,26 +27,17 @@ __all__ = [
 RECORD_FILE = "comparison.json"
 
 IDENTITY = ("data", "settings", "versions")
-"""Entries of the record that a later run must match."""
+"""Entries of the record that every later run must match."""
 
 NOT_COMPARED = ("data.data_dir",)
-"""Where the data are, which is not what they are."""
+"""The same data may lie in another folder."""
 
 
 def describe_comparison(settings: ComparisonSettings, videos: Mapping[str, Any]) -> dict[str, Any]:
-    """Write down what decides the results of a comparison.
-
-    Args:
-        settings: Settings.
-        videos: Data set by split.
-
-    Returns:
-        Content of comparison.json.
-    """
+    """Content of comparison.json: everything that determines the results."""
     data_dir = settings.data_dir
     training = {name: value for name, value in settings.training.to_dict().items() if name in COMPARED_ARGUMENTS}
-    # What is set per cell.
-    training.pop("seed")
+    training.pop("seed")  # differs from cell to cell
     return {
         "data": {
             "data_dir": data_dir.as_posix(),
@@ -73,16 +64,7 @@ def describe_comparison(settings: ComparisonSettings, videos: Mapping[str, Any])
 
 
 def claim_results_folder(folder: Path, description: Mapping[str, Any]) -> None:
-    """Write down what a results folder belongs to, or compare it with what it already holds.
-
-    Args:
-        folder: Results folder.
-        description: Result of `describe_comparison`.
-
-    Raises:
-        ValueError: If the folder holds results of other data, settings or versions, or something else; nothing in it
-            is changed then.
-    """
+    """Write the record of a new results folder, or raise a `ValueError` if the existing one differs."""
     path = folder / RECORD_FILE
     now = json.loads(json.dumps(description, default=str))
     if path.is_file():
@@ -106,30 +88,12 @@ def claim_results_folder(folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read the record of a results folder.
-
-    Args:
-        folder: Results folder.
-
-    Returns:
-        Content of comparison.json.
-
-    Raises:
-        ValueError: If it is damaged.
-    """
+    """Read comparison.json of a results folder."""
     return read_json(folder / RECORD_FILE)
 
 
 def flatten(value: Any, name: str = "") -> dict[str, str]:
-    """Give every leaf of nested mappings a name with points.
-
-    Args:
-        value: Mapping or leaf.
-        name: Name of the value.
-
-    Returns:
-        Leaves as JSON by name.
-    """
+    """Leaves of nested mappings as JSON, by their dotted names."""
     if not isinstance(value, dict):
         return {name: json.dumps(value, sort_keys=True)}
     leaves: dict[str, str] = {}
@@ -139,11 +103,7 @@ def flatten(value: Any, name: str = "") -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Find the commit of the source tree that this package is imported from.
-
-    Returns:
-        Hash, with `-dirty` behind it if files differ from the commit; `None` if the package is not in a git tree.
-    """
+    """Commit of the source tree, ending in `-dirty` if files differ. `None` outside a git repository."""
     source = Path(__file__).resolve()
     git = ["git", "-C", str(source.parent)]
     try:

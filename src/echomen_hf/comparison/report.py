@@ -1,4 +1,4 @@
-"""What a results folder shows for its finished cells: long tables, tests, tables of the paper, figures."""
+"""Report on the finished cells of a results folder: long tables, tests, the paper's tables and figures."""
 
 from __future__ import annotations
 
@@ -16,26 +16,18 @@ from ..runs.files import write_csv
 from .comparison_figures import save_comparison_figures
 from .published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from .record import read_record
-from .results import FinishedCell, cost_table, long_table, read_finished_cells, seeds_of
+from .results import FinishedCell, cost_table, long_table, read_finished_cells, seeds_of, write_archive
 from .routing_cost import routing_cost
 from .significance import significance_table
-from .table_formats import save_tables
-from .tables import measured_table, published_table
+from .tables import measured_table, published_table, save_tables
 from .variants import REFERENCE_METHOD, SWEEPS, Variant
 
 
-__all__ = ["build_report", "write_results"]
+__all__ = ["best_on_validation", "build_report", "write_results"]
 
 
 def write_results(results: Path) -> list[FinishedCell]:
-    """Write results.csv (TEST), validation.csv (VAL) and cost.csv of the cells that are finished.
-
-    Args:
-        results: Results folder.
-
-    Returns:
-        The cells.
-    """
+    """Write results.csv (TEST), validation.csv (VAL) and cost.csv of the finished cells."""
     cells = read_finished_cells(results, list_methods())
     write_csv(results / "results.csv", long_table(cells))
     write_csv(results / "validation.csv", long_table(cells, "validation"))
@@ -46,19 +38,14 @@ def write_results(results: Path) -> list[FinishedCell]:
 def build_report(
     results: Path, *, sweeps: Mapping[str, Sequence[Variant]] | None = None, published: bool = False
 ) -> list[Path]:
-    """Write everything that follows from the finished cells of a results folder.
+    """Write all tables and figures of the finished cells, and return the paths of the Markdown tables.
 
-    Args:
-        results: Results folder.
-        sweeps: Variants of EchoMEN by the name of their sweep; each makes a table.
-        published: Whether the numbers of the paper stand below the tables.
-
-    Returns:
-        Tables in Markdown, the paper's first; empty if no cell is finished.
+    The results may be folders of cells, or the two files of `write_archive` alone.
     """
     record, cells = read_record(results), write_results(results)
     if not cells:
         return []
+    write_archive(results, cells)
     report = ComparisonReport(results, record, cells)
     write_csv(results / "significance.csv", report.significance)
     written = report.save_paper_tables(published)
@@ -73,28 +60,22 @@ def build_report(
 
 
 def rival_names() -> list[str]:
-    """Name the methods of table 1 in its order, EchoMEN last."""
+    """Names of the methods of table 1 in its order, EchoMEN last."""
     groups: tuple[MethodGroup, ...] = ("rival", "newer", "paper")
     return [name for group in groups for name in list_methods(group)]
 
 
 def ablation_names() -> list[str]:
-    """Name the methods of table 2 in its order, EchoMEN last."""
+    """Names of the methods of table 2 in its order, EchoMEN last."""
     return [*list_methods("ablation"), REFERENCE_METHOD]
 
 
 @dataclass(frozen=True)
 class ComparisonReport:
-    """Tables of the finished cells of a results folder.
-
-    Args:
-        results: Results folder.
-        record: Content of comparison.json.
-        cells: Its finished cells, at least one.
-    """
+    """Tables of the finished cells of a results folder, of which there is at least one."""
 
     results: Path
-    record: Mapping[str, Any]
+    record: Mapping[str, Any]  # content of comparison.json
     cells: Sequence[FinishedCell]
 
     @cached_property
@@ -128,40 +109,12 @@ class ComparisonReport:
         )
 
     def tests_against(self, reference: str) -> pd.DataFrame:
-        """Test every method against one of them.
-
-        Args:
-            reference: Name of that one.
-
-        Returns:
-            Table of `significance_table`.
-        """
+        """Test every method against one of them."""
         samples = int(self.record["settings"]["bootstrap_samples"])
         return significance_table(self.cells, num_resamples=samples, reference=reference)
 
-    def notes(self, rows: Mapping[str, str], tests: pd.DataFrame, *reference: str) -> list[str]:
-        """Say what a reader of a table has to know.
-
-        Args:
-            rows: Titles by method in the table.
-            tests: Tests that the table shows.
-            reference: Title of the method that others are compared with and file of the tests, if not EchoMEN's.
-
-        Returns:
-            Sentences.
-        """
-        shown = [cell for cell in self.cells if cell.method in rows]
-        return table_notes(self.results, self.record, shown, len(tests) > 0, *reference)
-
     def save_paper_tables(self, published: bool) -> list[Path]:
-        """Write the paper's tables 1 and 2, as far as their methods are finished.
-
-        Args:
-            published: Whether the numbers of the paper stand below.
-
-        Returns:
-            Tables in Markdown.
-        """
+        """Write tables 1 and 2 of the paper, as far as their methods are finished."""
         in_paper = {
             "table1": (1, "Errors in EF points", rival_names(), PUBLISHED_TABLE_1),
             "table2": (2, "Ablations of EchoMEN, errors in EF points", ablation_names(), PUBLISHED_TABLE_2),
@@ -182,19 +135,11 @@ class ComparisonReport:
             ]
             if published:
                 tables.append(published_table(numbers, number))
-            written.append(save_tables(self.results / name, tables)[0])
+            written.append(save_tables(self.results / name, tables))
         return written
 
     def save_sweep(self, name: str, variants: Sequence[Variant]) -> list[Path]:
-        """Write the table of a sweep, as far as its variants are finished.
-
-        Args:
-            name: Name of the sweep.
-            variants: Its variants.
-
-        Returns:
-            The table in Markdown.
-        """
+        """Write the table of a sweep, as far as its variants are finished."""
         if name == "top_k":
             write_csv(self.results / "sweep_top_k_cost.csv", routing_cost(self.record["settings"]["model_config"]))
         rows = sweep_rows(variants, self.titles)
@@ -211,17 +156,10 @@ class ComparisonReport:
             significance=self.significance,
             validation=self.validation,
         )
-        return save_tables(self.results / f"sweep_{name}", [table])[:1]
+        return [save_tables(self.results / f"sweep_{name}", [table])]
 
     def save_best_setting(self, variants: Sequence[Variant]) -> list[Path]:
-        """Write the methods of table 1 beside the setting of EchoMEN that is best on VAL, if it is another one.
-
-        Args:
-            variants: Variants of all sweeps.
-
-        Returns:
-            The table in Markdown.
-        """
+        """Write table 1 with the setting of EchoMEN that is best on VAL, if it is another one."""
         settings = sweep_rows(variants, self.titles)
         best = best_on_validation(self.validation, list(settings))
         if best is None or best == REFERENCE_METHOD:
@@ -242,19 +180,47 @@ class ComparisonReport:
             significance=tests,
             validation=self.validation,
         )
-        return save_tables(self.results / "sweep_best", [table])[:1]
+        return [save_tables(self.results / "sweep_best", [table])]
+
+    def notes(
+        self,
+        rows: Mapping[str, str],
+        tests: pd.DataFrame,
+        reference: str = "EchoMEN",
+        tests_file: str = "significance.csv",
+    ) -> list[str]:
+        """Sentences below a table: seeds, tests, changed options, failed cells, commits."""
+        cells = [cell for cell in self.cells if cell.method in rows]
+        notes = [
+            f"Mean ± standard deviation over training seeds, where there are several ({seeds_of(cells)}). The best of "
+            "every column is bold, the second underlined.",
+        ]
+        if len(tests):
+            notes.append(
+                f"p: paired bootstrap over the videos of TEST against {reference} "
+                f"({self.record['settings']['bootstrap_samples']} resamples, errors averaged over common seeds, "
+                f"two-sided, not corrected for the number of methods; all tests with corrected values are in "
+                f"{tests_file}). Only videos are resampled: p says nothing about trainings with other seeds."
+            )
+        options = {cell.method: cell.document["cell_settings"]["options"] for cell in cells}
+        given = {name: changed for name in options if (changed := changed_options(name, options[name]))}
+        if given:
+            notes.append(f"Options that differ from the methods' own: {json.dumps(given, sort_keys=True)}.")
+        failed = sorted(
+            f"{path.parent.parent.name} ({path.parent.name.replace('_', ' ')})"
+            for path in self.results.glob("cells/*/seed_*/error.txt")
+            if not (path.parent / "metrics.json").is_file()
+        )
+        if failed:
+            notes.append(f"Cells that failed and are not in these tables: {', '.join(failed)}.")
+        commits = sorted({str(cell.document["git_commit"]) for cell in cells})
+        if len(commits) > 1:
+            notes.append(f"Cells were computed at different commits: {', '.join(commits)}.")
+        return notes
 
 
 def sweep_rows(variants: Sequence[Variant], titles: Mapping[str, str]) -> dict[str, str]:
-    """Name the rows of a sweep's table.
-
-    Args:
-        variants: Variants of the sweep.
-        titles: Titles of finished methods.
-
-    Returns:
-        Titles by method, for those that are finished.
-    """
+    """Titles of the rows of a sweep's table by method, for those that are finished."""
     rows = {}
     for variant in variants:
         shown = f"{variant.value:g}" if isinstance(variant.value, float) else str(variant.value)
@@ -265,79 +231,14 @@ def sweep_rows(variants: Sequence[Variant], titles: Mapping[str, str]) -> dict[s
 
 
 def best_on_validation(validation: pd.DataFrame, names: Sequence[str]) -> str | None:
-    """Choose the method with the least balanced MAE on VAL, averaged over seeds.
-
-    Args:
-        validation: Table of `long_table` on VAL.
-        names: Methods to choose from; the first of equal ones is taken.
-
-    Returns:
-        Name of one of those that have as many seeds as any; `None` if there is none, or none has all categories.
-    """
+    """Method with the least mean balanced MAE on VAL among those with the most seeds, `None` if there is none."""
     chosen = validation[(validation["metric"] == "balanced_mae") & validation["method"].isin(names)]
     errors = chosen.dropna(subset="value").groupby("method", sort=False)["value"].agg(["count", "mean"])
     errors = errors[errors["count"] == errors["count"].max()].reindex([name for name in names if name in errors.index])
     return None if errors["mean"].dropna().empty else str(errors["mean"].idxmin())
 
 
-def table_notes(
-    results: Path,
-    record: Mapping[str, Any],
-    cells: Sequence[FinishedCell],
-    is_tested: bool,
-    reference: str = "EchoMEN",
-    tests: str = "significance.csv",
-) -> list[str]:
-    """Say what a reader of a table has to know.
-
-    Args:
-        results: Results folder.
-        record: Content of comparison.json.
-        cells: Cells of the table.
-        is_tested: Whether the table has p-values.
-        reference: Title of the method that the others are compared with.
-        tests: Name of the file with all tests.
-
-    Returns:
-        Sentences.
-    """
-    settings = record["settings"]
-    notes = [
-        f"Mean ± standard deviation over training seeds, where there are several ({seeds_of(cells)}). The best of "
-        "every column is bold, the second underlined.",
-    ]
-    if is_tested:
-        notes.append(
-            f"p: paired bootstrap over the videos of TEST against {reference} ({settings['bootstrap_samples']} "
-            "resamples, errors averaged over common seeds, two-sided, not corrected for the number of methods; all "
-            f"tests with corrected values are in {tests})."
-        )
-    options = {cell.method: cell.document["cell_settings"]["options"] for cell in cells}
-    given = {name: changed for name in options if (changed := changed_options(name, options[name]))}
-    if given:
-        notes.append(f"Options that differ from the methods' own: {json.dumps(given, sort_keys=True)}.")
-    failed = sorted(
-        f"{path.parent.parent.name} ({path.parent.name.replace('_', ' ')})"
-        for path in results.glob("cells/*/seed_*/error.txt")
-        if not (path.parent / "metrics.json").is_file()
-    )
-    if failed:
-        notes.append(f"Cells that failed and are not in these tables: {', '.join(failed)}.")
-    commits = sorted({str(cell.document["git_commit"]) for cell in cells})
-    if len(commits) > 1:
-        notes.append(f"Cells were computed at different commits: {', '.join(commits)}.")
-    return notes
-
-
 def changed_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Find the options of a cell that are not the method's own.
-
-    Args:
-        method: Name of the method.
-        options: Its options.
-
-    Returns:
-        Options that differ.
-    """
+    """Options of a cell that differ from the method's defaults."""
     own = json.loads(json.dumps(get_method(method).options, default=str)) if method in list_methods() else options
     return {name: value for name, value in options.items() if own.get(name) != value}

@@ -1,7 +1,12 @@
-"""The finished cells of a results folder as one long table."""
+"""Results of the finished cells: their folders, the two files that can replace the folders, and long tables.
+
+`cells.parquet` (metrics, settings, cost) and `predictions.parquet` hold everything that tables, tests and figures are
+made from. A results folder can be published or kept without its folder `cells`, which also has the models.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,47 +18,37 @@ import pandas as pd
 
 from ..evaluation.report import read_metrics_json, read_predictions_csv
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES
-from ..runs.files import read_json
+from ..runs.files import read_json, replacing
 from .cells import CellFolder
 
 
 __all__ = [
+    "CELLS_FILE",
+    "PREDICTIONS_FILE",
     "RESULT_COLUMNS",
     "FinishedCell",
     "cost_table",
     "long_table",
     "read_finished_cells",
     "seeds_of",
+    "split_key",
+    "write_archive",
 ]
 
 RESULT_COLUMNS = ("method", "seed", "category", "metric", "value", "n", "protocol")
+CELLS_FILE = "cells.parquet"
+PREDICTIONS_FILE = "predictions.parquet"
 
 
 @dataclass(frozen=True)
 class FinishedCell:
-    """Results of a cell.
+    """Results of a cell."""
 
-    Args:
-        folder: Its files.
-        document: Content of metrics.json.
-        predictions: Predictions on TEST, see `read_predictions_csv`.
-        cost: Content of cost.json.
-    """
-
-    folder: CellFolder
-    document: dict[str, Any]
-    predictions: pd.DataFrame
-    cost: dict[str, Any]
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return self.folder.method
-
-    @property
-    def seed(self) -> int:
-        """Seed."""
-        return self.folder.seed
+    method: str
+    seed: int
+    document: dict[str, Any]  # content of metrics.json
+    predictions: pd.DataFrame  # on TEST, see `read_predictions_csv`
+    cost: dict[str, Any]  # content of cost.json
 
     @property
     def title(self) -> str:
@@ -62,47 +57,67 @@ class FinishedCell:
 
 
 def read_finished_cells(results: Path, order: Sequence[str]) -> list[FinishedCell]:
-    """Read every finished cell of a results folder.
+    """Read the finished cells of a results folder, sorted by method (unknown ones last) and seed."""
+    found = _read_folders(results) or _read_archive(results)
+    place = {name: position for position, name in enumerate(order)}
+    found.sort(key=lambda cell: (place.get(cell.method, len(place)), cell.method, cell.seed))
+    for cell in found[1:]:
+        first = found[0]
+        if not cell.predictions[["FileName", "EF"]].equals(first.predictions[["FileName", "EF"]]):
+            files = [CellFolder(results, one.method, one.seed).predictions for one in (cell, first)]
+            raise ValueError(
+                f"{files[0]} and {files[1]} are about different videos. Remove the cell that does not belong here."
+            )
+    return found
 
-    Args:
-        results: Results folder.
-        order: Names of methods in the order of tables; others follow, sorted.
 
-    Returns:
-        Cells by method, then by seed.
-
-    Raises:
-        ValueError: If cells were tested on different videos.
-    """
+def _read_folders(results: Path) -> list[FinishedCell]:
     found = []
     for path in results.glob("cells/*/seed_*/metrics.json"):
         folder = CellFolder(results, path.parent.parent.name, int(path.parent.name.removeprefix("seed_")))
         predictions = read_predictions_csv(folder.predictions)
         cost = read_json(folder.cost) if folder.cost.is_file() else {}
-        found.append(FinishedCell(folder, read_metrics_json(path), predictions, cost))
-    place = {name: position for position, name in enumerate(order)}
-    found.sort(key=lambda cell: (place.get(cell.method, len(place)), cell.method, cell.seed))
-    for cell in found[1:]:
-        first = found[0].predictions
-        if not cell.predictions[["FileName", "EF"]].equals(first[["FileName", "EF"]]):
-            raise ValueError(
-                f"{cell.folder.predictions} and {found[0].folder.predictions} are about different videos; remove the "
-                "cell that does not belong here."
-            )
+        found.append(FinishedCell(folder.method, folder.seed, read_metrics_json(path), predictions, cost))
     return found
 
 
+def write_archive(results: Path, cells: Sequence[FinishedCell]) -> None:
+    """Write everything that is known about finished cells to two Parquet files."""
+    rows = [
+        {
+            "method": cell.method,
+            "seed": cell.seed,
+            "document": json.dumps(cell.document),
+            "cost": json.dumps(cell.cost),
+            # Cells have different columns, for instance one per expert.
+            "columns": json.dumps(list(cell.predictions.columns)),
+        }
+        for cell in cells
+    ]
+    predictions = pd.concat([cell.predictions.assign(method=cell.method, seed=cell.seed) for cell in cells])
+    for name, table in ((CELLS_FILE, pd.DataFrame(rows)), (PREDICTIONS_FILE, predictions)):
+        with replacing(results / name) as partial:
+            table.to_parquet(partial, index=False, compression="zstd")
+
+
+def _read_archive(results: Path) -> list[FinishedCell]:
+    if not (results / CELLS_FILE).is_file():
+        return []
+    predictions = dict(list(pd.read_parquet(results / PREDICTIONS_FILE).groupby(["method", "seed"])))
+    return [
+        FinishedCell(
+            row.method,
+            row.seed,
+            json.loads(row.document),
+            predictions[row.method, row.seed][json.loads(row.columns)].reset_index(drop=True),
+            json.loads(row.cost),
+        )
+        for row in pd.read_parquet(results / CELLS_FILE).itertuples(index=False)
+    ]
+
+
 def long_table(cells: Sequence[FinishedCell], split: str = "test") -> pd.DataFrame:
-    """Lay the metrics of cells out as one row per number.
-
-    Args:
-        cells: Finished cells.
-        split: `test`, or `validation` for what the choice of a setting may look at.
-
-    Returns:
-        Table with the columns `RESULT_COLUMNS`. `n` is the number of videos of the category; a metric that is not
-        defined, as in a category without videos, is NaN.
-    """
+    """Table with one number per row, on `test` or `validation`. An undefined metric is NaN."""
     rows = []
     for cell in cells:
         metrics = cell.document["metrics" if split == "test" else "validation"]
@@ -113,23 +128,21 @@ def long_table(cells: Sequence[FinishedCell], split: str = "test") -> pd.DataFra
                 value = np.nan if value is None else value
                 rows.append((cell.method, cell.seed, category, metric, value, n, cell.document["protocol"]))
     table = pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
-    categories = list(CATEGORY_TITLES)
-    order = table["category"].map(categories.index) if len(table) else table["category"]
-    # Stable, so that methods and seeds stay in order.
-    methods = table["method"].map({name: i for i, name in enumerate(dict.fromkeys(table["method"]))})
-    keys = pd.DataFrame({"method": methods, "seed": table["seed"], "category": order, "metric": table["metric"]})
+    # Methods stay in their order.
+    methods, categories = list(dict.fromkeys(table["method"])), list(CATEGORY_TITLES)
+    keys = pd.DataFrame(
+        {
+            "method": table["method"].map(methods.index),
+            "seed": table["seed"],
+            "category": table["category"].map(categories.index),
+            "metric": table["metric"],
+        }
+    )
     return table.loc[keys.sort_values(list(keys.columns), kind="stable").index].reset_index(drop=True)
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """Take the name of a metric apart.
-
-    Args:
-        key: Key of `ef_regression_metrics`, such as `mae_hfref_ci_low`.
-
-    Returns:
-        Metric and category: `mae_ci_low` and `hfref`.
-    """
+    """Split a key of `ef_regression_metrics`: `mae_hfref_ci_low` is metric `mae_ci_low` of category `hfref`."""
     for category in CATEGORY_TITLES:
         for ending in (f"_{category}", f"_{category}_ci_low", f"_{category}_ci_high"):
             if key.endswith(ending):
@@ -138,27 +151,12 @@ def split_key(key: str) -> tuple[str, str]:
 
 
 def cost_table(cells: Sequence[FinishedCell]) -> pd.DataFrame:
-    """Lay parameters, steps and seconds of cells out.
-
-    Args:
-        cells: Finished cells.
-
-    Returns:
-        One row per cell. `stage_1_of` names the method whose stage 1 was shared, and whose seconds are not counted
-        here; more than one of `training_attempts` means that seconds of a killed process may be missing.
-    """
+    """Parameters, steps and seconds, one row per cell. The seconds of a shared stage 1 are not included."""
     return pd.DataFrame([{"method": cell.method, "seed": cell.seed, **cell.cost} for cell in cells])
 
 
 def seeds_of(cells: Sequence[FinishedCell]) -> str:
-    """List seeds, and the methods that have others than most.
-
-    Args:
-        cells: Finished cells.
-
-    Returns:
-        Text such as `seeds 0, 1, 2; uvt: 0`.
-    """
+    """List the seeds, and the methods with other seeds than most: `seeds 0, 1, 2; uvt: 0`."""
     by_method: defaultdict[str, list[int]] = defaultdict(list)
     for cell in cells:
         by_method[cell.method].append(cell.seed)

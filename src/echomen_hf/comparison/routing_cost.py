@@ -1,4 +1,4 @@
-"""What routing to the k heaviest experts costs: operations and time of the heads behind the encoder."""
+"""Operations and time of the heads when only the k experts with the largest weights are used."""
 
 from __future__ import annotations
 
@@ -17,17 +17,8 @@ __all__ = ["routing_cost"]
 
 @torch.inference_mode()
 def routing_cost(model_config: Mapping[str, Any], batch_sizes: tuple[int, ...] = (1, 32)) -> pd.DataFrame:
-    """Measure the heads (aggregator, experts, projector, regression head) for every k.
-
-    Args:
-        model_config: Configuration fields of EchoMEN's network.
-        batch_sizes: Clips per forward pass.
-
-    Returns:
-        A row per k and batch size: `top_k`, `batch_size`, `flops_per_clip` (floating-point operations in matrix
-        products) and `microseconds_per_clip` (median). They do not depend on the weights, which are random here.
-    """
-    # Imported here, since they look for a C++ compiler and for CUDA, aloud.
+    """Measure FLOPs and microseconds per clip for every k and batch size, with random weights."""
+    # Imported here, since they look for a C++ compiler and CUDA and print what they find.
     from torch.utils.benchmark import Timer
     from torch.utils.flop_counter import FlopCounterMode
 

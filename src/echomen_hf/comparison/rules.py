@@ -1,18 +1,4 @@
-"""The rules that make a comparison fair, and the checks that hold it to them.
-
-1. Every method is trained on the same videos of TRAIN, from the same encoder weights for the same seed if it has the
-   same encoder, and sees the videos in the same order.
-2. Schedule `equal`: every method takes the same number of optimiser steps on its encoder, at the same batch size. For
-   a method of one stage these are all of its steps. The steps of a second stage, which trains linear heads on the
-   encoder as it is, come on top; no method of one stage takes fewer encoder steps than EchoMEN. Nothing may end a
-   training early.
-   Schedule `published`: every method takes the steps, the rates and the batch size of its publication; a method that
-   was never published on EchoNet-Dynamic takes EchoNet's.
-3. No method is tuned. All train with the settings of the recipe and the options of their publications. Options that a
-   recipe gives to single methods are listed in the record of the comparison and below its tables.
-4. The epoch to keep is chosen on VAL, by one metric for all.
-5. TEST is opened once per cell, after its model has been chosen.
-"""
+"""Check of the rule that all encoders take the same number of steps; docs/comparison.md lists all rules."""
 
 from __future__ import annotations
 
@@ -28,15 +14,7 @@ __all__ = ["count_encoder_steps", "require_equal_steps"]
 
 
 def count_encoder_steps(args: EchoMENTrainingArguments, num_videos: int) -> int:
-    """Count the optimiser steps that change an encoder.
-
-    Args:
-        args: Training arguments of the method.
-        num_videos: Training videos.
-
-    Returns:
-        Steps of stage 1; 0 for a method that takes another one's stage 1.
-    """
+    """Number of optimiser steps of stage 1, 0 for a method that reuses the stage 1 of another."""
     if 1 not in args.stages:
         return 0
     if args.max_steps > 0:
@@ -48,23 +26,10 @@ def count_encoder_steps(args: EchoMENTrainingArguments, num_videos: int) -> int:
 
 
 def require_equal_steps(settings: ComparisonSettings, variants: Sequence[Variant], num_videos: int) -> dict[str, int]:
-    """Count the encoder's optimiser steps of every method, and hold the schedule `equal` to its rule.
-
-    Args:
-        settings: Settings of the comparison.
-        variants: What is compared.
-        num_videos: Training videos.
-
-    Returns:
-        Steps by name; a variant without a training of its own has those of EchoMEN.
-
-    Raises:
-        ValueError: If, with the schedule `equal`, a method would take other steps than the recipe says, or a training
-            might end early.
-    """
+    """Encoder steps of every method by name. Raises a `ValueError` if the schedule is `equal` and they differ."""
     if settings.schedule == "equal" and settings.training.early_stopping_patience is not None:
         raise ValueError(
-            "With `--schedule equal` all methods take the same number of steps: leave `early_stopping_patience` out, "
+            "With `--schedule equal` all methods take the same number of steps. Leave `early_stopping_patience` out, "
             "or compare with `--schedule published`."
         )
     steps = {}
@@ -80,6 +45,6 @@ def require_equal_steps(settings: ComparisonSettings, variants: Sequence[Variant
         listed = ", ".join(f"{name} {number}" for name, number in different.items())
         raise ValueError(
             f"With `--schedule equal` every encoder takes the recipe's {shared} steps, but {listed} by the method's "
-            "own defaults; compare with `--schedule published`."
+            "own defaults. Compare with `--schedule published`."
         )
     return steps

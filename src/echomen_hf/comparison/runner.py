@@ -1,4 +1,4 @@
-"""The whole comparison: check everything, compute what is missing, report what is finished."""
+"""Run of a comparison: all checks, the missing cells, then the report."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..training.fitting import require_metric
 from .cells import Cell, CellFolder, cell_settings, make_cells, order_by_dependency, require_same_cell
 from .record import claim_results_folder, describe_comparison
 from .report import build_report, write_results
+from .results import CELLS_FILE
 from .rules import require_equal_steps
 from .scheduler import Scheduler
 from .settings import ComparisonSettings
@@ -29,11 +30,11 @@ SPLITS = {"train": "TRAIN", "validation": "VAL", "test": "TEST"}
 
 @dataclass(frozen=True)
 class ComparisonOutcome:
-    """What a run of a comparison came to.
+    """Outcome of a comparison.
 
     Args:
-        cells: Cells that were asked for.
-        failed: Those that failed; each has its traceback in `error.txt` of its folder.
+        cells: Requested cells.
+        failed: Cells that failed. The traceback is in `error.txt` in the folder of the cell.
         tables: Tables in Markdown.
     """
 
@@ -55,26 +56,26 @@ def run_comparison(
     published: bool = False,
     console: Console | None = None,
 ) -> ComparisonOutcome:
-    """Compare methods, continuing where an earlier run stopped; finished cells are not computed again.
+    """Compare methods. An interrupted comparison is resumed, and finished cells are not computed again.
 
     Args:
         settings: Settings of the comparison.
         methods: Names of methods or groups, see `select_methods`.
         seeds: Seeds of the trainings.
-        output: Results folder. Its tables show every finished cell in it, also those of earlier runs.
-        sweeps: Names of sweeps of EchoMEN's options, see `SWEEPS`.
-        jobs: Cells at a time, see `Scheduler`.
-        threads: CPU threads of a cell.
-        keep_checkpoints: Whether finished cells keep what continuing their training would need.
-        published: Whether the numbers of the paper stand below the tables.
-        console: Where progress is shown.
+        output: Results folder. Its tables include the finished cells of earlier runs.
+        sweeps: Names of sweeps over EchoMEN's options, see `SWEEPS`.
+        jobs: Number of cells computed at a time, each in its own process. With 0, all run in this process.
+        threads: CPU threads per cell.
+        keep_checkpoints: Whether finished cells keep their training checkpoints.
+        published: Whether to add the numbers of the paper below the tables.
+        console: Console for the progress. Defaults to standard error.
 
     Returns:
-        What became of it.
+        Cells, failures and tables.
 
     Raises:
-        ValueError: If a name, a setting or the data set is not as it must be, or the folder holds other results; no
-            cell has been started then.
+        ValueError: If a name, a setting or the data set is invalid, or the folder holds other results. No cell is
+            started then.
     """
     results = Path(output)
     of_sweeps = {name: make_sweep(name, settings.training, dict(settings.model_config)) for name in sweeps}
@@ -91,6 +92,11 @@ def run_comparison(
     videos = load_data(settings)
     check(settings, [cell.variant for cell in cells if cell.seed == seeds[0]], videos)
 
+    if (results / CELLS_FILE).is_file() and not (results / "cells").is_dir():
+        raise ValueError(
+            f"{results} holds a finished comparison without the folders of its cells, to which nothing can be added. "
+            "Choose another `--output`."
+        )
     claim_results_folder(results, describe_comparison(settings, videos))
     try:
         with FileLock(results / "comparison.lock", timeout=0):
@@ -113,29 +119,18 @@ def run_comparison(
             failed = scheduler.run(order_by_dependency(open_cells))
             tables = build_report(results, sweeps=of_sweeps, published=published)
     except Timeout:
-        raise ValueError(f"Another run writes to {results}; wait for it, or choose another `--output`.") from None
+        raise ValueError(f"Another run is writing to {results}. Wait for it, or choose another `--output`.") from None
     return ComparisonOutcome(cells, failed, tables)
 
 
 def load_data(settings: ComparisonSettings) -> Mapping[str, Any]:
-    """Load the data set, and refuse one that lacks a split or has bad videos.
-
-    Args:
-        settings: Settings of the comparison.
-
-    Returns:
-        Videos by split.
-
-    Raises:
-        ValueError: If a split has no videos.
-        VideoValidationError: If videos cannot be read.
-    """
+    """Load the videos by split. Raises an error for a missing split or for videos that cannot be read."""
     data = settings.data
     videos = load_echonet_dynamic(settings.data_dir, require_tracings=data.require_tracings)
     for split, name in SPLITS.items():
         if split not in videos:
             raise ValueError(
-                f"{data.data_dir} has no {split} videos, which a comparison needs; mark some as {name} in the Split "
+                f"{data.data_dir} has no {split} videos, which a comparison needs. Mark some as {name} in the Split "
                 "column of its FileList.csv."
             )
         if data.validate_data != "none":
@@ -144,16 +139,7 @@ def load_data(settings: ComparisonSettings) -> Mapping[str, Any]:
 
 
 def check(settings: ComparisonSettings, variants: Sequence[Variant], videos: Mapping[str, Any]) -> None:
-    """Refuse what would let cells fail, or be unfair, before any of them is trained.
-
-    Args:
-        settings: Settings of the comparison.
-        variants: What is compared.
-        videos: Videos by split.
-
-    Raises:
-        ValueError: If something is wrong; the message says what to change.
-    """
+    """Raise a `ValueError` for anything that would let a cell fail or be unfair, before any training starts."""
     parse_protocol(settings.protocol)
     configs = settings.check(variants)
     require_equal_steps(settings, variants, len(videos["train"]))

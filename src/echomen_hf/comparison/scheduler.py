@@ -1,4 +1,8 @@
-"""Cells in parallel processes, each behind the one that it builds on, with the time that is left."""
+"""Parallel processes for the cells of a comparison, with their progress.
+
+No library's pool is used. Those of the standard library and of loky break when a worker is killed. pebble's does not,
+but it would replace only the start and the end of a process here, not the order, devices, logs and progress.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import torch
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..runs.processes import available_cores
@@ -25,80 +30,38 @@ from .rules import count_encoder_steps
 from .settings import ComparisonSettings
 
 
-__all__ = ["Scheduler", "default_jobs", "default_threads"]
-
-POLL_SECONDS = 0.5
+__all__ = ["Scheduler", "default_jobs", "default_threads", "format_seconds"]
 
 
 def default_jobs() -> int:
-    """Choose the number of processes: one per accelerator, or one per CPU core without any.
-
-    Returns:
-        Number of processes.
-    """
+    """One process per accelerator, or one per CPU core if there is no accelerator."""
     if torch.accelerator.is_available():
         return torch.accelerator.device_count()
     return available_cores()
 
 
 def default_threads(jobs: int) -> int:
-    """Divide the CPU cores among processes.
-
-    Args:
-        jobs: Number of processes.
-
-    Returns:
-        Threads per process.
-    """
+    """Number of CPU threads per process."""
     return max(available_cores() // max(jobs, 1), 1)
 
 
 @dataclass
 class Scheduler:
-    """Computes cells, and goes on when one of them fails.
-
-    Args:
-        settings: Settings of the comparison.
-        results: Results folder.
-        num_train_videos: Videos of TRAIN, from which work is estimated.
-        jobs: Cells at a time, each in a process of its own; 0 computes one after the other in this process, as for
-            debugging.
-        threads: CPU threads of a cell.
-        keep_checkpoints: Whether finished cells keep what continuing their training would need.
-        on_finished: Called when a cell has its results.
-        console: Where progress is shown.
-    """
+    """Computes cells, each after the one that it builds on. The failure of a cell does not stop the others."""
 
     settings: ComparisonSettings
     results: Path
     num_train_videos: int
-    jobs: int = 1
-    threads: int = 1
+    jobs: int = 1  # processes at a time; 0 computes all cells in this process
+    threads: int = 1  # of each cell
     keep_checkpoints: bool = False
     on_finished: Callable[[Cell], object] | None = None
     console: Console = field(default_factory=lambda: Console(stderr=True))
 
     def run(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Compute cells.
-
-        Args:
-            cells: Cells that are not finished, see `order_by_dependency`.
-
-        Returns:
-            Those that failed; each has its traceback in `error.txt`.
-        """
+        """Compute unfinished cells in the order of `order_by_dependency`, and return those that failed."""
         failed: list[Cell] = []
-        columns = [
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        ]
-        with Progress(*columns, console=self.console, speed_estimate_period=1e9) as progress:
-            self._bar = Bar(progress, {cell: self.work_of(cell) for cell in cells}, self.results)
+        with CellProgress({cell: self.work_of(cell) for cell in cells}, self.results, self.console) as self._progress:
             if self.jobs == 0:
                 for cell in cells:
                     self._note(cell, self._run_here(cell), failed)
@@ -107,14 +70,7 @@ class Scheduler:
         return failed
 
     def work_of(self, cell: Cell) -> int:
-        """Estimate what a cell costs.
-
-        Args:
-            cell: The cell.
-
-        Returns:
-            Optimiser steps of stage 1, at least 1.
-        """
+        """Estimate the work of a cell: optimiser steps of stage 1, at least 1."""
         if not cell.variant.is_trained:
             return 1
         args = self.settings.training_arguments(cell.variant.method)
@@ -127,8 +83,7 @@ class Scheduler:
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            with self._bar.followed():
-                run_cell(cell, self.settings, self.results, keep_checkpoints=self.keep_checkpoints)
+            run_cell(cell, self.settings, self.results, keep_checkpoints=self.keep_checkpoints)
         except Exception:
             write_error(CellFolder.of(self.results, cell), traceback.format_exc())
         finally:
@@ -136,35 +91,32 @@ class Scheduler:
         return CellFolder.of(self.results, cell).is_finished
 
     def _run_in_processes(self, waiting: list[Cell], failed: list[Cell]) -> None:
-        running: dict[Cell, tuple[SpawnProcess, int]] = {}
+        running: dict[int, tuple[Cell, SpawnProcess]] = {}  # by place, which decides the GPU
         try:
             while waiting or running:
-                for cell, (process, _) in list(running.items()):
-                    if process.exitcode is not None:
+                for place in range(self.jobs):
+                    unfinished = {(cell.variant.name, cell.seed) for cell in waiting}
+                    unfinished |= {(cell.variant.name, cell.seed) for cell, _ in running.values()}
+                    ready = (cell for cell in waiting if (cell.variant.needs, cell.seed) not in unfinished)
+                    if place not in running and (cell := next(ready, None)) is not None:
+                        waiting.remove(cell)
+                        running[place] = cell, self._start(cell, place)
+                ended = connection.wait([process.sentinel for _, process in running.values()])
+                for place, (cell, process) in list(running.items()):
+                    if process.sentinel in ended:
+                        process.join()
+                        del running[place]
                         folder = CellFolder.of(self.results, cell)
                         if process.exitcode != 0 and not folder.error.is_file():
-                            # Killed by the system, for instance for want of memory; a signal is negative.
+                            # Killed by the system, for instance for lack of memory; a signal is negative.
                             ending = f"The process ended with status {process.exitcode}; see {folder.log}.\n"
                             write_error(folder, ending)
-                        del running[cell]
                         self._note(cell, process.exitcode == 0 and folder.is_finished, failed)
-                while len(running) < self.jobs and (free := self._next(waiting, running)) is not None:
-                    waiting.remove(free)
-                    places = {place for _, place in running.values()}
-                    place = next(number for number in range(self.jobs) if number not in places)
-                    running[free] = self._start(free, place), place
-                self._bar.update()
-                time.sleep(POLL_SECONDS)
         finally:
-            for process, _ in running.values():
+            for _, process in running.values():
                 process.terminate()
-            for process, _ in running.values():
+            for _, process in running.values():
                 process.join(10)
-
-    def _next(self, waiting: Sequence[Cell], running: dict[Cell, tuple[SpawnProcess, int]]) -> Cell | None:
-        unfinished = {(cell.variant.name, cell.seed) for cell in [*waiting, *running]}
-        free = (cell for cell in waiting if (cell.variant.needs, cell.seed) not in unfinished)
-        return next(free, None)
 
     def _start(self, cell: Cell, place: int) -> SpawnProcess:
         CellFolder.of(self.results, cell).error.unlink(missing_ok=True)
@@ -174,7 +126,7 @@ class Scheduler:
         if torch.cuda.is_available():
             environment["CUDA_VISIBLE_DEVICES"] = visible_device(place)
         before = {name: os.environ.get(name) for name in environment}
-        os.environ.update(environment)  # a new process begins with those of this one
+        os.environ.update(environment)  # inherited by the new process
         try:
             process.start()
         finally:
@@ -188,100 +140,60 @@ class Scheduler:
                 self.on_finished(cell)
         else:
             failed.append(cell)
-        self._bar.finish(cell, is_finished)
+        self._progress.finish(cell, is_finished)
 
 
-class Bar:
-    """Progress of all cells together, counted in optimiser steps.
+class CellProgress(Progress):
+    """Progress of all cells in optimiser steps, which are looked up whenever it is drawn."""
 
-    Args:
-        progress: Display.
-        work: Estimated steps by cell.
-        results: Results folder.
-    """
-
-    def __init__(self, progress: Progress, work: dict[Cell, int], results: Path) -> None:
-        self.progress, self.results = progress, results
-        self.open = dict(work)
-        self.first = {cell: CellFolder.of(results, cell).latest_step() for cell in work}
-        self.closed = 0
-        self.num_cells = len(work)
+    def __init__(self, work: dict[Cell, int], results: Path, console: Console) -> None:
+        self.results, self.remaining, self.num_cells, self.closed = results, dict(work), len(work), 0
+        self.first = {cell: self.steps_of(cell) for cell in work}
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        ]
+        super().__init__(*columns, console=console, refresh_per_second=2, speed_estimate_period=1e9)
         total = sum(max(steps - self.first[cell], 1) for cell, steps in work.items())
-        self.task = progress.add_task(f"0 of {self.num_cells} cells", total=total)
+        self.all_cells = self.add_task(f"0 of {self.num_cells} cells", total=total)
 
-    def update(self) -> None:
-        """Look up how far every cell has come."""
-        done = self.closed
-        for cell, steps in self.open.items():
-            done += min(max(CellFolder.of(self.results, cell).latest_step() - self.first[cell], 0), steps)
-        self.progress.update(self.task, completed=done)
+    def steps_of(self, cell: Cell) -> int:
+        """Number of optimiser steps of a cell so far."""
+        return CellFolder.of(self.results, cell).latest_step()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Look up how far every cell has come, and draw it."""
+        if self.tasks:
+            open_steps = (min(max(self.steps_of(c) - self.first[c], 0), steps) for c, steps in self.remaining.items())
+            self.update(self.all_cells, completed=self.closed + sum(open_steps))
+        return super().get_renderables()
 
     def finish(self, cell: Cell, succeeded: bool) -> None:
-        """Close a cell, and print a line about it.
-
-        Args:
-            cell: The cell.
-            succeeded: Whether it has its results.
-        """
-        self.closed += max(self.open.pop(cell) - self.first[cell], 1)
-        number = self.num_cells - len(self.open)
-        self.progress.update(self.task, description=f"{number} of {self.num_cells} cells")
-        self.update()
-        left = self.progress.tasks[0].time_remaining
-        outlook = "" if left is None or number == self.num_cells else f", about {format_seconds(left)} left"
+        """Close a cell, and print a line about it."""
+        self.closed += max(self.remaining.pop(cell) - self.first[cell], 1)
+        number = self.num_cells - len(self.remaining)
+        self.update(self.all_cells, description=f"{number} of {self.num_cells} cells", refresh=True)
+        task = self.tasks[0]
+        outlook = ""
+        if task.elapsed and task.completed and task.total and self.remaining:
+            outlook = f", about {format_seconds(task.elapsed * (task.total / task.completed - 1))} left"
         outcome = "finished" if succeeded else f"FAILED, see {CellFolder.of(self.results, cell).error}"
-        stamp = time.strftime("%H:%M:%S")
-        self.progress.console.print(
-            f"{stamp}  {number}/{self.num_cells}  {cell.name}: {outcome}{outlook}", highlight=False, soft_wrap=True
+        self.console.print(
+            f"{time.strftime('%H:%M:%S')}  {number}/{self.num_cells}  {cell.name}: {outcome}{outlook}",
+            highlight=False,
+            soft_wrap=True,
         )
-
-    def followed(self) -> Follower:
-        """Keep the display up to date while this process is busy.
-
-        Returns:
-            Context in which that happens.
-        """
-        return Follower(self)
-
-
-class Follower:
-    """Thread that updates a bar.
-
-    Args:
-        bar: The bar.
-    """
-
-    def __init__(self, bar: Bar) -> None:
-        self.bar, self.stop = bar, threading.Event()
-        self.thread = threading.Thread(target=self._follow, daemon=True)
-
-    def _follow(self) -> None:
-        while not self.stop.wait(POLL_SECONDS):
-            self.bar.update()
-
-    def __enter__(self) -> Follower:
-        """Start."""
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Stop."""
-        self.stop.set()
-        self.thread.join()
 
 
 def cell_process(
     cell: Cell, settings: ComparisonSettings, results: Path, keep_checkpoints: bool, threads: int
 ) -> None:
-    """Compute a cell as the whole life of a process, which prints to the cell's log and ends with its parent.
-
-    Args:
-        cell: The cell.
-        settings: Settings of the comparison.
-        results: Results folder.
-        keep_checkpoints: See `run_cell`.
-        threads: CPU threads.
-    """
+    """Compute a cell in a process of its own, which prints to the cell's log and ends with its parent."""
     folder = CellFolder.of(results, cell)
     folder.path.mkdir(parents=True, exist_ok=True)
     with open(folder.log, "a", encoding="utf-8") as log:
@@ -291,7 +203,7 @@ def cell_process(
     faulthandler.enable()
     threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    # The devices that the parent has found need not be those that this process may use.
+    # The parent's devices need not be those of this process.
     settings.training.__dict__.pop("_setup_devices", None)
     try:
         run_cell(cell, settings, results, keep_checkpoints=keep_checkpoints)
@@ -302,7 +214,7 @@ def cell_process(
 
 
 def end_with_parent() -> None:
-    """Wait for the end of the process that started this one, and end this one then."""
+    """End this process when its parent ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -310,39 +222,20 @@ def end_with_parent() -> None:
 
 
 def write_error(folder: CellFolder, text: str) -> None:
-    """Record why a cell failed.
-
-    Args:
-        folder: Its folder.
-        text: Traceback.
-    """
+    """Record why a cell failed."""
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.error.write_text(text, encoding="utf-8")
 
 
 def visible_device(place: int) -> str:
-    """Choose the accelerator of a process among those that this process may use.
-
-    Args:
-        place: Number of the process.
-
-    Returns:
-        Value of CUDA_VISIBLE_DEVICES.
-    """
+    """Value of CUDA_VISIBLE_DEVICES for a process, one of the devices that this process may use."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     devices = allowed.split(",") if allowed else [str(number) for number in range(torch.cuda.device_count())]
     return devices[place % len(devices)]
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration as hours and minutes.
-
-    Args:
-        seconds: Duration.
-
-    Returns:
-        Text such as `2 h 05 min`.
-    """
+    """Write a duration as `2 h 05 min`, `12 min` or `40 s`."""
     minutes = round(seconds / 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"

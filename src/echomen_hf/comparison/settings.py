@@ -1,4 +1,4 @@
-"""Everything that the cells of a comparison share."""
+"""Settings that all cells of a comparison share."""
 
 from __future__ import annotations
 
@@ -27,18 +27,12 @@ SET_PER_CELL = {
     "seed": "give `--seeds`",
     "stage": "each method has its own stages",
 }
-"""Settings that a comparison decides itself, and what to give instead."""
+"""Settings that a comparison chooses per cell, and what to give instead."""
 
 
 @dataclass
 class MethodArguments:
-    """Settings of single methods.
-
-    Args:
-        method_options: Options of methods' losses, see `Method.options`, by the method's name.
-        method_model_config: Configuration fields of networks of other architectures than EchoMEN's, by the method's
-            name; their defaults are the published sizes.
-    """
+    """Settings of single methods, by name. The defaults of networks other than EchoMEN's are the published sizes."""
 
     method_options: dict | str | None = field(
         default=None, metadata={"help": "Options of the methods' losses, by method."}
@@ -48,7 +42,7 @@ class MethodArguments:
     )
 
     def __post_init__(self) -> None:
-        """Read mappings given as JSON."""
+        """Parse mappings given as JSON, and check the names of the methods."""
         for name in ("method_options", "method_model_config"):
             value = getattr(self, name)
             try:
@@ -64,18 +58,18 @@ class MethodArguments:
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """Everything that the cells of a comparison share.
+    """Settings that all cells of a comparison share.
 
     Args:
         data: Data set, and how clips are taken from it.
-        training: Training arguments; a cell has its own output folder and seed, and what makes its method.
+        training: Training arguments. Output folder, seed and method are set per cell.
         model_config: Configuration fields of EchoMEN's network.
         backbone_checkpoint: Pre-trained weights of the encoder.
-        method_options: See `MethodArguments`.
-        method_model_config: See `MethodArguments`.
+        method_options: Options of methods' losses by method, see `Method.options`.
+        method_model_config: Configuration fields by method, for networks other than EchoMEN's.
         protocol: Clips per video on TEST, see `protocol_starts`.
-        schedule: `equal` or `published`, see `rules`.
-        bootstrap_samples: Resamples of intervals and of p-values.
+        schedule: `equal` (all encoders take the same number of steps) or `published`.
+        bootstrap_samples: Number of bootstrap resamples for intervals and p-values.
     """
 
     data: DataArguments
@@ -94,53 +88,21 @@ class ComparisonSettings:
         return Path(str(self.data.data_dir))
 
     def model_fields(self, method: Method) -> dict[str, Any]:
-        """Collect the configuration fields that a method's network is made with.
-
-        Args:
-            method: The method.
-
-        Returns:
-            Those of the recipe for an encoder like EchoMEN's, or those given for another network.
-        """
+        """Configuration fields of a method's network: those of EchoMEN, or its own for another network."""
         if method.shares_encoder:
             return dict(self.model_config)
         return dict(self.method_model_config.get(method.name, {}))
 
     def options(self, method: Method) -> dict[str, Any]:
-        """Collect the options of a method that differ from its defaults.
-
-        Args:
-            method: The method.
-
-        Returns:
-            Options by name.
-        """
+        """Options of a method that differ from its defaults."""
         return dict(self.method_options.get(method.name, {}))
 
     def training_arguments(self, method: Method) -> EchoMENTrainingArguments:
-        """Adapt the training arguments to a method and the schedule.
-
-        Args:
-            method: The method.
-
-        Returns:
-            Its arguments, without the seed and folder of a cell.
-        """
+        """Training arguments of a method with this schedule, but for the seed and the folder."""
         return method.training_arguments(self.training, published_schedule=self.schedule == "published")
 
     def check(self, variants: Sequence[Variant]) -> list[PreTrainedConfig]:
-        """Refuse what would let a cell fail, before any of them is trained.
-
-        Args:
-            variants: What is compared.
-
-        Returns:
-            Configuration of each variant's model.
-
-        Raises:
-            ValueError: If a method has no such option, or one with EchoMEN's encoder a configuration of its own.
-            TypeError: If a configuration has no such field.
-        """
+        """Check all options and configurations before any training, and return the variants' configurations."""
         shared = sorted(name for name in self.method_model_config if get_method(name).shares_encoder)
         if shared:
             raise ValueError(
@@ -153,20 +115,20 @@ class ComparisonSettings:
 
 
 def read_settings(recipe: str | Path | None, flags: Sequence[str], **choices: Any) -> ComparisonSettings:
-    """Read the settings of a comparison from a recipe and from flags that override it.
+    """Read the settings of a comparison from a recipe and flags. Flags override the recipe.
 
     Args:
         recipe: YAML or JSON file with settings of `scripts/train.py` and of `MethodArguments`.
         flags: Flags of these settings.
-        choices: Fields of `ComparisonSettings` that neither holds, such as `protocol`.
+        choices: Fields of `ComparisonSettings` that the recipe does not hold, such as `protocol`.
 
     Returns:
         The settings.
 
     Raises:
         FileNotFoundError: If there is no such recipe.
-        ValueError: If the recipe or a flag sets what nothing reads, or what the comparison decides itself, or there is
-            no data set.
+        ValueError: If the recipe or a flag sets an unknown field or one that the comparison sets per cell, or if
+            there is no data set.
     """
     classes = (DataArguments, ModelArguments, EchoMENTrainingArguments, MethodArguments)
     known = {name for kind in classes for name in kind.__dataclass_fields__}
@@ -182,7 +144,7 @@ def read_settings(recipe: str | Path | None, flags: Sequence[str], **choices: An
         classes, [*([str(recipe)] if recipe is not None else []), *flags], {"stage": "both", "disable_tqdm": True}
     )
     if data.data_dir is None:
-        raise ValueError("A comparison needs the data set that all methods share: give `--data_dir`.")
+        raise ValueError("A comparison needs a data set: give `--data_dir`.")
     return ComparisonSettings(
         data=data,
         training=training,

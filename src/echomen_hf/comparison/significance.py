@@ -1,16 +1,15 @@
 """Paired bootstrap tests of every method against EchoMEN.
 
-The unit is a video of TEST. What is compared is its error under the one method and under the other, each averaged over
-the seeds that both have; so the test speaks about the videos that might have been drawn, for trainings such as these.
-How much a training depends on its seed is what the standard deviation in the tables tells.
+The unit is a video of TEST. Its error under one method is compared with its error under another, each averaged over
+the seeds that both methods have. Only videos are resampled, never trainings: a small p-value says that the difference
+would hold on other videos for these trainings, and nothing about trainings with other seeds.
 
-- `mae`: mean over videos of the difference of absolute errors, in EF points.
-- `gm`: mean over videos of the difference of their logarithms, which is the logarithm of the ratio of the two GMs; the
-  difference that is reported is that of the GMs.
-- `balanced_mae`: mean of the three category means; videos are drawn within their categories.
+- `mae`: mean difference of absolute errors, in EF points.
+- `gm`: mean difference of their logarithms, reported as the difference of the two geometric means.
+- `balanced_mae`: mean of the three category means. Videos are drawn within their categories.
 
 The two-sided p-value inverts the percentile interval (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-section 13.3): twice the smaller share of resamples on either side of zero, each counted with one more, so that it is
+section 13.3): twice the smaller share of resamples on either side of zero, with one added to each count, so that it is
 never 0. `q_value` controls the false discovery rate over the methods of one metric and category (Benjamini and
 Hochberg 1995).
 """
@@ -39,29 +38,28 @@ SIGNIFICANCE_COLUMNS = (
     *("method", "category", "metric", "difference", "ci_low", "ci_high", "p_value", "q_value", "n", "seeds"),
 )
 
-RESAMPLES_PER_CHUNK = 500
-"""Resamples evaluated at once; bounds the memory."""
+RESAMPLES_PER_CHUNK = 500  # evaluated at once, which bounds the memory
 
 
 class PairedTest(NamedTuple):
     """Result of a paired bootstrap test."""
 
     mean: float
-    """Mean difference; for groups the mean of their means."""
+    """Mean difference. For several groups the mean of their means."""
     low: float
     """Lower end of the 95 % percentile interval."""
     high: float
-    """Upper end."""
+    """Upper end of the interval."""
     p_value: float
-    """Two-sided p-value; NaN if a group is empty."""
+    """Two-sided p-value, NaN if a group is empty."""
 
 
 def paired_bootstrap(groups: Sequence[ArrayLike], *, num_resamples: int = 2000, seed: int = 0) -> PairedTest:
     """Test whether the mean of paired differences is zero.
 
     Args:
-        groups: Differences of each group, shape (N,) each; one group, or several whose means count alike.
-        num_resamples: Bootstrap resamples, drawn within each group.
+        groups: Differences of each group, shape (N,) each. The means of several groups have equal weight.
+        num_resamples: Number of bootstrap resamples, drawn within each group.
         seed: Seed of the resampling.
 
     Returns:
@@ -71,9 +69,9 @@ def paired_bootstrap(groups: Sequence[ArrayLike], *, num_resamples: int = 2000, 
     if min(sample.size for sample in samples) == 0:
         return PairedTest(np.nan, np.nan, np.nan, np.nan)
     if max(sample.size for sample in samples) == 1:
-        # One video has nothing to be drawn from.
+        # There is nothing to resample in one video.
         return PairedTest(float(np.mean([sample.mean() for sample in samples])), np.nan, np.nan, np.nan)
-    # scipy refuses to draw from a sample of one; drawing from it twice is the same.
+    # scipy refuses a sample of one, and two equal values give the same means.
     samples = [np.repeat(sample, 2) if sample.size == 1 else sample for sample in samples]
 
     def mean_of_means(*drawn: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
@@ -102,19 +100,18 @@ def paired_bootstrap(groups: Sequence[ArrayLike], *, num_resamples: int = 2000, 
 def significance_table(
     cells: Sequence[FinishedCell], *, num_resamples: int = 2000, seed: int = 0, reference: str = REFERENCE_METHOD
 ) -> pd.DataFrame:
-    """Test every method against one, which is EchoMEN, over all videos and per heart-failure category.
+    """Test every method against a reference method, over all videos and per heart-failure category.
 
     Args:
         cells: Finished cells.
-        num_resamples: Bootstrap resamples; 0 gives no table.
+        num_resamples: Number of bootstrap resamples. With 0 the table is empty.
         seed: Seed of the resampling, the same for all tests.
-        reference: Name of the method that the others are compared with.
+        reference: Name of the reference method. Defaults to EchoMEN.
 
     Returns:
-        Table with the columns `SIGNIFICANCE_COLUMNS`; a positive difference means that the method errs more than the
-        reference; `q_value` controls the false discovery rate over the registered methods, or else over the settings
-        of sweeps, of one metric and category (Benjamini and Hochberg 1995). It is empty without a cell of the
-        reference. Methods that share no seed with it are left out.
+        Table with the columns `SIGNIFICANCE_COLUMNS`. A positive difference means larger errors than those of the
+        reference. `q_value` controls the false discovery rate over the methods of one metric and category, and
+        separately over the settings of sweeps. Methods that share no seed with the reference are left out.
     """
     errors: dict[str, dict[int, NDArray[np.float64]]] = {}
     for cell in cells:
@@ -132,7 +129,7 @@ def significance_table(
             tests = tests_of_metrics(ours, theirs, masks, num_resamples, seed)
             rows += [{"method": method, **row, "seeds": len(shared)} for row in tests]
     table = pd.DataFrame(rows, columns=list(SIGNIFICANCE_COLUMNS))
-    # Settings of sweeps are many and much alike, and must not weigh on the tests of the methods.
+    # Settings of sweeps are many and similar, and must not weaken the tests of the methods.
     is_method = table["method"].isin(list_methods())
     for _, group in table.groupby(["metric", "category", is_method], sort=False):
         defined = group["p_value"].dropna().astype(float)
@@ -148,18 +145,7 @@ def tests_of_metrics(
     num_resamples: int,
     seed: int,
 ) -> list[dict[str, object]]:
-    """Test one method against another by every metric.
-
-    Args:
-        errors: Absolute errors of the method in EF points, shape (S, N), by seed and video.
-        reference_errors: Those of the other method, shape (S, N).
-        masks: Videos of every category, shape (N,) each.
-        num_resamples: Bootstrap resamples.
-        seed: Seed of the resampling.
-
-    Returns:
-        Rows of the table, without method and seeds.
-    """
+    """Test one method against another by every metric. Errors have the shape (S, N), by seed and video."""
     rows: list[dict[str, object]] = []
     difference = (errors - reference_errors).mean(axis=0)  # (S, N) -> (N,)
     logarithms = [np.log(np.maximum(values, SMALLEST_ERROR)).mean(axis=0) for values in (errors, reference_errors)]
@@ -167,7 +153,7 @@ def tests_of_metrics(
     def add(category: str, metric: str, test: PairedTest, n: int, scale: float | None = None) -> None:
         ends: tuple[float, ...] = (test.mean, test.low, test.high)
         if scale is not None:
-            # The ratio of two GMs less one, times the second, is their difference.
+            # (ratio of the two GMs - 1) x second GM = difference of the GMs
             ends = tuple(scale * np.expm1(end) for end in ends)
         values = dict(zip(("difference", "ci_low", "ci_high"), map(float, ends), strict=True))
         rows.append({"category": category, "metric": metric, **values, "p_value": test.p_value, "n": n})

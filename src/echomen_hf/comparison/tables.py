@@ -1,21 +1,34 @@
-"""Tables in the shape of the paper's: mean and standard deviation over seeds, best bold, second underlined."""
+"""Tables in the form of the paper: mean ± standard deviation over seeds, the best in bold, the second underlined."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from ..evaluation.report import METRIC_TITLES, MISSING_VALUE
+from ..evaluation.report import METRIC_TITLES, MISSING_VALUE, markdown_table
 from ..methods import get_method
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES
+from ..runs.files import write_text
 from .published import PUBLISHED_CAPTION
 
 
-__all__ = ["ERROR_COLUMNS", "Table", "TableCell", "measured_table", "published_table"]
+__all__ = [
+    "ERROR_COLUMNS",
+    "Table",
+    "measured_table",
+    "published_table",
+    "ranked",
+    "save_tables",
+    "to_html",
+    "to_latex",
+    "to_markdown",
+]
 
 ERROR_COLUMNS: tuple[tuple[str, str], ...] = tuple(
     (metric, category) for metric in ("mae", "gm") for category in CATEGORY_TITLES
@@ -24,35 +37,41 @@ ERROR_COLUMNS: tuple[tuple[str, str], ...] = tuple(
 
 BALANCED_COLUMN = ("balanced_mae", "all")
 
+MARKDOWN = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
+LATEX = {0: "", 1: "textbf: --rwrap", 2: "underline: --rwrap"}
+LATEX_CHARACTERS = str.maketrans(
+    {"±": r"$\pm$", "–": "--", "<": "$<$", "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#"}
+)
+CSS = {0: "", 1: "font-weight: bold", 2: "text-decoration: underline"}
+PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font-family: sans-serif; }}
+th, td {{ padding: 0.25rem 0.6rem; text-align: right; white-space: nowrap; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
 
-@dataclass(frozen=True)
-class TableCell:
-    """Text of a table, with its place in its column.
-
-    Args:
-        text: Text.
-        rank: 1 for the best of the column, 2 for the second; `None` for any other, and where there is no order.
-    """
-
-    text: str
-    rank: int | None = None
+RankedText = tuple[str, int]
+"""Text of a cell, and its place in its column: 1, 2, or 0 for any other and where there is no order."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table before it has a format.
-
-    Args:
-        caption: What is shown.
-        columns: Two lines of the header for every column.
-        rows: Title and cells of every row.
-        notes: Sentences below.
-    """
+    """A table before it has a format."""
 
     caption: str
-    columns: Sequence[tuple[str, str]]
-    rows: Sequence[tuple[str, Sequence[TableCell]]]
-    notes: Sequence[str] = field(default_factory=tuple)
+    texts: pd.DataFrame  # a row per method; the header has two lines
+    ranks: pd.DataFrame  # see `RankedText`
+    notes: Sequence[str] = ()
 
 
 def measured_table(
@@ -64,70 +83,56 @@ def measured_table(
     significance: pd.DataFrame | None = None,
     validation: pd.DataFrame | None = None,
 ) -> Table:
-    """Lay measured errors out.
+    """Lay out measured errors, one row per method with results.
 
-    Args:
-        results: Table of `long_table` on TEST.
-        rows: Title of every row by method, in their order; methods without results are left out.
-        caption: What is shown.
-        notes: Sentences below.
-        significance: Table of `significance_table`, whose p-values for the MAE of all videos make the last column.
-        validation: Table of `long_table` on VAL, whose MAE and balanced MAE make the first columns.
-
-    Returns:
-        The table.
+    `rows` has the titles by method. `significance` adds the p-values for the MAE of all videos as the last column,
+    `validation` the MAE and the balanced MAE on VAL as the first columns.
     """
     names = [name for name in rows if (results["method"] == name).any()]
-    columns: list[tuple[str, str]] = []
-    cells: list[list[TableCell]] = []
+    columns: dict[tuple[str, str], list[RankedText]] = {}
     if validation is not None:
         for metric, category in (("mae", "all"), BALANCED_COLUMN):
-            columns.append(("VAL", METRIC_TITLES[metric]))
-            cells.append(ranked(summaries(validation, names, metric, category)))
-    for metric, category in (*ERROR_COLUMNS, BALANCED_COLUMN):
-        if (metric, category) == BALANCED_COLUMN:
-            columns.append((METRIC_TITLES[metric], CATEGORY_TITLES[category]))
-        else:
-            columns.append((METRIC_TITLES[metric], f"{CATEGORY_TITLES[category]} (n={count(results, category)})"))
-        cells.append(ranked(summaries(results, names, metric, category)))
+            columns["VAL", METRIC_TITLES[metric]] = ranked(summaries(validation, names, metric, category))
+    for metric, category in ERROR_COLUMNS:
+        n = int(results.loc[results["category"] == category, "n"].iloc[0])
+        header = METRIC_TITLES[metric], f"{CATEGORY_TITLES[category]} (n={n})"
+        columns[header] = ranked(summaries(results, names, metric, category))
+    metric, category = BALANCED_COLUMN
+    columns[METRIC_TITLES[metric], CATEGORY_TITLES[category]] = ranked(summaries(results, names, metric, category))
     if significance is not None and len(significance):
         of_mae = significance[(significance["metric"] == "mae") & (significance["category"] == "all")]
         p_values = dict(zip(of_mae["method"], of_mae["p_value"], strict=True))
-        columns.append(("p", "MAE, All"))
-        cells.append([TableCell(format_p_value(p_values.get(name, np.nan))) for name in names])
-    lines = [(rows[name], [column[place] for column in cells]) for place, name in enumerate(names)]
-    return Table(caption, columns, lines, notes)
+        columns["p", "MAE, All"] = [(format_p_value(p_values.get(name, np.nan)), 0) for name in names]
+    return _table(caption, [rows[name] for name in names], columns, notes)
 
 
 def published_table(numbers: Mapping[str, Mapping[tuple[str, str], float]], number: int) -> Table:
-    """Lay published errors out.
-
-    Args:
-        numbers: Errors by method, then by metric and category.
-        number: Number of the table in the paper.
-
-    Returns:
-        The table, marked as what it is.
-    """
-    columns = [(METRIC_TITLES[metric], CATEGORY_TITLES[category]) for metric, category in ERROR_COLUMNS]
-    cells = [ranked([(values[column], np.nan) for values in numbers.values()]) for column in ERROR_COLUMNS]
-    rows = [(get_method(name).title, [column[place] for column in cells]) for place, name in enumerate(numbers)]
+    """Lay out the published errors of a table of the paper, marked as published."""
+    columns = {
+        (METRIC_TITLES[metric], CATEGORY_TITLES[category]): ranked(
+            [(values[metric, category], np.nan) for values in numbers.values()]
+        )
+        for metric, category in ERROR_COLUMNS
+    }
     caption = f"{PUBLISHED_CAPTION} (Table {number} of the EchoMEN paper, MICCAI 2024); not measured here."
-    return Table(caption, columns, rows)
+    return _table(caption, [get_method(name).title for name in numbers], columns)
+
+
+def _table(
+    caption: str,
+    titles: Sequence[str],
+    columns: Mapping[tuple[str, str], Sequence[RankedText]],
+    notes: Sequence[str] = (),
+) -> Table:
+    texts, ranks = (
+        pd.DataFrame({header: [cell[part] for cell in cells] for header, cells in columns.items()}, index=titles)
+        for part in (0, 1)
+    )
+    return Table(caption, texts, ranks, notes)
 
 
 def summaries(table: pd.DataFrame, names: Sequence[str], metric: str, category: str) -> list[tuple[float, float]]:
-    """Summarise a metric over seeds.
-
-    Args:
-        table: Table of `long_table`.
-        names: Methods.
-        metric: Metric.
-        category: Category.
-
-    Returns:
-        Mean and sample standard deviation by method; the latter is NaN for a single seed.
-    """
+    """Mean and sample standard deviation over seeds by method. The latter is NaN for a single seed."""
     chosen = table[(table["metric"] == metric) & (table["category"] == category)]
     values = {name: group["value"].to_numpy(np.float64) for name, group in chosen.groupby("method")}
     empty = np.array([np.nan])
@@ -137,50 +142,72 @@ def summaries(table: pd.DataFrame, names: Sequence[str], metric: str, category: 
     ]
 
 
-def ranked(values: Sequence[tuple[float, float]]) -> list[TableCell]:
-    """Write a column of errors, with the order of its means.
-
-    Args:
-        values: Mean and standard deviation by row; NaN where unknown.
-
-    Returns:
-        Cells. What is printed alike is ranked alike: rows that share the first place leave no second.
-    """
+def ranked(values: Sequence[tuple[float, float]]) -> list[RankedText]:
+    """Format a column of means and standard deviations, and rank it as printed: equal texts share a place."""
     means = np.array([float(f"{mean:.2f}") for mean, _ in values])
     ranks = rankdata(means, method="min", nan_policy="omit")
     cells = []
     for (mean, sd), rank in zip(values, ranks, strict=True):
         if np.isnan(mean):
-            cells.append(TableCell(MISSING_VALUE))
+            cells.append((MISSING_VALUE, 0))
             continue
         text = f"{mean:.2f}" if np.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
         has_order = np.isfinite(means).sum() > 1 and rank in (1, 2)
-        cells.append(TableCell(text, int(rank) if has_order else None))
+        cells.append((text, int(rank) if has_order else 0))
     return cells
 
 
-def count(results: pd.DataFrame, category: str) -> int:
-    """Count the videos of a category.
-
-    Args:
-        results: Table of `long_table`.
-        category: Category.
-
-    Returns:
-        Number of videos.
-    """
-    return int(results.loc[results["category"] == category, "n"].iloc[0])
-
-
 def format_p_value(p_value: float) -> str:
-    """Write a p-value as journals want it.
-
-    Args:
-        p_value: P-value; NaN if there is none.
-
-    Returns:
-        Three digits, or that it is below 0.001.
-    """
+    """Three digits, `<0.001`, or a dash for NaN."""
     if np.isnan(p_value):
         return MISSING_VALUE
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def save_tables(path: Path, tables: Sequence[Table]) -> Path:
+    """Write tables below each other as Markdown, LaTeX and HTML, and return the path of the Markdown file."""
+    write_text(path.with_suffix(".tex"), "\n\n".join(map(to_latex, tables)) + "\n")
+    write_text(path.with_suffix(".html"), to_html(tables))
+    return write_text(path.with_suffix(".md"), "\n\n".join(map(to_markdown, tables)) + "\n")
+
+
+def to_markdown(table: Table) -> str:
+    """Markdown whose columns also line up as plain text."""
+    header = ["Method", *(" ".join(filter(None, column)) for column in table.texts.columns)]
+    rows = [
+        [title, *(MARKDOWN[rank].format(text) for text, rank in zip(texts, ranks, strict=True))]
+        for title, texts, ranks in zip(table.texts.index, table.texts.to_numpy(), table.ranks.to_numpy(), strict=True)
+    ]
+    notes = "".join(f"\n\n{note}" for note in table.notes)
+    return f"**{table.caption}**\n\n{markdown_table(header, rows)}{notes}"
+
+
+def to_latex(table: Table) -> str:
+    """`table` environment for the package booktabs, with the notes as comments before it."""
+    styler = table.texts.style.format(_latex).format_index(_latex, axis=0).format_index(_latex, axis=1)
+    body = styler.apply(lambda _: table.ranks.map(LATEX.get), axis=None).to_latex(
+        caption=_latex(table.caption),
+        column_format="l" + "r" * table.texts.shape[1],
+        hrules=True,
+        multicol_align="c",
+        position_float="centering",
+    )
+    notes = "".join(f"% {note}\n" for note in table.notes)
+    return notes + body.rstrip("\n")
+
+
+def _latex(text: str) -> str:
+    return text.translate(LATEX_CHARACTERS)
+
+
+def to_html(tables: Sequence[Table]) -> str:
+    """One page that loads nothing from elsewhere."""
+    body = []
+    for number, table in enumerate(tables):
+        styler = table.texts.style.format(escape="html").set_caption(html.escape(table.caption))
+        styler = styler.format_index(escape="html", axis=0).format_index(escape="html", axis=1)
+        styler = styler.apply(lambda _, table=table: table.ranks.map(CSS.get), axis=None)
+        # By default pandas draws the identifier at random.
+        body.append(styler.to_html(table_uuid=f"table_{number}", cell_ids=False))
+        body += [f"<p>{html.escape(note)}</p>" for note in table.notes]
+    return PAGE.format(title=html.escape(tables[0].caption), body="\n".join(body))

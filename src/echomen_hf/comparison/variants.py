@@ -1,4 +1,4 @@
-"""What is compared: registered methods, and EchoMEN with one option changed."""
+"""Compared variants: registered methods, and EchoMEN with one option changed."""
 
 from __future__ import annotations
 
@@ -15,24 +15,17 @@ from ..training import EchoMENTrainingArguments
 __all__ = ["REFERENCE_METHOD", "SWEEPS", "Sweep", "Variant", "make_sweep", "select_methods"]
 
 REFERENCE_METHOD = "echomen"
-"""The method that all others are tested against, and whose options are swept."""
+"""Method that all others are tested against, and whose options the sweeps change."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """An option of EchoMEN and the values that it is given.
-
-    Args:
-        title: What the option is called in tables.
-        field: Its name, a field of `EchoMENConfig` or a training argument.
-        values: Values.
-        changes: What depends on the option: `stage_1` (a whole training per value), `stage_2` (EchoMEN's stage 1 is
-            shared) or `prediction` (EchoMEN's finished model is evaluated).
-    """
+    """An option of EchoMEN and its values in a sweep."""
 
     title: str
-    field: str
+    field: str  # of `EchoMENConfig` or of the training arguments
     values: tuple[Any, ...]
+    # `stage_1`: a whole training per value; `stage_2`: EchoMEN's stage 1 is shared; `prediction`: no training.
     changes: str
 
     @property
@@ -53,24 +46,17 @@ SWEEPS = {
     ),
     "top_k": Sweep("routing, top k", "expert_top_k", (1, 2), "prediction"),
 }
-"""Sweeps by the name that command lines use."""
+"""Sweeps by the name on the command line."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A method as it is compared.
-
-    Args:
-        method: The method; that of a variant of EchoMEN has the changed option among its defaults.
-        changed_field: Option of EchoMEN that differs; `None` for a registered method.
-        value: Value of that option.
-        is_trained: Whether it has a training of its own, and not EchoMEN's finished model.
-    """
+    """A registered method, or EchoMEN with one option changed."""
 
     method: Method
-    changed_field: str | None = None
+    changed_field: str | None = None  # `None` for a registered method
     value: Any = None
-    is_trained: bool = True
+    is_trained: bool = True  # False: the finished EchoMEN is evaluated
 
     @property
     def name(self) -> str:
@@ -79,26 +65,21 @@ class Variant:
 
     @property
     def needs(self) -> str | None:
-        """Name of the method whose training, for the same seed, this one builds on; `None` if it does not."""
+        """Name of the method whose training with the same seed this one builds on, or `None`."""
         return self.method.stage_1_of if self.is_trained else REFERENCE_METHOD
-
-    @property
-    def is_required(self) -> bool:
-        """Whether it cannot be computed without what it `needs`; others then train their stage 1 themselves."""
-        return not self.is_trained
 
 
 def select_methods(names: Sequence[str]) -> list[Variant]:
     """Look up methods by name or by group.
 
     Args:
-        names: Names of methods, names of groups, or `all`; each may hold several, separated by commas.
+        names: Names of methods, names of groups, or `all`. Each may hold several, separated by commas.
 
     Returns:
         Each method once, in the order of tables.
 
     Raises:
-        ValueError: If there is no such method or group; the message lists those that exist.
+        ValueError: If there is no such method or group. The message lists those that exist.
     """
     known, groups = list_methods(), get_args(MethodGroup)
     chosen: set[str] = set()
@@ -119,20 +100,7 @@ def select_methods(names: Sequence[str]) -> list[Variant]:
 
 
 def make_sweep(name: str, args: EchoMENTrainingArguments, model_config: dict[str, Any]) -> list[Variant]:
-    """Make EchoMEN's variants of a sweep.
-
-    Args:
-        name: Name of the sweep, see `SWEEPS`.
-        args: Training arguments that all methods share.
-        model_config: Configuration fields that all methods share.
-
-    Returns:
-        A variant per value, in the order of values. The value that the shared settings have is EchoMEN itself; one
-        that is a registered ablation is that ablation.
-
-    Raises:
-        ValueError: If there is no such sweep; the message lists those that exist.
-    """
+    """Make one variant per value. The current value is EchoMEN itself, and a registered ablation stays one."""
     if name not in SWEEPS:
         close = get_close_matches(name, SWEEPS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -141,7 +109,7 @@ def make_sweep(name: str, args: EchoMENTrainingArguments, model_config: dict[str
     config = EchoMENConfig(**model_config)
     present = getattr(config, sweep.field) if sweep.is_of_model else getattr(args, sweep.field)
     if sweep.field == "expert_top_k":
-        # Without routing every expert is consulted.
+        # Without routing, all experts are used.
         present = config.num_experts if present is None else present
         values = [*(value for value in sweep.values if value < config.num_experts), config.num_experts]
     else:
@@ -152,16 +120,7 @@ def make_sweep(name: str, args: EchoMENTrainingArguments, model_config: dict[str
 
 
 def make_variant(sweep: Sweep, value: Any, *, is_present: bool) -> Variant:
-    """Make EchoMEN with one option changed.
-
-    Args:
-        sweep: The option.
-        value: Its value.
-        is_present: Whether EchoMEN itself has that value.
-
-    Returns:
-        The variant.
-    """
+    """EchoMEN with one option changed, or EchoMEN itself if that value is the current one."""
     reference = get_method(REFERENCE_METHOD)
     if is_present:
         return Variant(reference, sweep.field, value)
