@@ -8,8 +8,10 @@ from huggingface_hub import ModelCard
 from echomen_hf import EchoMENConfig
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
 from echomen_hf.hub import create_model_card, read_run, stage_repository
+from echomen_hf.hub.model_card import hearts_needed
 from echomen_hf.hub.run_record import RunRecord
 from echomen_hf.inference import load_checkpoint
+from echomen_hf.model.prediction_interval_echomen import calibrate_intervals
 from echomen_hf.training.fitting import COMPARED_ARGUMENTS
 
 
@@ -36,7 +38,7 @@ def test_whole_card(make_card):
     expected = EXPECTED.read_text(encoding="utf-8")
     assert card == expected, "\n".join(unified_diff(expected.splitlines(), card.splitlines(), "expected", "card"))
     assert warnings == [
-        "FileList.csv's column 'Site' is not in the card: it does not tell videos apart.",
+        "FileList.csv's column 'Site' is not in the card: it has fewer than two different values.",
         "FileList.csv's column 'PatientID' is not in the card: it has 30 different values.",
     ]
 
@@ -47,9 +49,21 @@ def test_coverage_of_intervals_is_shown_where_it_was_measured(make_card, run):
     measured = {"all": {"coverage": 0.9, "width": 17.25, "n": 30}, "hfref": {"coverage": 2 / 3, "width": 30.0, "n": 3}}
     document["prediction_intervals"] = {"nominal_coverage": 0.9, "measured": measured}
     path.write_text(json.dumps(document))
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in make_card()[0].splitlines() if "|" in line]
+    card = make_card()[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in card.splitlines() if "|" in line]
     assert ["Category", "n", "Coverage (nominal 90%)", "Mean width (EF points)"] in rows
     assert ["HFrEF", "3", "66.7%", "30.0"] in rows
+    text = " ".join(card.split())
+    assert "true EF of 90 % of the hearts of each category, if they are like those it was calibrated on" in text
+    assert "at least 19 hearts of a category in the validation split" in text
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95, 0.99])
+def test_number_of_hearts_that_an_interval_needs_is_that_of_the_calibration(coverage):
+    needed = hearts_needed({"prediction_intervals": {"nominal_coverage": coverage}})
+    for number, is_limited in ((needed - 1, False), (needed, True)):
+        low, high = calibrate_intervals([20.0] * number, [20.0] * number, coverage)["offsets"]["hfref"]
+        assert (low == high == 0) is is_limited
 
 
 def test_every_hyperparameter_is_in_the_card(make_card):
@@ -95,7 +109,7 @@ def test_nothing_is_invented_where_nothing_is_known():
 @pytest.mark.parametrize(
     ("kind", "declared", "said"),
     [
-        ("synthetic", "apache-2.0", "No data of others went into the weights."),
+        ("synthetic", "apache-2.0", "No third-party data went into the weights."),
         ("echonet_dynamic", "other", "The weights inherit the\n[research use agreement of EchoNet-Dynamic]"),
         ("other", "other", "If any of these\ncome from EchoNet-Dynamic"),
     ],
@@ -141,7 +155,7 @@ def test_weights_pass_no_conditions_on_if_all_their_trainings_were_simulated(
         (earlier / "run.json").write_text(json.dumps({**simulated, **encoder}))
     card, _ = make_card()
     assert ModelCard(card).data.license == declared
-    assert ("No data of others went into the weights." in card) is (declared == "apache-2.0")
+    assert ("No third-party data went into the weights." in card) is (declared == "apache-2.0")
 
 
 def test_the_small_model_is_published_with_its_own_card(tmp_path):
@@ -180,7 +194,7 @@ def test_settings_that_an_older_run_did_not_write_down_are_unknown(make_card, ru
     (run / "model" / "stage2" / "trainer_state.json").unlink()
     card, warnings = make_card()
     assert "- Processes: unknown\n" in card
-    assert "run.json does not tell num_processes; the card calls them unknown." in warnings
+    assert "run.json does not state num_processes; the card calls them unknown." in warnings
     assert any("hyperparameters of stage 2 are unknown" in warning for warning in warnings)
 
 

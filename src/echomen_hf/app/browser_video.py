@@ -1,4 +1,4 @@
-"""Clips in the form that browsers play, plain and with the saliency painted over them."""
+"""Clips that browsers can play, plain and with the saliency painted over them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,7 @@ _OPACITY = 0.85
 
 
 def display_size(height: int, width: int) -> tuple[int, int]:
-    """Choose the size in which a clip is shown.
-
-    Args:
-        height: Of the clip, in pixels.
-        width: Of the clip, in pixels.
-
-    Returns:
-        Even height and width (H.264 stores colour at half the size) of the same shape, to the pixel.
-    """
+    """Even height and width (H.264 stores colour at half the size) of the same shape in which a clip is shown."""
     short = min(height, width)
     scale = min(max(short, _SHORT_SIDE[0]), _SHORT_SIDE[1]) / short
     rows, columns = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
@@ -38,14 +30,7 @@ def display_size(height: int, width: int) -> tuple[int, int]:
 
 
 def resize_for_display(frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """Bring frames to the size in which they are shown.
-
-    Args:
-        frames: Grayscale frames, each of shape (height, width).
-
-    Yields:
-        Frames of `display_size`.
-    """
+    """Frames `(height, width)`, uint8, at their `display_size`."""
     for frame in frames:
         yield np.rint(_resize(frame, display_size(*frame.shape)).clip(0, 255)).astype(np.uint8)
 
@@ -53,15 +38,7 @@ def resize_for_display(frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[
 def overlay_saliency(
     frames: Iterable[NDArray[np.uint8]], saliency: Iterable[NDArray[np.float32]]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Paint the saliency over frames: the stronger, the brighter and the less transparent.
-
-    Args:
-        frames: Grayscale frames in their final size, each of shape (height, width).
-        saliency: One map for each, between 0 and 1, of any size.
-
-    Yields:
-        RGB frames, each of shape (height, width, 3).
-    """
+    """Paint maps between 0 and 1, of any size, over frames `(height, width)`: stronger is brighter and more opaque."""
     strength = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
     transparency = 1 - _OPACITY * strength  # (256, 1)
     paint = 255 * _OPACITY * strength * matplotlib.colormaps[_COLOUR_MAP](strength[:, 0])[:, :3]  # (256, 3)
@@ -72,13 +49,7 @@ def overlay_saliency(
 
 
 def write_browser_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
-    """Write H.264 in MP4, which every current browser plays.
-
-    Args:
-        path: File to write.
-        frames: Frames of even height and width, grayscale (height, width) or RGB (height, width, 3).
-        fps: Frames per second, rounded to 1/1000.
-    """
+    """Write H.264 in MP4 of gray `(height, width)` or RGB `(height, width, 3)` frames of even size."""
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "20", "preset": "superfast"}

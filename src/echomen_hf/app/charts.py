@@ -1,4 +1,4 @@
-"""The drawings of a reading, as SVG that takes on the colours of the page, light or dark."""
+"""Charts of a reading as SVG in the colours of the page, light or dark."""
 
 from __future__ import annotations
 
@@ -55,14 +55,7 @@ _drawing = threading.Lock()
 
 
 def draw_gauge(reading: Reading) -> str:
-    """Draw the ejection fraction on a dial with the heart-failure categories.
-
-    Args:
-        reading: What the model says.
-
-    Returns:
-        SVG.
-    """
+    """Ejection fraction on a dial with the heart-failure categories."""
 
     def draw(figure: Figure) -> None:
         panel = figure.add_axes((0, 0, 1, 1))
@@ -96,14 +89,7 @@ def draw_gauge(reading: Reading) -> str:
 
 
 def draw_experts(reading: Reading) -> str:
-    """Draw the estimate of every expert, and how much it counts.
-
-    Args:
-        reading: What the model says.
-
-    Returns:
-        SVG.
-    """
+    """Estimate and weight of every expert."""
     count = len(reading.experts)
 
     def draw(figure: Figure) -> None:
@@ -137,14 +123,7 @@ def draw_experts(reading: Reading) -> str:
 
 
 def draw_windows(reading: Reading) -> str:
-    """Draw the ejection fraction of every window over time.
-
-    Args:
-        reading: What the model says.
-
-    Returns:
-        SVG.
-    """
+    """Ejection fraction of every window over time."""
     starts, values = reading.window_starts, reading.window_ejection_fractions
 
     def draw(figure: Figure) -> None:

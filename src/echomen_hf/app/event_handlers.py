@@ -1,4 +1,4 @@
-"""What happens on an upload and on a click; nothing that goes wrong with one clip reaches the server."""
+"""Reactions of the page to uploads and clicks; an error with one clip does not reach the server."""
 
 from __future__ import annotations
 
@@ -47,13 +47,7 @@ class _Turn:
 
 
 class EventHandlers:
-    """Functions behind the page; all but `take` and `leave` fill summary, pictures, clip, saliency and evidence.
-
-    Args:
-        reader: The model.
-        limits: What is accepted.
-        files: Files of the visitors.
-    """
+    """Functions of the page; all but `take` and `leave` fill summary, pictures, clip, saliency and evidence."""
 
     def __init__(self, reader: ClipReader, limits: UploadLimits, files: SessionFiles) -> None:
         self.reader = reader
@@ -62,15 +56,7 @@ class EventHandlers:
         self._latest: dict[str, _Turn] = {}
 
     def take(self, upload: str | None, request: gr.Request) -> tuple[str | None, None]:
-        """Take an upload over into the visitor's own folder, and empty the field for the next one.
-
-        Args:
-            upload: Where gradio has stored it.
-            request: The visitor's.
-
-        Returns:
-            Where it is now, `None` if it is gone; and the content of the field.
-        """
+        """Move an upload to the visitor's own folder, and empty the field for the next one."""
         if upload is None:
             return None, None
         try:
@@ -79,15 +65,7 @@ class EventHandlers:
             return None, None
 
     def read_upload(self, path: str | None, request: gr.Request) -> Iterator[list[Any]]:
-        """Read an upload, which is deleted once it is decoded.
-
-        Args:
-            path: Where `take` has put it.
-            request: The visitor's.
-
-        Yields:
-            The estimate, then the saliency; or what is wrong with the clip.
-        """
+        """Read an upload, which is deleted once it is decoded."""
 
         def receive() -> ReceivedClip:
             if path is None:
@@ -100,25 +78,12 @@ class EventHandlers:
         yield from self._take_turn(_session(request), receive)
 
     def read_sample(self, seed: float | None, category: str, request: gr.Request) -> Iterator[list[Any]]:
-        """Simulate a clip and read it.
-
-        Args:
-            seed: Seed; 0 if the field is empty.
-            category: Heart-failure category to draw the EF from, or `ANY_CATEGORY`.
-            request: The visitor's.
-
-        Yields:
-            As `read_upload`.
-        """
+        """Simulate a clip and read it."""
         simulate = partial(simulate_clip, int(seed or 0), None if category == ANY_CATEGORY else category)
         yield from self._take_turn(_session(request), simulate)
 
     def leave(self, request: gr.Request) -> None:
-        """Remove the files of a visitor who is gone.
-
-        Args:
-            request: The visitor's.
-        """
+        """Remove the files of a visitor who is gone."""
         self._latest.pop(_session(request), None)
         self.files.forget(_session(request))
 

@@ -1,4 +1,4 @@
-"""Taking in a clip: limits before decoding, then what about it should make its reader doubt the estimate."""
+"""Reading of an upload: limits before decoding, then cautions about the clip."""
 
 from __future__ import annotations
 
@@ -28,14 +28,7 @@ _STILL_SHARE = 0.02
 
 @dataclass(frozen=True)
 class ReceivedClip:
-    """A decoded clip.
-
-    Args:
-        video: Grayscale frames, uint8, shape (frames, height, width), and their rate.
-        cautions: Sentences about what makes the estimate less believable than usual.
-        true_ejection_fraction: Exact EF in percent of a simulated clip; `None` for an upload.
-        seed: Seed of a simulated clip; `None` for an upload.
-    """
+    """Grayscale video with sentences of caution; a simulated clip has its exact EF in percent and its seed."""
 
     video: EchoVideo
     cautions: tuple[str, ...] = ()
@@ -51,18 +44,8 @@ class ReceivedClip:
 def receive_clip(path: str | Path, limits: UploadLimits, spec: ClipSpec) -> ReceivedClip:
     """Check an uploaded file and decode it.
 
-    Its size and header are checked first, then its packets are counted, and only then is it decoded.
-
-    Args:
-        path: The upload.
-        limits: What is accepted.
-        spec: Length of the model's clips.
-
-    Returns:
-        The clip with its cautions.
-
-    Raises:
-        VideoReadError: If the file is no video, is damaged or exceeds a limit; the message does not name the file.
+    Its size and header are checked first, then its packets are counted, and only then is it decoded. The message of a
+    `VideoReadError` does not name the file.
     """
     num_bytes = Path(path).stat().st_size
     if num_bytes == 0:
@@ -85,30 +68,13 @@ def receive_clip(path: str | Path, limits: UploadLimits, spec: ClipSpec) -> Rece
 
 
 def known_suffix(path: Path) -> str:
-    """Take from a file name the part that says nothing about a patient.
-
-    Args:
-        path: File.
-
-    Returns:
-        Its suffix, if it is one of `VIDEO_SUFFIXES`, else nothing.
-    """
+    """Suffix of a file if it is one of `VIDEO_SUFFIXES`, else nothing: the rest of a name may be a patient's."""
     suffix = path.suffix.lower()
     return suffix if suffix in VIDEO_SUFFIXES else ""
 
 
 def receive_frames(frames: NDArray[np.uint8], fps: float, ejection_fraction: float, seed: int) -> ReceivedClip:
-    """Take in a simulated clip.
-
-    Args:
-        frames: Pixels, uint8, shape (frames, height, width).
-        fps: Frames per second.
-        ejection_fraction: Its exact EF in percent.
-        seed: What it was made from.
-
-    Returns:
-        The clip.
-    """
+    """A simulated clip with its exact EF in percent."""
     return ReceivedClip(EchoVideo(frames, fps, CLIP_NAME), (), ejection_fraction, seed)
 
 

@@ -1,4 +1,4 @@
-"""The page: what stands where."""
+"""Layout of the page."""
 
 from __future__ import annotations
 
@@ -41,13 +41,7 @@ _SYNCHRONISE = """
 
 
 class EchoMENApp(gr.Blocks):
-    """The page, which knows how it wants to be launched.
-
-    Args:
-        limits: What visitors may upload.
-        max_queue: Visitors who may wait.
-        **options: Options of `gradio.Blocks`.
-    """
+    """The page with its own defaults for `queue` and `launch`."""
 
     def __init__(self, limits: UploadLimits, max_queue: int, **options: Any) -> None:
         # Before the constructor, which calls `queue`.
@@ -56,28 +50,11 @@ class EchoMENApp(gr.Blocks):
         super().__init__(**options)
 
     def queue(self, *args: Any, **options: Any) -> Any:
-        """Set up the queue.
-
-        Args:
-            *args: Arguments of `gradio.Blocks.queue`.
-            **options: Options of `gradio.Blocks.queue`; its length is that of the constructor unless given.
-
-        Returns:
-            The page.
-        """
+        """Set up the queue."""
         return super().queue(*args, **{"max_size": self.max_queue, **options})
 
     def launch(self, *args: Any, **options: Any) -> Any:
-        """Serve the page.
-
-        Args:
-            *args: Arguments of `gradio.Blocks.launch`.
-            **options: Options of `gradio.Blocks.launch`. Unless given, the upload limit, the looks, no server-side
-                rendering and a footer without links are set.
-
-        Returns:
-            What `gradio.Blocks.launch` returns.
-        """
+        """Serve the page."""
         defaults = {
             "max_file_size": self.upload_limits.max_bytes,
             "theme": _theme(),
@@ -101,15 +78,15 @@ def build_app(
     """Build the web page for a model; `.launch()` serves it.
 
     Args:
-        model: Folder or Hub id of a trained model; without, the small one that comes with the package, and the page
-            says that simulated hearts are all that it was trained on.
-        limits: What visitors may upload.
-        notice: What visitors must know about this model, shown beside the disclaimer.
-        device: Where to run; the first accelerator, or else the CPU, without.
-        saliency_steps: Passes through the model for each window to find out where it looked; 0 leaves that out, for
-            a large model on a CPU.
-        concurrency: Clips that are read at a time.
-        max_queue: Visitors who may wait for that.
+        model: Folder or Hub id of a trained model. Defaults to the small model of the package; the page then says that
+            it was trained on simulated hearts only.
+        limits: Limits of an upload.
+        notice: Important information about this model, shown next to the disclaimer.
+        device: Device of the model. Defaults to the first accelerator, or else the CPU.
+        saliency_steps: Passes through the model per window for the saliency; 0 omits the saliency, for a large model
+            on a CPU.
+        concurrency: Number of clips that are read at a time.
+        max_queue: Number of visitors who may wait.
 
     Returns:
         The page.

@@ -1,4 +1,4 @@
-"""How large an upload may be; checked on the size of the file and on its header, before anything is decoded."""
+"""Size limits of an upload, checked before anything is decoded."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class UploadLimits:
 
     Args:
         max_megabytes: Size of the file in MB (1,000,000 bytes).
-        max_frames: Number of frames; 20 s at 50 frames per second by default.
-        max_frame_pixels: Height times width of one frame; 1920 x 1200 by default.
-        max_video_pixels: Frames times height times width, which is the memory in bytes that the decoded clip takes.
+        max_frames: Number of frames. The default is 20 s at 50 frames per second.
+        max_frame_pixels: Height times width of one frame. The default is 1920 x 1200.
+        max_video_pixels: Frames times height times width, which is the memory in bytes of the decoded clip.
 
     Raises:
-        ValueError: If a limit is not positive, or `max_frames` does not leave the two frames that EF needs.
+        ValueError: If a limit is not positive, or `max_frames` is less than the two frames that EF needs.
     """
 
     max_megabytes: float = 100
@@ -46,29 +46,13 @@ class UploadLimits:
         return int(self.max_megabytes * _MEGABYTE)
 
     def check_file_size(self, num_bytes: int, name: str) -> None:
-        """Refuse a file that is too large.
-
-        Args:
-            num_bytes: Size of the file.
-            name: What messages call the file.
-
-        Raises:
-            VideoReadError: If it is larger than `max_megabytes`.
-        """
+        """Refuse a file of more than `max_megabytes`."""
         if num_bytes > self.max_bytes:
             problem = f"has {num_bytes / _MEGABYTE:.1f} MB; at most {self.max_megabytes:g} MB are read here"
             raise VideoReadError.about(name, problem, f"{_CUT} or export it compressed")
 
     def check_header(self, info: VideoInfo, name: str) -> None:
-        """Refuse a clip whose header announces more than can be read here.
-
-        Args:
-            info: What the header says.
-            name: What messages call the file.
-
-        Raises:
-            VideoReadError: If it has too many frames, too large ones, or too many for their size.
-        """
+        """Refuse a clip whose header promises too many or too large frames."""
         if info.num_frames > self.max_frames:
             seconds = info.num_frames / info.fps
             problem = f"has {info.num_frames:,} frames ({seconds:,.0f} s); at most {self.max_frames:,} are read here"

@@ -1,4 +1,4 @@
-"""Reading a clip with a loaded model: the estimate and its evidence."""
+"""Estimate and evidence of a clip."""
 
 from __future__ import annotations
 
@@ -28,23 +28,7 @@ _SAMPLE_RANGE = (15.0, 75.0)  # where a drawn category begins and ends, so that 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the model says about a clip.
-
-    Args:
-        ejection_fraction: EF in percent, mean of the windows.
-        interval: Lowest and highest EF in percent that hold the true one with the probability `coverage`; `None` if
-            the model is not calibrated.
-        coverage: That probability; `None` if the model is not calibrated.
-        standard_deviation: Spread of windows and experts in EF points, see `EjectionFractionPipeline`.
-        category: Heart-failure category of the EF.
-        category_probabilities: Share of the spread in each category; not calibrated.
-        experts: EF of every expert in percent, NaN for one that was not consulted.
-        weights: Weight of every expert.
-        window_starts: Start of every window in seconds.
-        window_ejection_fractions: EF of every window in percent.
-        window_seconds: Length of a window.
-        seconds: Time that the model took.
-    """
+    """Estimate of a clip with its evidence, see `EjectionFractionPipeline`; EF in percent."""
 
     ejection_fraction: float
     interval: tuple[float, float] | None
@@ -52,7 +36,7 @@ class Reading:
     standard_deviation: float
     category: str
     category_probabilities: dict[str, float]
-    experts: list[float]
+    experts: list[float]  # NaN for an expert that was not used
     weights: list[float]
     window_starts: list[float]
     window_ejection_fractions: list[float]
@@ -61,18 +45,7 @@ class Reading:
 
 
 class ClipReader:
-    """A loaded model that reads clips.
-
-    Args:
-        model: Folder or Hub id; the small model that comes with the package without.
-        device: Where to run; the first accelerator, or else the CPU, without.
-        saliency_steps: Passes through the model for each window to find out where it looked; 0 to leave that out.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If the folder holds no such model, or the number of steps is negative.
-        OSError: If the Hub cannot be reached.
-    """
+    """A loaded model that reads clips; see `build_app` for the arguments."""
 
     def __init__(
         self, model: str | Path | None = None, device: str | None = None, saliency_steps: int = DEFAULT_STEPS
@@ -94,14 +67,7 @@ class ClipReader:
             self.name = "/".join(Path(model).resolve().parts[-2:]) if Path(model).is_dir() else str(model)
 
     def read(self, video: EchoVideo) -> Reading:
-        """Estimate the ejection fraction.
-
-        Args:
-            video: Grayscale video.
-
-        Returns:
-            The estimate with its evidence.
-        """
+        """Estimate the ejection fraction of a grayscale video."""
         begin = time.perf_counter()
         result: dict[str, Any] = self.pipeline(video)
         return Reading(
@@ -125,30 +91,12 @@ class ClipReader:
         )
 
     def look(self, video: EchoVideo) -> NDArray[np.float32]:
-        """Find where the model looked.
-
-        Args:
-            video: Grayscale video.
-
-        Returns:
-            Saliency as `motion_saliency` gives it.
-        """
+        """Saliency of a grayscale video, see `motion_saliency`."""
         return motion_saliency(self.model, self.processor, video, self.saliency_steps)
 
 
 def simulate_clip(seed: int, category: str | None = None) -> ReceivedClip:
-    """Simulate a clip of 3 s with a known ejection fraction.
-
-    Args:
-        seed: Seed, at least 0; the same seed and category make the same clip.
-        category: Heart-failure category to draw the EF from, evenly; from EchoNet-Dynamic's distribution without.
-
-    Returns:
-        The clip with its exact EF.
-
-    Raises:
-        ValueError: If the seed is negative or there is no such category.
-    """
+    """Simulate a clip of 3 s, of a heart-failure category or else of EchoNet-Dynamic's distribution."""
     if seed < 0:
         raise ValueError(f"The seed must be 0 or more, got {seed}.")
     if category is not None and category not in HEART_FAILURE_CATEGORIES:

@@ -1,4 +1,4 @@
-"""The text and drawings of a reading as HTML; every value is escaped."""
+"""Text and charts of a reading as HTML; every value is escaped."""
 
 from __future__ import annotations
 
@@ -46,75 +46,32 @@ def _render(template: str, **values: object) -> str:
 
 
 def render_heading(model_name: str, notice: str | None) -> str:
-    """Render what stands above everything else.
-
-    Args:
-        model_name: What the model is called.
-        notice: What visitors must know about this model, such as what it was trained on.
-
-    Returns:
-        HTML.
-    """
+    """Title and disclaimer; `notice` is what visitors must know about this model."""
     return _render("heading.html", model_name=model_name, notice=notice)
 
 
 def render_requirements(limits: UploadLimits, spec: ClipSpec) -> str:
-    """Render which clips can be read.
-
-    Args:
-        limits: What is accepted.
-        spec: Length of the model's clips.
-
-    Returns:
-        HTML.
-    """
+    """Clips that can be read."""
     seconds = spec.span(spec.reference_fps) / spec.reference_fps
     return _render("requirements.html", limits=limits, seconds=seconds)
 
 
 def render_problem(problem: str, remedy: str) -> str:
-    """Render why a clip could not be read.
-
-    Args:
-        problem: What is wrong, a clause about the clip.
-        remedy: What to do, a clause.
-
-    Returns:
-        HTML.
-    """
+    """Why a clip could not be read and what to do, each a clause."""
     return _render("problem.html", problem=problem, remedy=remedy)
 
 
 def render_summary(clip: ReceivedClip, reading: Reading) -> str:
-    """Render the estimate: dial, spread, category and cautions.
-
-    Args:
-        clip: The clip.
-        reading: What the model says about it.
-
-    Returns:
-        HTML.
-    """
+    """Estimate: dial, spread, category and cautions."""
     return _render("summary.html", clip=clip, reading=reading, gauge=Markup(draw_gauge(reading)))
 
 
 def render_saliency_note() -> str:
-    """Render what the saliency means and what it does not.
-
-    Returns:
-        HTML.
-    """
+    """What the saliency means and what it does not."""
     return _render("saliency.html")
 
 
 def render_evidence(reading: Reading) -> str:
-    """Render what the estimate rests on: experts, windows and the numbers.
-
-    Args:
-        reading: What the model says.
-
-    Returns:
-        HTML.
-    """
+    """Experts, windows and all numbers."""
     experts, windows = Markup(draw_experts(reading)), Markup(draw_windows(reading))
     return _render("evidence.html", reading=reading, experts=experts, windows=windows)

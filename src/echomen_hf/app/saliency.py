@@ -1,4 +1,4 @@
-"""Where the model looked: which moving pixels the estimate depends on."""
+"""Saliency: the moving pixels that the estimate depends on."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _BRIGHTEST = 99.5  # percentile of the saliency that is shown at full strength
 def attribute_motion(
     model: EchoMENModel, clip: torch.Tensor, length: int, steps: int = DEFAULT_STEPS, batch_size: int = 4
 ) -> NDArray[np.float32]:
-    """Share the effect of the motion on the estimate out to the pixels, by integrated gradients.
+    """Attribute the effect of the motion on the estimate to pixels, by integrated gradients.
 
-    The baseline is the same heart standing still: every frame is the mean of the clip. What does not move gets
+    The baseline is the same heart standing still: every frame is the mean of the clip. Pixels that do not move get
     exactly 0, and the sum over all pixels is EF(clip) - EF(still heart), up to the error of the integral
     (completeness, proposition 1 of Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks").
 
     Args:
         model: Model in evaluation mode.
         clip: One normalised clip, shape (T, C, H, W).
-        length: Frames of the clip that the video has; the blank ones after them stay blank in the baseline.
+        length: Number of real frames of the clip; blank ones after them stay blank in the baseline.
         steps: Points of the integral.
         batch_size: Points evaluated in one pass.
 
     Returns:
-        EF points per pixel, either sign, shape (T, H, W).
+        EF points per pixel, of either sign, shape (T, H, W).
     """
     clip = clip[None].to(model.device, torch.promote_types(model.dtype, torch.float32))
     still = clip.clone()
@@ -56,17 +56,10 @@ def attribute_motion(
 def motion_saliency(
     model: EchoMENModel, processor: EchoMENVideoProcessor, video: EchoVideo, steps: int = DEFAULT_STEPS
 ) -> NDArray[np.float32]:
-    """Say for every frame of a video how much each place moved the estimate, either way.
+    """How much each place of each frame changed the estimate, in either direction.
 
-    Args:
-        model: Model in evaluation mode.
-        processor: Its video processor.
-        video: Grayscale video.
-        steps: See `attribute_motion`.
-
-    Returns:
-        Saliency between 0 and 1 of the whole picture, float32, shape (frames, h, w), where h and w are those of the
-        resized picture that the model's central crop is taken from.
+    Returns float32 between 0 and 1, shape (frames, h, w), where h and w are those of the resized picture from which
+    the model takes its central crop.
     """
     starts = protocol_starts("windows", video.num_frames, video.fps, processor.clip_spec)
     size = processor.resize_frames(video.frames[:1], do_center_crop=False).shape[1:]
@@ -94,7 +87,7 @@ def motion_saliency(
 
 
 def _place_in_picture(values: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-    """Undo the central crop: nothing outside it was looked at."""
+    """Undo the central crop: the model sees nothing outside it."""
     (height, width), (crop_height, crop_width) = size, values.shape[1:]
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
     # Negative padding cuts where the crop was larger than the picture and filled with zeros.

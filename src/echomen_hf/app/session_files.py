@@ -1,4 +1,4 @@
-"""Files of the visitors: one private folder for each visit, gone when it ends."""
+"""Files of the visitors: one private folder per visit, removed when it ends."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ __all__ = ["SessionFiles"]
 
 
 class SessionFiles:
-    """Keeps the uploads and the videos of every visit in a folder of its own, readable by this user only.
+    """Uploads and videos of every visit in a folder of its own below `root`, readable by this user only.
 
-    Args:
-        root: Folder that gradio may serve files from.
-        grace_seconds: How long an upload stays where gradio has put it. Equal files of several visitors are one file
-            there, and each of them needs this long, not more, to take it.
+    An upload stays in gradio's folder for `grace_seconds`: equal files of several visitors are one file there, and
+    each of them needs this long, not more, to take it.
     """
 
     def __init__(self, root: str | Path, grace_seconds: float = 5.0) -> None:
@@ -35,14 +33,7 @@ class SessionFiles:
         atexit.register(self.close)
 
     def folder(self, session: str) -> Path:
-        """Folder of a visit, made when first asked for.
-
-        Args:
-            session: Identifier of the visit, which the browser chooses; it does not become part of a path.
-
-        Returns:
-            The folder.
-        """
+        """Folder of a visit, created on first use; the identifier, which the browser chooses, is not part of the path."""
         with self._lock:
             if session not in self._folders:
                 self._root.mkdir(parents=True, exist_ok=True)
@@ -50,32 +41,13 @@ class SessionFiles:
             return self._folders[session]
 
     def new_file(self, session: str, suffix: str) -> Path:
-        """Name a file that does not exist yet.
-
-        Args:
-            session: Identifier of the visit.
-            suffix: Ending with its dot, or nothing.
-
-        Returns:
-            Its path.
-        """
+        """Create an empty file with this suffix in the folder of a visit."""
         handle, path = tempfile.mkstemp(suffix, dir=self.folder(session))
         os.close(handle)
         return Path(path)
 
     def claim(self, session: str, upload: str | Path) -> Path:
-        """Take an upload over into the folder of the visit; the original is removed when its time of grace is over.
-
-        Args:
-            session: Identifier of the visit.
-            upload: Where gradio has stored the upload.
-
-        Returns:
-            Where it is now, under a name that says nothing.
-
-        Raises:
-            FileNotFoundError: If the upload is not there.
-        """
+        """Take an upload over to the folder of the visit; FileNotFoundError if it is not there."""
         upload = Path(upload)
         path = self.new_file(session, known_suffix(upload))
         path.unlink()
@@ -106,11 +78,7 @@ class SessionFiles:
             upload.parent.rmdir()
 
     def forget(self, session: str) -> None:
-        """Remove everything of a visit.
-
-        Args:
-            session: Identifier of the visit.
-        """
+        """Remove everything of a visit."""
         with self._lock:
             folder = self._folders.pop(session, None)
         if folder is not None:

@@ -24,33 +24,25 @@ __all__ = ["EvaluationClips", "FrameSource", "TrainingClips"]
 
 
 class FrameSource(Protocol):
-    """Where the frames of a video come from: its file (`DecodedFrames`) or a cache (`FrameCache`)."""
+    """Source of a video's frames: its file (`DecodedFrames`) or a cache (`FrameCache`)."""
 
     def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-        """Read frames of one video, resized and cropped.
-
-        Args:
-            row: Row as `load_echonet_dynamic` gives it.
-            indices: Frames to read, ascending, shape (K,); all without.
-
-        Returns:
-            Frames, uint8, shape (K, height, width).
-        """
+        """Frames `(K,)`, or all, of one video, resized and cropped, uint8, shape (K, height, width)."""
 
 
 class TrainingClips(EpochDataset):
-    """One random clip per video and epoch, in one or several random crops, as `with_pixel_values` unpacks it.
+    """One random clip per video and epoch, in one or several random crops.
 
-    The clip and its crops are drawn from a generator keyed by seed, epoch and video, so that neither the number of
-    loader processes nor an interruption changes what is drawn.
+    `with_pixel_values` unpacks the clips. Clip and crops are drawn from a generator keyed by seed, epoch and video, so
+    neither the number of loader processes nor an interruption changes them.
 
     Args:
-        videos: Rows with `video`, `ejection_fraction`, `num_frames` and `fps`, as `load_echonet_dynamic` gives them.
-        processor: Video processor that resizes, normalises and knows the length of a clip.
-        num_views: Independent crops of each clip.
+        videos: Rows with `video`, `ejection_fraction`, `num_frames` and `fps`, as `load_echonet_dynamic` returns them.
+        processor: Video processor that resizes and normalises, and sets the length of a clip.
+        num_views: Number of independent crops of each clip.
         crop_padding: Zero pixels added on every side before a window of the original size is cut out.
         seed: Seed of all draws.
-        frames: Where frames come from; the videos' files without.
+        frames: Source of the frames. Defaults to the videos' files.
     """
 
     def __init__(
@@ -85,18 +77,10 @@ class TrainingClips(EpochDataset):
         return ejection_fractions(self.videos)
 
     def __len__(self) -> int:
-        """Count the videos."""
         return len(self.videos)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read, cut and crop the clip of one video.
-
-        Args:
-            index: Position of the video.
-
-        Returns:
-            The clip as `pack_clip` makes it, its views as `shifts`; `labels`, EF in percent.
-        """
+        """Clip of one video as `pack_clip` makes it, its views as `shifts`; `labels`, EF in percent."""
         row = self.videos[index]
         generator = np.random.default_rng((self.seed, self.epoch, index))
         indices = self.draw_frames(row, generator)
@@ -107,7 +91,7 @@ class TrainingClips(EpochDataset):
         return {**clip, "labels": float(row["ejection_fraction"])}
 
     def draw_frames(self, row: dict[str, Any], generator: np.random.Generator) -> NDArray[np.int64]:
-        """Draw the frames of a training clip; a subclass may have another rule.
+        """Draw the frames of a training clip; a subclass may use another rule.
 
         Args:
             row: Row of the video.
@@ -122,13 +106,13 @@ class TrainingClips(EpochDataset):
 
 
 class EvaluationClips(Dataset):
-    """The clips that a test protocol takes from every video, in their order, as `with_pixel_values` unpacks them.
+    """The clips that a test protocol takes from every video, in order, as `with_pixel_values` unpacks them.
 
     Args:
-        videos: Rows as `load_echonet_dynamic` gives them.
+        videos: Rows as `load_echonet_dynamic` returns them.
         processor: Video processor.
         protocol: Test protocol, see `protocol_starts`.
-        frames: Where frames come from; the videos' files without.
+        frames: Source of the frames. Defaults to the videos' files.
     """
 
     def __init__(
@@ -163,22 +147,13 @@ class EvaluationClips(Dataset):
     @property
     def file_names(self) -> list[str]:
         """Name of every video."""
-        videos: Any = self.videos
-        return list(videos["file_name"] if hasattr(videos, "column_names") else [row["file_name"] for row in videos])
+        return _column(self.videos, "file_name")
 
     def __len__(self) -> int:
-        """Count the clips of all videos."""
         return len(self._clips)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one clip.
-
-        Args:
-            index: Position of the clip.
-
-        Returns:
-            The clip as `pack_clip` makes it; `labels`, EF of its video in percent.
-        """
+        """One clip as `pack_clip` makes it; `labels`, EF of its video in percent."""
         position, start = self._clips[index]
         row = self.videos[position]
         # Clips of one video follow each other, and share frames; reading it once is enough for all of them.
@@ -195,27 +170,16 @@ class EvaluationClips(Dataset):
 
 
 def ejection_fractions(videos: Any) -> list[float]:
-    """Collect the EF of every video.
+    """EF in percent of every row of a data set of `load_echonet_dynamic` or of a list."""
+    return [float(ef) for ef in _column(videos, "ejection_fraction")]
 
-    Args:
-        videos: Data set of `load_echonet_dynamic`, or a list of its rows.
 
-    Returns:
-        EF in percent.
-    """
-    column = videos["ejection_fraction"] if hasattr(videos, "column_names") else None
-    return [float(ef) for ef in (column or [row["ejection_fraction"] for row in videos])]
+def _column(videos: Any, name: str) -> list[Any]:
+    return list(videos[name] if hasattr(videos, "column_names") else [row[name] for row in videos])
 
 
 def video_length_and_rate(row: dict[str, Any]) -> tuple[int, float]:
-    """Find the number of frames and the frame rate of a video, from its row or else from the file's header.
-
-    Args:
-        row: Row as `load_echonet_dynamic` gives it.
-
-    Returns:
-        Number of frames, and frames per second.
-    """
+    """Number of frames and frames per second of a video, from its row or else from the file's header."""
     num_frames, fps = row.get("num_frames"), row.get("fps")
     if not num_frames or not fps or fps != fps:
         info = probe_video(row["video"]["path"])

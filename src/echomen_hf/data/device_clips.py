@@ -1,7 +1,7 @@
 """Clips that travel as 8-bit frames and become normalised floating point numbers on the device that trains.
 
-A clip of 32 frames of 112 x 112 pixels takes 0.4 MB in this form and 4.8 MB per view as the model takes it in.
-Decoding processes, shared memory, and the way to a GPU carry the first; the far end crops and normalises it.
+A clip of 32 frames of 112 x 112 pixels takes 0.4 MB in this form, and 4.8 MB per view as input of the model. Decoding
+processes, shared memory and the transfer to a GPU carry the small form; the device crops and normalises it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def pack_clip(
     Args:
         frames: Frames of the clip that the video has, resized, uint8, shape (K, H, W).
         processor: Video processor.
-        shifts: Pixels by which the window of each view lies below and to the right of the frame, int64, shape (2,),
-            or (views, 2) for several views; not shifted without.
+        shifts: Pixels by which the window of each view lies below and to the right of the frame, int64, shape (2,), or
+            (views, 2) for several views. Defaults to no shift.
 
     Returns:
-        `frames`, uint8, (T, H, W), T of them whether or not the video has as many; `valid_frames`, int64, (), how many
-        it has; `grey_levels`, float32, (C, 256), what each channel's normalisation makes of every grey level; and
-        `shifts`, if they are given.
+        `frames`, uint8, (T, H, W), padded to the length of a clip; `valid_frames`, int64, (), the number of real
+            frames; `grey_levels`, float32, (C, 256), each channel's normalisation of every grey level; and `shifts` if
+            given.
     """
     missing = processor.num_frames - len(frames)
     if missing > 0:
@@ -57,14 +57,7 @@ def pack_clip(
 
 
 def grey_levels(processor: EchoMENVideoProcessor) -> torch.Tensor:
-    """Normalise every grey level.
-
-    Args:
-        processor: Video processor.
-
-    Returns:
-        What each channel's normalisation makes of the levels from 0 to 255, float32, shape (C, 256).
-    """
+    """Normalised value of every grey level from 0 to 255, float32, shape (C, 256)."""
     settings = repr([getattr(processor, name) for name in _NORMALISATION])
     remembered = _remembered_levels.get(processor)
     if remembered is None or remembered[0] != settings:
@@ -74,26 +67,18 @@ def grey_levels(processor: EchoMENVideoProcessor) -> torch.Tensor:
 
 
 def random_shift(padding: int, generator: np.random.Generator) -> torch.Tensor:
-    """Draw where a window of a clip lies that is padded on every side.
-
-    Args:
-        padding: Largest shift in pixels.
-        generator: Source of the shift.
-
-    Returns:
-        Pixels by which the window lies below and to the right of the frame, int64, shape (2,).
-    """
+    """Pixels, at most `padding`, by which a window lies below and to the right of the frame, int64, shape (2,)."""
     return torch.from_numpy(generator.integers(0, 2 * padding + 1, size=2) - padding)
 
 
 def with_pixel_values(batch: Mapping[str, Any], device: torch.device | str | None = None) -> dict[str, Any]:
     """Unpack the clips of a batch: normalise them, repeat channels, and cut out the window of each view.
 
-    What lies outside a frame, before or behind the clip's own frames, is zero, the mean of the training set.
+    What lies outside a frame, before or after the clip's own frames, is zero, the mean of the training set.
 
     Args:
-        batch: Batch of `pack_clip`, perhaps with other fields. Any other batch comes back as it is.
-        device: Where `pixel_values` are made; where the frames are without.
+        batch: Batch of `pack_clip`, perhaps with other fields. Any other batch is returned as it is.
+        device: Device of `pixel_values`. Defaults to that of the frames.
 
     Returns:
         The other fields of the batch, and `pixel_values`, float32, (B, T, C, H, W), or (B, views, T, C, H, W).
@@ -126,15 +111,7 @@ def with_pixel_values(batch: Mapping[str, Any], device: torch.device | str | Non
 
 
 def overlap(shift: int, size: int) -> tuple[slice, slice]:
-    """Find the pixels that a line and a window on it share.
-
-    Args:
-        shift: Position of the window's first pixel on the line; may be negative.
-        size: Length of both.
-
-    Returns:
-        These pixels as places in the window, and as places on the line.
-    """
+    """Pixels that a window, shifted along a line of the same size, shares with it: as slices of window and line."""
     shared = max(size - abs(shift), 0)
     first = max(shift, 0)
     return slice(first - shift, first - shift + shared), slice(first, first + shared)

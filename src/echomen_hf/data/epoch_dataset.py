@@ -1,4 +1,4 @@
-"""A data set that shows something else in every epoch."""
+"""Data sets that show something else in every epoch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["EpochDataset"]
 
 
 class EpochDataset(Dataset):
-    """Knows the number of the epoch, also in loader processes that outlive one."""
+    """Knows the number of the epoch, even in loader processes that outlive one."""
 
     def __init__(self) -> None:
         # Shared memory, so that loader processes which outlive an epoch see the next one.
@@ -22,9 +22,5 @@ class EpochDataset(Dataset):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that is shown from now on.
-
-        Args:
-            epoch: Number of the epoch, from 0.
-        """
+        """Choose the epoch that is shown from now on."""
         self._epoch.fill_(epoch)

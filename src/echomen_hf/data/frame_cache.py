@@ -1,4 +1,4 @@
-"""Decoded frames of a data set on disk, so that a training decodes every video once and not once per epoch."""
+"""Decoded frames of a data set on disk, so that a training decodes every video once, not once per epoch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FrameCache:
     """Memory-mapped grayscale frames of many videos, resized and cropped as the video processor does it.
 
     All frames lie one after the other in `frames.bin`, uint8. `index.jsonl` has a line per video, written once its
-    frames are on disk: an interrupted build continues behind the last one. Processes that read share the pages.
+    frames are on disk: an interrupted build continues after the last one. Processes that read share the pages.
 
     Args:
         folder: Folder that `build` has filled.
@@ -70,10 +70,10 @@ class FrameCache:
         """Decode the videos that the cache does not hold yet, or whose files have changed.
 
         Args:
-            folder: Folder of the cache, made if it does not exist. One cache may serve several splits.
-            videos: Rows as `load_echonet_dynamic` gives them.
+            folder: Folder of the cache, created if missing. One cache may serve several splits.
+            videos: Rows as `load_echonet_dynamic` returns them.
             processor: Video processor, whose resizing and cropping are applied.
-            num_threads: Threads that decode; one per core without.
+            num_threads: Threads that decode. Defaults to one per core.
             decoder: See `read_video`.
 
         Returns:
@@ -81,7 +81,7 @@ class FrameCache:
 
         Raises:
             ValueError: If the folder holds a cache of frames of another size, or by another decoder.
-            OSError: If the disk has no room for it, found before anything is decoded.
+            OSError: If the disk has too little space, found before anything is decoded.
             VideoReadError: If videos cannot be read. All others are in the cache by then.
         """
         folder = Path(folder)
@@ -109,8 +109,8 @@ class FrameCache:
         """Copy frames of one video out of the cache.
 
         Args:
-            row: Row as `load_echonet_dynamic` gives it.
-            indices: Frames to read, shape (K,); all without.
+            row: Row as `load_echonet_dynamic` returns it.
+            indices: Frames to read, shape (K,). Defaults to all frames.
 
         Returns:
             Frames, uint8, shape (K, height, width).
@@ -127,11 +127,7 @@ class FrameCache:
         return np.asarray(frames.copy() if indices is None else frames[indices])  # either is a copy
 
     def verify(self) -> None:
-        """Compare every video's frames with the checksum taken when they were written.
-
-        Raises:
-            ValueError: If some differ; the message names them.
-        """
+        """Compare every video's frames with their checksum, or raise a ValueError that names the damaged ones."""
         damaged = []
         for name in self._entries:
             if zlib.crc32(self.read({"file_name": name}).data) != self._entries[name]["crc32"]:
@@ -143,7 +139,6 @@ class FrameCache:
             )
 
     def __len__(self) -> int:
-        """Count the videos."""
         return len(self._entries)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -152,14 +147,7 @@ class FrameCache:
 
 
 def frame_description(processor: EchoMENVideoProcessor) -> dict[str, Any]:
-    """Collect everything that decides what a cached frame looks like.
-
-    Args:
-        processor: Video processor.
-
-    Returns:
-        Values that JSON can hold.
-    """
+    """Everything that decides what a cached frame looks like, as JSON can hold it."""
     sample = processor.resize_frames(np.zeros((1, 112, 112), dtype=np.uint8))
     if not (processor.do_resize or processor.do_center_crop):
         raise ValueError("A frame cache needs frames of one size: set `do_resize` or `do_center_crop`.")
@@ -172,14 +160,7 @@ def frame_description(processor: EchoMENVideoProcessor) -> dict[str, Any]:
 
 
 def read_index(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
-    """Read the index of a cache as far as it is complete.
-
-    Args:
-        path: `index.jsonl`.
-
-    Returns:
-        Header, `None` if there is no index, and entries by file name; a later line of a name replaces an earlier one.
-    """
+    """Header, or `None`, and the complete entries by file name of `index.jsonl`; later lines replace earlier ones."""
     if not path.exists():
         return None, {}
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -194,15 +175,7 @@ def read_index(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, A
 
 
 def is_current(entry: dict[str, Any] | None, row: dict[str, Any]) -> bool:
-    """Tell whether an entry was made from the file as it is now.
-
-    Args:
-        entry: Line of the index, `None` if there is none.
-        row: Row of the video.
-
-    Returns:
-        Whether size and modification time of the file are those that were noted.
-    """
+    """Whether an entry was made from the file as it is now, by size and modification time."""
     if entry is None:
         return False
     state = os.stat(row["video"]["path"])
@@ -210,13 +183,7 @@ def is_current(entry: dict[str, Any] | None, row: dict[str, Any]) -> bool:
 
 
 def require_space(folder: Path, videos: Sequence[dict[str, Any]], header: dict[str, Any]) -> None:
-    """Say how much will be written, and refuse if the disk has no room for it.
-
-    Args:
-        folder: Folder of the cache.
-        videos: Rows of the videos to decode.
-        header: Header of the index.
-    """
+    """Log how much will be written, or raise an OSError if the disk has too little space."""
     needed = sum(int(row["num_frames"]) for row in videos) * header["height"] * header["width"]
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -235,16 +202,7 @@ def append(
     decoder: DecodedFrames,
     num_threads: int,
 ) -> None:
-    """Decode videos and write them behind what the cache holds.
-
-    Args:
-        folder: Folder of the cache.
-        header: Header of the index.
-        entries: Complete entries of the index.
-        videos: Rows of the videos to decode.
-        decoder: Source of their frames.
-        num_threads: Threads that decode.
-    """
+    """Decode videos and write them after what the cache holds."""
     # Written anew, so that neither a half line nor entries without frames stay behind.
     index = folder / INDEX_FILE
     write_text(index, "".join(json.dumps(line) + "\n" for line in (header, *entries.values())))
@@ -274,7 +232,7 @@ def append(
             index_file.flush()
     if problems:
         raise VideoReadError(
-            f"{len(problems)} videos could not be read into the frame cache; mend them or take them out of "
+            f"{len(problems)} videos could not be read into the frame cache; fix them or take them out of "
             "FileList.csv:\n" + "\n".join(problems)
         )
 
@@ -282,16 +240,7 @@ def append(
 def decode_all(
     videos: Sequence[dict[str, Any]], decoder: DecodedFrames, num_threads: int
 ) -> Iterator[tuple[dict[str, Any], NDArray[np.uint8] | VideoReadError]]:
-    """Decode videos in several threads, in order, holding few of them in memory.
-
-    Args:
-        videos: Rows.
-        decoder: Source of their frames.
-        num_threads: Threads.
-
-    Yields:
-        Row and its frames, or the error that reading it raised.
-    """
+    """Decode videos in several threads, in order, with few in memory; yields each row and its frames or error."""
 
     def decode(row: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.uint8] | VideoReadError]:
         try:

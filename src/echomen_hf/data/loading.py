@@ -1,4 +1,4 @@
-"""EchoNet-Dynamic as a Hugging Face data set: cached or streamed, noticing every change of its files."""
+"""EchoNet-Dynamic as a Hugging Face data set, cached or streamed, with a new cache for every change of its files."""
 
 from __future__ import annotations
 
@@ -17,22 +17,12 @@ from .layouts.echonet_dynamic import (
     FILE_LIST_NAME,
     SPLIT_NAMES,
     EchoNetFormatError,
-    VolumeTracing,
     layout_fingerprint,
     read_file_list,
-    read_volume_tracings,
 )
 
 
-__all__ = [
-    "EchoNetDynamicBuilder",
-    "EchoNetDynamicConfig",
-    "EchoNetFormatError",
-    "VolumeTracing",
-    "load_echonet_dynamic",
-    "read_file_list",
-    "read_volume_tracings",
-]
+__all__ = ["EchoNetFormatError", "load_echonet_dynamic"]
 
 _FEATURES: dict[str, Any] = {
     "video": datasets.Video(decode=False),
@@ -57,19 +47,14 @@ _CITATION = """\
 
 @dataclass
 class EchoNetDynamicConfig(datasets.BuilderConfig):
-    """Options of the builder.
-
-    Args:
-        require_tracings: Drop videos without an end-diastolic and an end-systolic tracing.
-        extra_columns: Columns of FileList.csv beyond the known ones; kept as text.
-    """
+    """Options of the builder; `extra_columns` are columns of FileList.csv beyond the known ones, kept as text."""
 
     require_tracings: bool = False
     extra_columns: tuple[str, ...] = ()
 
 
 class EchoNetDynamicBuilder(datasets.GeneratorBasedBuilder):
-    """Builder of the data set in an EchoNet-Dynamic folder; `load_echonet_dynamic` is the way to use it."""
+    """Builder behind `load_echonet_dynamic`."""
 
     BUILDER_CONFIG_CLASS = EchoNetDynamicConfig
     VERSION = datasets.Version("1.0.0")
@@ -116,23 +101,23 @@ def load_echonet_dynamic(
 ) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
     """Load EchoNet-Dynamic, or any folder of the same layout.
 
-    The table is cached; the videos stay where they are. The cache is keyed by the contents of FileList.csv and by the
-    name, size and modification time of every video, so an edited table or a replaced video gives a new data set.
-    Frame size, number of frames and frame rate that FileList.csv does not state are read from the videos' headers.
+    The table is cached; the videos stay where they are. The cache depends on the contents of FileList.csv and on the
+    name, size and modification time of every video, so an edited table or a replaced video gives a new data set. Frame
+    size, number of frames and frame rate that FileList.csv does not state are read from the videos' headers.
 
     Args:
         data_dir: Folder with FileList.csv and Videos/.
-        split: "train", "validation" or "test" ("TRAIN", "VAL", "TEST" do as well), also joined ("train+validation")
-            and sliced ("train[:10]", "test[:10%]"); `None` for all splits in a dictionary.
-        streaming: Read rows as they are needed instead of building the cache; such a data set cannot be sliced by
+        split: "train", "validation" or "test" ("TRAIN", "VAL" and "TEST" also work), joined ("train+validation") or
+            sliced ("train[:10]", "test[:10%]"). Defaults to all splits in a dictionary.
+        streaming: Read rows as they are needed instead of building the cache. Such a data set cannot be sliced by
             name.
         require_tracings: Keep only videos with an end-diastolic and an end-systolic tracing, as the paper does.
-        cache_dir: Where to cache; the cache of `datasets` by default.
+        cache_dir: Folder of the cache. Defaults to the cache of `datasets`.
 
     Returns:
         Rows with `video` (`{"path": ..., "bytes": None}`, for `read_video`), `file_name`, `ejection_fraction`
-        (percent), `end_systolic_volume` and `end_diastolic_volume` (ml; `None` if absent), `frame_height` and
-        `frame_width` (pixels), `num_frames`, `fps`, and any further columns of FileList.csv as text.
+            (percent), `end_systolic_volume` and `end_diastolic_volume` (mL; `None` if absent), `frame_height` and
+            `frame_width` (pixels), `num_frames`, `fps`, and any further columns of FileList.csv as text.
 
     Raises:
         EchoNetFormatError: If the folder is missing (the message says how to obtain the data) or its files are wrong.
@@ -161,7 +146,7 @@ def load_echonet_dynamic(
 
 
 def _canonical_split(split: str | datasets.Split | None, present: set[str], streaming: bool) -> str | None:
-    """Rename the splits in a split expression; slices and sums stay."""
+    """Split expression with the data set's own names of splits; slices and sums stay."""
     if split is None:
         return None
     parts = []

@@ -27,11 +27,11 @@ def pixel_statistics(
     """Measure the mean and standard deviation that normalise a training set.
 
     Args:
-        videos: Rows of the training split as `load_echonet_dynamic` gives them.
+        videos: Rows of the training split as `load_echonet_dynamic` returns them.
         processor: Video processor whose resizing and cropping are applied first.
-        num_videos: Number of videos measured, drawn without replacement; all if there are fewer.
+        num_videos: Number of videos to measure, drawn without replacement; at most all.
         seed: Seed of the draw.
-        frames: Where frames come from; the videos' files without.
+        frames: Source of the frames. Defaults to the videos' files.
 
     Returns:
         Mean and standard deviation over all pixels of these videos, on the 0-255 scale.

@@ -1,11 +1,14 @@
-"""Telling simulated from real data, so that a result on the one is never taken for one on the other."""
+"""Whether data are simulated or real, so that results on the one are never taken for results on the other."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-__all__ = ["README_NAME", "SYNTHETIC_NOTICE", "is_synthetic"]
+__all__ = ["ECHONET_DYNAMIC_VIDEOS", "README_NAME", "SYNTHETIC_NOTICE", "is_synthetic"]
+
+ECHONET_DYNAMIC_VIDEOS = {"train": 7465, "validation": 1288, "test": 1277}
+"""Videos per split of EchoNet-Dynamic (Ouyang et al., Nature 2020)."""
 
 README_NAME = "README.txt"
 """File in which a data set that this package simulates says so."""
@@ -15,13 +18,6 @@ SYNTHETIC_NOTICE = "This data set is SYNTHETIC. No patient is in it."
 
 
 def is_synthetic(data_dir: str | Path) -> bool:
-    """Tell whether a folder holds a data set that this package simulated.
-
-    Args:
-        data_dir: Folder in EchoNet-Dynamic's layout.
-
-    Returns:
-        True if its README.txt says so.
-    """
+    """Whether the README.txt of a data folder says that this package simulated it."""
     readme = Path(data_dir) / README_NAME
     return readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(SYNTHETIC_NOTICE)

@@ -1,4 +1,4 @@
-"""Whole videos, for what looks at all of their frames at once."""
+"""Whole videos, for models that look at all of their frames at once."""
 
 from __future__ import annotations
 
@@ -20,16 +20,7 @@ __all__ = ["WholeVideos"]
 
 
 class WholeVideos(Dataset):
-    """The resized frames of every video.
-
-    Args:
-        videos: Rows as `load_echonet_dynamic` gives them.
-        processor: Video processor.
-        frames: Where frames come from; the videos' files without.
-
-    Raises:
-        ValueError: If there is no video.
-    """
+    """Resized frames of every video."""
 
     def __init__(
         self,
@@ -43,18 +34,10 @@ class WholeVideos(Dataset):
         self.frames = frames if frames is not None else DecodedFrames(processor)
 
     def __len__(self) -> int:
-        """Count the videos."""
         return len(self.videos)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one video.
-
-        Args:
-            index: Position of the video.
-
-        Returns:
-            `file_name`; `frames`, uint8, shape (N, H, W); `fps`, frames per second.
-        """
+        """`file_name`; `frames`, uint8, shape (N, H, W); `fps`, frames per second."""
         row = self.videos[index]
         num_frames, fps = video_length_and_rate(row)
         frames = torch.from_numpy(self.frames.read(row, np.arange(num_frames)))

@@ -1,4 +1,4 @@
-"""The tables of a model card."""
+"""Tables of a model card."""
 
 from __future__ import annotations
 
@@ -58,14 +58,7 @@ STAGE_2_ARGUMENTS = frozenset(
 
 
 def data_table(record: RunRecord) -> str:
-    """Count the videos of every split and category.
-
-    Args:
-        record: The run.
-
-    Returns:
-        Markdown table.
-    """
+    """Number of videos of every split and category."""
     rows = []
     for split in dict.fromkeys(SPLIT_NAMES.values()):
         labels = np.array([row["ejection_fraction"] for row in record.videos if row["split"] == split])
@@ -79,14 +72,7 @@ def data_table(record: RunRecord) -> str:
 
 
 def hyperparameter_table(record: RunRecord) -> str:
-    """Lay every argument that decides what a run computes out, stage by stage.
-
-    Args:
-        record: The run.
-
-    Returns:
-        Markdown table; an argument that a stage does not look at has a dash.
-    """
+    """Every argument that decides what a run computes, by stage; a dash marks what a stage does not use."""
     known = {name for stage in record.stages.values() for name in stage.arguments}
     names = [name for name in compared_arguments(known) if not name.startswith("stage2_")]
     rows = []
@@ -104,28 +90,14 @@ def hyperparameter_table(record: RunRecord) -> str:
 
 
 def configuration_table(config: EchoMENConfig) -> str:
-    """Lay every field of the model's configuration out.
-
-    Args:
-        config: Configuration.
-
-    Returns:
-        Markdown table.
-    """
+    """Every field of the model's configuration."""
     # Intervals have a section of their own.
     names = sorted(set(EchoMENConfig.__annotations__) - {"model_type", "interval_calibration"})
     return markdown_table(["Field", "Value"], [[f"`{name}`", setting(getattr(config, name))] for name in names])
 
 
 def metrics_table(metrics: dict[str, float]) -> str:
-    """Lay the errors per category out, with their intervals.
-
-    Args:
-        metrics: Metrics of `ef_regression_metrics`.
-
-    Returns:
-        Markdown table.
-    """
+    """Errors per category, with their intervals."""
     rows = []
     for category, title in CATEGORY_TITLES.items():
         cells = [with_interval(metrics, f"{name}{suffix(category)}") for name in ("mae", "gm", "rmse", "bias")]
@@ -134,28 +106,14 @@ def metrics_table(metrics: dict[str, float]) -> str:
 
 
 def scalar_metrics(metrics: dict[str, float]) -> list[tuple[str, str]]:
-    """Collect the metrics that are not errors per category.
-
-    Args:
-        metrics: Metrics of `ef_regression_metrics`.
-
-    Returns:
-        Name and value with interval.
-    """
+    """Name and value of the metrics that are not errors per category."""
     names = {"balanced_mae": "Balanced MAE (mean of the three categories)", "r2": "R²"}
     names |= {f"auroc_ef_below_{cut}": f"AUROC for EF < {cut} %" for cut in (35, 40, 45, 50)}
     return [(title, with_interval(metrics, key)) for key, title in names.items() if key in metrics]
 
 
 def bias_table(metrics: dict[str, float]) -> str:
-    """Compare the errors of every category with those of all videos.
-
-    Args:
-        metrics: Metrics of `ef_regression_metrics`.
-
-    Returns:
-        Markdown table.
-    """
+    """Errors of every category, compared with those of all videos."""
     rows = []
     for category in HEART_FAILURE_CATEGORIES:
         ratio = metrics[f"mae{suffix(category)}"] / metrics["mae"] if metrics["mae"] else np.nan
@@ -172,14 +130,7 @@ def bias_table(metrics: dict[str, float]) -> str:
 
 
 def column_table(entry: ColumnErrors) -> str:
-    """Lay the errors by one column out.
-
-    Args:
-        entry: Errors by group.
-
-    Returns:
-        Markdown table.
-    """
+    """Errors by the groups of one column."""
     rows = []
     for group, metrics in entry.groups.items():
         shown = [with_interval(metrics, name) for name in ("mae", "bias")] if "mae" in metrics else ["–", "–"]
@@ -189,39 +140,18 @@ def column_table(entry: ColumnErrors) -> str:
 
 
 def small_categories(metrics: dict[str, float]) -> list[str]:
-    """Name the categories that were measured on few videos.
-
-    Args:
-        metrics: Metrics of `ef_regression_metrics`.
-
-    Returns:
-        Titles of the categories with fewer than 30 videos, and their number.
-    """
+    """Titles and numbers of videos of the categories with fewer than 30 videos."""
     counts = {CATEGORY_TITLES[name]: int(metrics[f"n{suffix(name)}"]) for name in HEART_FAILURE_CATEGORIES}
     return [f"{title} ({count})" for title, count in counts.items() if count < 30]
 
 
 def suffix(category: str) -> str:
-    """Ending of a category's metric names.
-
-    Args:
-        category: Category, or `all`.
-
-    Returns:
-        Ending, empty for all.
-    """
+    """Ending of a category's metric names, empty for `all`."""
     return "" if category == "all" else f"_{category}"
 
 
 def ef_range(category: str) -> str:
-    """Spell the EF interval of a category.
-
-    Args:
-        category: Category, or `all`.
-
-    Returns:
-        Text to put behind its title.
-    """
+    """EF interval of a category in brackets, empty for `all`."""
     if category == "all":
         return ""
     low, high = HEART_FAILURE_CATEGORIES[category]
@@ -231,28 +161,12 @@ def ef_range(category: str) -> str:
 
 
 def interval(metrics: dict[str, float], key: str) -> tuple[float, float]:
-    """Look a confidence interval up.
-
-    Args:
-        metrics: Metrics.
-        key: Name of a metric.
-
-    Returns:
-        Lower and upper end, NaN if unknown.
-    """
+    """Lower and upper end of a metric's confidence interval, NaN if unknown."""
     return metrics.get(f"{key}_ci_low", np.nan), metrics.get(f"{key}_ci_high", np.nan)
 
 
 def with_interval(metrics: dict[str, float], key: str) -> str:
-    """Print a metric with its interval.
-
-    Args:
-        metrics: Metrics.
-        key: Name of a metric.
-
-    Returns:
-        Text; a dash if the metric is not defined.
-    """
+    """Metric and interval as text, a dash if the metric is not defined."""
     value = metrics.get(key, np.nan)
     low, high = interval(metrics, key)
     if np.isnan(value):
@@ -261,14 +175,7 @@ def with_interval(metrics: dict[str, float], key: str) -> str:
 
 
 def setting(value: Any) -> str:
-    """Print the value of an argument.
-
-    Args:
-        value: Value, as JSON holds it.
-
-    Returns:
-        Text for a table.
-    """
+    """Value of an argument as text."""
     if value is None:
         return "not set"
     if isinstance(value, bool):
@@ -279,12 +186,5 @@ def setting(value: Any) -> str:
 
 
 def list_of_numbers(values: Any) -> str:
-    """Print the pixel statistics.
-
-    Args:
-        values: Number, or list of numbers.
-
-    Returns:
-        Numbers with two decimals.
-    """
+    """Numbers with two decimals."""
     return ", ".join(f"{value:.2f}" for value in np.atleast_1d(values))

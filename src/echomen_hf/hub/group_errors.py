@@ -1,4 +1,4 @@
-"""Errors by what FileList.csv says about videos beyond EchoNet-Dynamic's own columns, such as age or sex."""
+"""Errors by further columns of FileList.csv, such as age or sex."""
 
 from __future__ import annotations
 
@@ -24,13 +24,7 @@ MIN_VIDEOS = 10
 
 @dataclass(frozen=True)
 class ColumnErrors:
-    """Errors by the groups of one column.
-
-    Args:
-        column: Name of the column.
-        groups: Metrics of `ef_regression_metrics` by group; only `n` for a group of fewer than `MIN_VIDEOS` videos.
-        omitted: Why the column was left out; empty if it was not.
-    """
+    """Metrics by group of one column; only `n` for groups of fewer than `MIN_VIDEOS` videos."""
 
     column: str
     groups: dict[str, dict[str, float]]
@@ -45,17 +39,9 @@ def errors_by_column(
     confidence_level: float = 0.95,
     seed: int = 0,
 ) -> list[ColumnErrors]:
-    """Measure errors by every further column of FileList.csv.
+    """Measure errors by every further column of FileList.csv, in the file's order.
 
-    Args:
-        predictions: Table of `read_predictions_csv`, EF in percent.
-        videos: Rows of `read_file_list`.
-        bootstrap_samples: Number of resamples of the intervals; 0 leaves them out.
-        confidence_level: Coverage of the intervals.
-        seed: Seed of the resampling.
-
-    Returns:
-        One entry per further column, in the file's order.
+    Predictions come from `read_predictions_csv`, rows from `read_file_list`; `bootstrap_samples=0` omits intervals.
     """
     columns = [name for name in (videos[0] if videos else {}) if name not in FEATURE_NAMES]
     known = predictions[predictions["EF"].notna()]
@@ -83,17 +69,10 @@ def errors_by_column(
 
 
 def group_labels(labels: list[str]) -> tuple[list[str], str]:
-    """Put the values of a column into few groups.
-
-    Args:
-        labels: Value of every video, `unknown` where there is none.
-
-    Returns:
-        Group of every video, and why the column cannot be used (empty if it can).
-    """
+    """Group of every video, and why the column cannot be used (empty if it can)."""
     values = set(labels) - {"unknown"}
     if len(values) < 2:
-        return labels, "it does not tell videos apart"
+        return labels, "it has fewer than two different values"
     if len(values) <= MAX_GROUPS:
         return labels, ""
     numbers = pd.to_numeric(pd.Series(labels).where(lambda label: label != "unknown"), errors="coerce")
@@ -111,14 +90,7 @@ def group_labels(labels: list[str]) -> tuple[list[str], str]:
 
 
 def group_order(label: str) -> tuple[bool, float, str]:
-    """Order groups: numbers and ranges by their size, then names, and unknown values last.
-
-    Args:
-        label: Group.
-
-    Returns:
-        Key to sort by.
-    """
+    """Sort key: numbers and ranges by size, then names, then unknown values."""
     try:
         number = float(label.split(" to ")[0])
     except ValueError:

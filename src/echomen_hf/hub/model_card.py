@@ -1,7 +1,8 @@
-"""The model card: what is known about a model, from the files of its run, and nothing else."""
+"""The model card: what the files of a run say about a model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,12 @@ CARD_TAGS = ("echomen", "echocardiography", "ejection-fraction", "imbalanced-reg
 RUN_SETTINGS = ("crop_padding", "eval_protocol", "num_processes")
 
 FIGURE_CAPTIONS = {
-    "mae_by_category": "Mean absolute error per heart-failure category, of the model and of its parts.",
+    "mae_by_category": "Mean absolute error per heart-failure category, for the model and its parts.",
     "error_by_band": "Error by reference EF.",
     "scatter": "Predicted against reference EF.",
     "bland_altman": "Bland-Altman plot: difference against mean of predicted and reference EF.",
-    "label_distribution": "How often each EF occurs in the data.",
-    "sample_weights": "Weight of the training samples for each expert.",
+    "label_distribution": "Distribution of EF in the data.",
+    "sample_weights": "Weights of the training samples for each expert.",
 }
 
 DATA_NAMES = {
@@ -74,16 +75,16 @@ def create_model_card(
     license: str | None = None,
     tags: Sequence[str] = (),
 ) -> ModelCard:
-    """Fill the template with what is known about a model; what is not is called unknown.
+    """Fill the template with what is known about a model; the rest is called unknown.
 
     Args:
         config: Configuration of the model.
-        record: What the run left behind; its `warnings` receive every field that cannot be filled.
+        record: Record of the run; its `warnings` receive every field that cannot be filled.
         repo_id: Id of the repository on the Hub, for the title and the usage examples.
         processor: Video processor of the model.
         num_parameters: Number of parameters.
-        figure_paths: Path in the repository by name of the figures that it will hold; none without.
-        license: Licence to declare instead of the one that follows from the training data.
+        figure_paths: Path in the repository by name of each figure. Defaults to no figures.
+        license: Licence. Defaults to the one that follows from the training data.
         tags: Further tags.
 
     Returns:
@@ -131,6 +132,7 @@ def create_model_card(
         intervals=interval_table(document["prediction_intervals"])
         if document and document.get("prediction_intervals")
         else "",
+        hearts_needed=hearts_needed(document),
         small_categories=small_categories(document["metrics"]) if document is not None else [],
         figures=[
             (FIGURE_CAPTIONS.get(name, name.replace("_", " ")), path) for name, path in sorted_figures(figure_paths)
@@ -144,13 +146,14 @@ def create_model_card(
     )
 
 
-def warn_about_unknown_settings(config: EchoMENConfig, record: RunRecord) -> None:
-    """Name the settings of the training that the card cannot tell.
+def hearts_needed(document: dict[str, Any] | None) -> int | None:
+    """Smallest number of hearts per category for which `calibrate_intervals` can rule an error out."""
+    intervals = (document or {}).get("prediction_intervals")
+    return math.ceil(2 / (1 - intervals["nominal_coverage"]) - 1 - 1e-6) if intervals else None
 
-    Args:
-        config: Configuration of the model.
-        record: The run, whose `warnings` receive them.
-    """
+
+def warn_about_unknown_settings(config: EchoMENConfig, record: RunRecord) -> None:
+    """Name the training settings that are missing in the record's `warnings`."""
     for stage in (1, 2):
         if stage not in record.stages and (stage == 1 or config.prediction_head == "experts"):
             record.warnings.append(
@@ -158,20 +161,11 @@ def warn_about_unknown_settings(config: EchoMENConfig, record: RunRecord) -> Non
             )
     absent = [name for name in RUN_SETTINGS if f"run.{name}" not in record.settings]
     if record.settings and absent:
-        record.warnings.append(f"run.json does not tell {', '.join(absent)}; the card calls them unknown.")
+        record.warnings.append(f"run.json does not state {', '.join(absent)}; the card calls them unknown.")
 
 
 def license_fields(record: RunRecord, license: str | None) -> dict[str, str]:
-    """Find the licence that weights inherit from their training data.
-
-    Args:
-        record: The run.
-        license: Licence that the user declares.
-
-    Returns:
-        Fields of the card's metadata. Only weights that have seen nothing but simulated data are free of others'
-        conditions; where the data are not known, the strictest that may apply is declared.
-    """
+    """Metadata of the licence; if the training data are unknown, of the strictest that may apply."""
     if license is not None:
         return {"license": license}
     if has_free_weights(record):
@@ -184,14 +178,7 @@ def license_fields(record: RunRecord, license: str | None) -> dict[str, str]:
 
 
 def evaluation_results(record: RunRecord) -> list[EvalResult]:
-    """List the results per category as the Hub's `model-index` holds them.
-
-    Args:
-        record: The run.
-
-    Returns:
-        One entry per metric and category that is defined, with protocol, interval and number of videos.
-    """
+    """Results per metric and category as entries of the Hub's `model-index`."""
     if record.evaluation is None:
         return []
     document = record.evaluation.document
@@ -229,14 +216,7 @@ def evaluation_results(record: RunRecord) -> list[EvalResult]:
 
 
 def evaluation_data(record: RunRecord) -> str:
-    """Name the data that the model was evaluated on.
-
-    Args:
-        record: The run.
-
-    Returns:
-        Name, `unknown` where it cannot be told.
-    """
+    """Name of the data that the model was evaluated on."""
     if record.evaluated_on_synthetic is None:
         return UNKNOWN
     if record.evaluated_on_synthetic:
@@ -246,27 +226,13 @@ def evaluation_data(record: RunRecord) -> str:
 
 
 def data_slug(record: RunRecord) -> str:
-    """Name the evaluation's data as an identifier.
-
-    Args:
-        record: The run.
-
-    Returns:
-        Identifier for the `model-index`.
-    """
+    """Identifier of the evaluation's data for the `model-index`."""
     slugs = {name: kind.replace("_", "-") for kind, name in DATA_NAMES.items()}
     return slugs[evaluation_data(record)]
 
 
 def initial_weights(record: RunRecord) -> str:
-    """Say what the training started from.
-
-    Args:
-        record: The run.
-
-    Returns:
-        File name or id of the weights, without the folder they were in.
-    """
+    """File name or id of the weights that the training started from."""
     if not record.settings:
         return UNKNOWN
     for name in ("run.model", "run.backbone_checkpoint"):
@@ -276,29 +242,14 @@ def initial_weights(record: RunRecord) -> str:
 
 
 def has_free_weights(record: RunRecord) -> bool:
-    """Tell whether weights are free of the conditions of any data.
-
-    Args:
-        record: The run.
-
-    Returns:
-        True if they were trained on simulated data, and began at random or with weights from the simulation.
-    """
+    """Whether only simulated data went into the weights."""
     if record.training_data != "synthetic":
         return False
     return initial_weights(record) == RANDOM or weights_are_simulated(record.settings)
 
 
 def stage_facts(record: RunRecord, stage: int) -> dict[str, Any]:
-    """Collect how the training of a stage went.
-
-    Args:
-        record: The run.
-        stage: 1 or 2.
-
-    Returns:
-        Values for the template; `known` says whether there are any.
-    """
+    """Values of a stage for the template; `known` says whether there are any."""
     if stage not in record.stages:
         return {"number": stage, "known": False}
     arguments, state = record.stages[stage].arguments, record.stages[stage].state
@@ -318,14 +269,7 @@ def stage_facts(record: RunRecord, stage: int) -> dict[str, Any]:
 
 
 def column_errors(record: RunRecord) -> list[ColumnErrors] | None:
-    """Measure errors by further columns of FileList.csv, as the evaluation measured its own.
-
-    Args:
-        record: The run; its `warnings` receive the columns that cannot be used.
-
-    Returns:
-        Errors by column; `None` if predictions or FileList.csv of the evaluation are not at hand.
-    """
+    """Errors by further columns of FileList.csv; `None` without its predictions or rows."""
     if record.evaluation is None or record.evaluation.predictions is None or not record.videos:
         return None
     if not record.evaluated_on_videos:
@@ -350,14 +294,7 @@ def column_errors(record: RunRecord) -> list[ColumnErrors] | None:
 
 
 def emission_fields(record: RunRecord) -> dict[str, Any]:
-    """Collect measured emissions as the Hub's metadata hold them.
-
-    Args:
-        record: The run.
-
-    Returns:
-        Emissions in grams, source and measured stages; empty if nothing was measured.
-    """
+    """Measured emissions in grams for the metadata, empty if not measured."""
     measured = {number: stage.emissions for number, stage in record.stages.items() if stage.emissions is not None}
     if not measured:
         return {}
@@ -369,13 +306,6 @@ def emission_fields(record: RunRecord) -> dict[str, Any]:
 
 
 def sorted_figures(figure_paths: dict[str, str]) -> list[tuple[str, str]]:
-    """Order figures as they are explained, unknown ones last.
-
-    Args:
-        figure_paths: Path by name.
-
-    Returns:
-        Names and paths.
-    """
+    """Figures in the order of their captions, then by name."""
     order = {name: position for position, name in enumerate(FIGURE_CAPTIONS)}
     return sorted(figure_paths.items(), key=lambda entry: (order.get(entry[0], len(order)), entry[0]))

@@ -1,4 +1,4 @@
-"""Sending a folder to the Hub in one commit, with errors that say what to do."""
+"""Upload of a folder to the Hub in one commit, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -65,22 +65,22 @@ def publish_folder(
     commit_message: str = "Upload EchoMEN",
     commit_description: str | None = None,
 ) -> CommitInfo:
-    """Publish a folder as it is, in one commit: either all of it is on the Hub afterwards, or nothing of it.
+    """Publish a folder in one commit: afterwards either all of it is on the Hub or nothing.
 
-    Whatever can be checked is checked before anything is sent. A request is repeated if it failed for a passing reason
-    and repeating it does no harm: the commit names its parent, and leaves out files that have already arrived, so that
-    a commit whose answer was lost is not made twice.
+    Everything that can be checked is checked before the upload. A request that failed for a temporary reason is
+    repeated if that does no harm: the commit names its parent and leaves out files that are already there, so a commit
+    whose answer was lost is not made twice.
 
     Args:
         folder: Folder of `stage_repository` or `stage_space`.
-        repo_id: Id of the repository; without an owner, the token's owner.
+        repo_id: Id of the repository. Without an owner, the token's owner is used.
         repo_type: `model` or `space`.
-        private: Whether a new repository is private; the owner's default without.
-        token: Token with write access; the stored one without.
-        revision: Branch, which is made if it is missing; the main branch without.
+        private: Whether a new repository is private. Defaults to the owner's setting.
+        token: Token with write access. Defaults to the stored one.
+        revision: Branch, created if missing. Defaults to the main branch.
         create_pr: Whether to open a pull request instead.
         commit_message: Title of the commit.
-        commit_description: Its description.
+        commit_description: Description of the commit.
 
     Returns:
         The commit.
@@ -88,8 +88,8 @@ def publish_folder(
     Raises:
         ValueError: If the folder holds a pickle, the id is not valid, or the repository holds something else.
         PermissionError: If there is no token, or it does not suffice.
-        FileNotFoundError: If the Hub does not know what it is asked for.
-        ConnectionError: If the Hub cannot be reached or does not do its work.
+        FileNotFoundError: If the repository or branch does not exist.
+        ConnectionError: If the Hub cannot be reached or fails.
     """
     root = Path(folder)
     files = listing(root)
@@ -99,10 +99,10 @@ def publish_folder(
         raise ValueError(f"Pickles are never published, since loading one runs its code: {', '.join(pickles)}.")
     api = HfApi(token=token)
     repo_id = create_repository(repo_id, repo_type=repo_type, private=private, token=token)
-    with clear_errors(repo_id):
+    with _clear_errors(repo_id):
         if revision is not None and not revision.startswith("refs/pr/"):
-            attempt(lambda: api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True))
-        parent = attempt(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision)).sha
+            _attempt(lambda: api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True))
+        parent = _attempt(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision)).sha
 
     def commit() -> CommitInfo:
         present = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
@@ -121,30 +121,15 @@ def publish_folder(
             parent_commit=parent,
         )
 
-    with clear_errors(repo_id, "All files are there or none of them is; the same command may be run again."):
+    with _clear_errors(repo_id, "All files are there or none of them is; the same command may be run again."):
         # A second pull request would be made where the answer to the first was lost.
-        return commit() if create_pr else attempt(commit)
+        return commit() if create_pr else _attempt(commit)
 
 
 def resolve_repository(
     repo_id: str, *, repo_type: str = "model", private: bool | None = None, token: str | bool | None = None
 ) -> tuple[str, bool]:
-    """Check that a repository may be published to, without changing anything.
-
-    Args:
-        repo_id: Id of the repository; without an owner, the token's owner.
-        repo_type: `model` or `space`.
-        private: Whether it is to be private.
-        token: Token with write access; the stored one without.
-
-    Returns:
-        Id with its owner, and whether the repository exists.
-
-    Raises:
-        ValueError: If the id is not valid, the repository holds something else, or is public and must not be.
-        PermissionError: If there is no token, or it does not suffice.
-        ConnectionError: If the Hub cannot be reached or does not do its work.
-    """
+    """Check that a repository may be published to, without any change; returns its full id and whether it exists."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -157,11 +142,11 @@ def resolve_repository(
             "from https://huggingface.co/settings/tokens."
         )
     api = HfApi(token=token)
-    with clear_errors(repo_id):
-        owner = attempt(api.whoami)["name"]
+    with _clear_errors(repo_id):
+        owner = _attempt(api.whoami)["name"]
         repo_id = repo_id if "/" in repo_id else f"{owner}/{repo_id}"
         try:
-            info = attempt(lambda: api.repo_info(repo_id, repo_type=repo_type))
+            info = _attempt(lambda: api.repo_info(repo_id, repo_type=repo_type))
         except RepositoryNotFoundError:
             return repo_id, False
         if private and not info.private:
@@ -171,51 +156,28 @@ def resolve_repository(
             )
         files = {sibling.rfilename for sibling in info.siblings or []}
         if repo_type == "space":
-            check_space(repo_id, files, getattr(info, "sdk", None))
+            _check_space(repo_id, files, getattr(info, "sdk", None))
         else:
-            check_model(api, repo_id, files, info.sha)
+            _check_model(api, repo_id, files, info.sha)
     return repo_id, True
 
 
 def create_repository(
     repo_id: str, *, repo_type: str = "model", private: bool | None = None, token: str | bool | None = None
 ) -> str:
-    """Make a repository, or check that the one that exists may be published to.
-
-    Args:
-        repo_id: Id of the repository; without an owner, the token's owner.
-        repo_type: `model` or `space`.
-        private: Whether a new repository is private; the owner's default without.
-        token: Token with write access; the stored one without.
-
-    Returns:
-        Id with its owner.
-
-    Raises:
-        ValueError: See `resolve_repository`, as for the other errors.
-    """
+    """Create a repository, or check that the existing one may be published to; returns its full id."""
     repo_id, exists = resolve_repository(repo_id, repo_type=repo_type, private=private, token=token)
     if not exists:
         api, sdk = HfApi(token=token), {"space_sdk": "gradio"} if repo_type == "space" else {}
-        with clear_errors(repo_id):
-            attempt(lambda: api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **sdk))
+        with _clear_errors(repo_id):
+            _attempt(lambda: api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **sdk))
     return repo_id
 
 
-def check_model(api: HfApi, repo_id: str, files: set[str], revision: str | None) -> None:
-    """Refuse a repository that holds another kind of model.
-
-    Args:
-        api: Client.
-        repo_id: Id of the repository.
-        files: Its files.
-        revision: Its head.
-
-    Raises:
-        ValueError: If it holds another kind of model, or files of unknown kind.
-    """
+def _check_model(api: HfApi, repo_id: str, files: set[str], revision: str | None) -> None:
+    """Refuse a repository that holds another kind of model."""
     if CONFIG_NAME in files:
-        path = attempt(lambda: api.hf_hub_download(repo_id, CONFIG_NAME, revision=revision))
+        path = _attempt(lambda: api.hf_hub_download(repo_id, CONFIG_NAME, revision=revision))
         try:
             model_type = json.loads(Path(path).read_text(encoding="utf-8")).get("model_type")
         except (ValueError, AttributeError):
@@ -232,17 +194,8 @@ def check_model(api: HfApi, repo_id: str, files: set[str], revision: str | None)
         )
 
 
-def check_space(repo_id: str, files: set[str], sdk: str | None) -> None:
-    """Refuse a Space that was not made by this package.
-
-    Args:
-        repo_id: Id of the Space.
-        files: Its files.
-        sdk: What it runs on.
-
-    Raises:
-        ValueError: If it holds another app.
-    """
+def _check_space(repo_id: str, files: set[str], sdk: str | None) -> None:
+    """Refuse a Space that was not made by this package."""
     others = sorted(files - INITIAL_FILES)
     if others and not (sdk == "gradio" and any(name.startswith("echomen_hf/") for name in files)):
         raise ValueError(
@@ -251,103 +204,50 @@ def check_space(repo_id: str, files: set[str], sdk: str | None) -> None:
         )
 
 
-def attempt(call: Callable[[], Result]) -> Result:
-    """Make a request that may be repeated, up to three times.
-
-    Args:
-        call: Function that makes it.
-
-    Returns:
-        What the function returns.
-    """
+def _attempt(call: Callable[[], Result]) -> Result:
+    """Make a request up to three times."""
     for wait in WAITS:
         try:
             return call()
         except (HTTPError, RuntimeError, json.JSONDecodeError) as error:
-            if not is_transient(error):
+            if not _is_transient(error):
                 raise
-            logger.warning(f"The Hub failed ({first_line(error)}); trying again in {wait:g} s.")
+            logger.warning(f"The Hub failed ({_first_line(error)}); trying again in {wait:g} s.")
             time.sleep(wait)
     return call()
 
 
-def is_transient(error: Exception) -> bool:
-    """Tell whether an error may be gone a moment later.
-
-    Args:
-        error: Error of a request.
-
-    Returns:
-        True for a lost connection, an overloaded or failing server, or an answer that is not the Hub's.
-    """
+def _is_transient(error: Exception) -> bool:
+    """Whether an error may be gone a moment later: no connection, a failing server, or no answer of the Hub."""
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
         # How huggingface_hub reports the failure of one of several uploads.
-        return is_transient(error.__cause__)
+        return _is_transient(error.__cause__)
     if isinstance(error, HfHubHTTPError):
-        return status_of(error) in TRANSIENT
+        return _status_of(error) in TRANSIENT
     return isinstance(error, HTTPError | json.JSONDecodeError) and not isinstance(error, OfflineModeIsEnabled)
 
 
-def status_of(error: Any) -> int | None:
-    """Look up the status code that the Hub answered with.
-
-    Args:
-        error: Error of a request.
-
-    Returns:
-        Status, or `None` if there was no answer.
-    """
+def _status_of(error: Any) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def first_line(error: BaseException) -> str:
-    """Shorten an error to what fits in a line.
-
-    Args:
-        error: Error.
-
-    Returns:
-        First line of its message, or its kind.
-    """
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
-def clear_errors(repo_id: str, consequence: str = "Nothing was published.") -> Iterator[None]:
-    """Turn errors of requests into ones that say what to do.
-
-    Args:
-        repo_id: Id of the repository.
-        consequence: What the failure means for the repository.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        PermissionError: If the Hub refuses the token.
-        FileNotFoundError: If the Hub does not know the repository.
-        ConnectionError: If it cannot be reached or fails.
-        ValueError: If it finds fault with what is sent.
-    """
+def _clear_errors(repo_id: str, consequence: str = "Nothing was published.") -> Iterator[None]:
+    """Turn errors of requests into ones that say what to do."""
     try:
         yield
     except (HTTPError, RuntimeError, json.JSONDecodeError, OfflineModeIsEnabled) as error:
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
-        raise explain(cause, repo_id, consequence) from error
+        raise _explain(cause, repo_id, consequence) from error
 
 
-def explain(error: BaseException, repo_id: str, consequence: str) -> Exception:
-    """Say what to do about an error of a request.
-
-    Args:
-        error: Error.
-        repo_id: Id of the repository.
-        consequence: What the failure means for the repository.
-
-    Returns:
-        The error to raise.
-    """
-    endpoint, status = constants.ENDPOINT, status_of(error)
+def _explain(error: BaseException, repo_id: str, consequence: str) -> Exception:
+    """Error that says what to do about the error of a request."""
+    endpoint, status = constants.ENDPOINT, _status_of(error)
     if status == 401 and not isinstance(error, RevisionNotFoundError):
         return PermissionError(
             f"{endpoint} does not accept the token (401). Log in anew by `hf auth login`, or set HF_TOKEN to a valid "
@@ -369,10 +269,10 @@ def explain(error: BaseException, repo_id: str, consequence: str) -> Exception:
             "change, and run the command again."
         )
     if status is not None and status not in TRANSIENT:
-        return ValueError(f"{endpoint} refuses the request ({status}): {first_line(error)} {consequence}")
+        return ValueError(f"{endpoint} refuses the request ({status}): {_first_line(error)} {consequence}")
     if status is not None:
         return ConnectionError(f"{endpoint} fails ({status}), also when asked again. {consequence} Try again later.")
     return ConnectionError(
-        f"The connection to {endpoint} failed ({first_line(error)}). {consequence} Check the network, "
+        f"The connection to {endpoint} failed ({_first_line(error)}). {consequence} Check the network, "
         "and HF_ENDPOINT if it is set."
     )

@@ -1,4 +1,4 @@
-"""Publishing a model with everything that its run left behind."""
+"""Publishing of a model with the files of its run."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def push_model(
 ) -> CommitInfo:
     """Publish a model: weights, video processor, code, card, metrics and figures, in one commit.
 
-    `EchoMENModel.push_to_hub` and `EchoMENTrainer.push_to_hub` end here.
+    `EchoMENModel.push_to_hub` and `EchoMENTrainer.push_to_hub` call this function.
 
     Args:
         model: Model.
-        repo_id: Id of the repository; without an owner, the token's owner.
-        video_processor: Its video processor; without, the one in `folder`.
-        folder: Output folder of its training; without, the folder that the model was loaded from, if there is one.
-        evaluation: Output folder of its evaluation, see `read_run`.
-        data_dir: Folder of its training data, see `read_run`.
-        record: What the run left behind; without, what is found in these folders.
+        repo_id: Id of the repository. Without an owner, the token's owner is used.
+        video_processor: Video processor. Defaults to the one in `folder`.
+        folder: Output folder of the training. Defaults to the folder that the model was loaded from, if any.
+        evaluation: Output folder of the evaluation, see `read_run`.
+        data_dir: Folder of the training data, see `read_run`.
+        record: Record of the run. Defaults to what these folders hold.
         card: Model card to publish instead of a generated one.
-        private: Whether a new repository is private; the owner's default without.
-        token: Token with write access; the stored one without.
-        revision: Branch; the main branch without.
+        private: Whether a new repository is private. Defaults to the owner's setting.
+        token: Token with write access. Defaults to the stored one.
+        revision: Branch. Defaults to the main branch.
         create_pr: Whether to open a pull request instead.
         commit_message: Title of the commit.
-        commit_description: Its description.
+        commit_description: Description of the commit.
         tags: Further tags of the card.
         max_shard_size: Largest size of a file of weights.
 

@@ -1,11 +1,11 @@
-"""The files of a model's repository, put together in a folder before anything is sent anywhere."""
+"""Files of a model's repository, collected in a folder before the upload."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from huggingface_hub import ModelCard, RepoCard
 from transformers.dynamic_module_utils import custom_object_save
@@ -15,16 +15,18 @@ from ..checkpoints import SMALL_MODEL_FOLDER
 from ..model.modeling_echomen import EchoMENModel
 from ..model.pipeline_echomen import EjectionFractionPipeline
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..runs.files import weights_checksum, write_json, write_text
+from ..runs.files import read_json, weights_checksum, write_json, write_text
 from ..runs.run_folder import METRICS_FILE, RUN_FILE, run_folder
 from .model_card import create_model_card
 from .run_record import RunRecord
 
 
-__all__ = ["CARD_FILE", "EVALUATION_FOLDER", "listing", "stage_repository", "write_card"]
+__all__ = ["CARD_FILE", "listing", "stage_repository", "write_card"]
 
 CARD_FILE = "README.md"
 EVALUATION_FOLDER = "evaluation"
+
+_PATHS = frozenset({"data_dir", "model", "run.backbone_checkpoint", "run.model"})
 
 
 def stage_repository(
@@ -41,23 +43,23 @@ def stage_repository(
 ) -> None:
     """Write everything that a model's repository holds: weights, configurations, code, card, metrics and figures.
 
-    What is written is named here, and nothing else of a run's folder goes along: no optimiser states or other pickles,
-    and no table of predictions, which repeats labels of the data set.
+    Only these files are copied from the run's folder: no optimiser states or other pickles, and no table of
+    predictions, which repeats labels of the data set. Paths in `run.json` and `metrics.json` are reduced to names.
 
     Args:
         folder: Empty folder.
         model: Model.
-        processor: Its video processor; without it the repository lacks one, and `record.warnings` says so.
-        record: What the run left behind; its `warnings` receive what the card cannot tell.
+        processor: Video processor. If it is missing, `record.warnings` says so.
+        record: Record of the run; its `warnings` receive what the card cannot say.
         repo_id: Id of the repository, for the card.
-        source: Folder of the run, whose settings go along.
-        card: Model card to take instead of a generated one.
+        source: Folder of the run, whose settings are included.
+        card: Model card to use instead of a generated one.
         tags: Further tags of the card.
         max_shard_size: Largest size of a file of weights.
 
     Raises:
-        FileNotFoundError: If a card is named that does not exist.
-        ValueError: If its metadata are broken.
+        FileNotFoundError: If `card` does not exist.
+        ValueError: If its metadata are invalid.
     """
     folder = Path(folder)
     model.save_pretrained(folder, max_shard_size=max_shard_size)
@@ -68,12 +70,13 @@ def stage_repository(
             "The repository will have no video processor: pass it, or publish it too by its own `push_to_hub`."
         )
     add_pipeline(folder)
-    if source is not None and (run_folder(Path(source)) / RUN_FILE).is_file():
-        shutil.copyfile(run_folder(Path(source)) / RUN_FILE, folder / RUN_FILE)
+    if source is not None and (settings := run_folder(Path(source)) / RUN_FILE).is_file():
+        write_json(folder / RUN_FILE, names_only(read_json(settings)))
     figure_paths = {}
     if record.evaluation is not None:
         (folder / EVALUATION_FOLDER).mkdir()
-        shutil.copyfile(record.evaluation.metrics_path, folder / EVALUATION_FOLDER / METRICS_FILE)
+        metrics = names_only(read_json(record.evaluation.metrics_path))
+        write_json(folder / EVALUATION_FOLDER / METRICS_FILE, metrics)
         for name, path in record.evaluation.figures.items():
             shutil.copyfile(path, folder / EVALUATION_FOLDER / path.name)
             figure_paths[name] = f"{EVALUATION_FOLDER}/{path.name}"
@@ -98,24 +101,28 @@ def stage_repository(
     write_card(written, folder)
 
 
-def write_card(card: RepoCard, folder: Path) -> None:
-    """Write a card where the Hub looks for it.
+def names_only(content: Any, key: str = "") -> Any:
+    """JSON content without folders: they may name people, and say nothing on another machine."""
+    if isinstance(content, dict):
+        return {name: names_only(value, name) for name, value in content.items()}
+    if isinstance(content, list):
+        return [names_only(value, key) for value in content]
+    if not isinstance(content, str):
+        return content
+    path = PureWindowsPath(content)  # splits at both kinds of slashes
+    return path.name if key in _PATHS or path.root or content.startswith("~") else content
 
-    Args:
-        card: Card.
-        folder: Folder of the repository.
-    """
+
+def write_card(card: RepoCard, folder: Path) -> None:
+    """Write a card where the Hub looks for it."""
     write_text(folder / CARD_FILE, f"{str(card).rstrip()}\n")
 
 
 def add_pipeline(folder: Path) -> None:
-    """Add the code of the pipeline to a saved model, and tell its configuration.
+    """Add the pipeline's code to a saved model, and register it in the saved configuration.
 
-    `Pipeline.save_pretrained` does the same to the configuration of the model in memory, which may be saved elsewhere
-    later, where there is no such code.
-
-    Args:
-        folder: Folder of the model.
+    `Pipeline.save_pretrained` would also change the configuration in memory, which may be saved elsewhere later, where
+    this code is missing.
     """
     custom_object_save(EjectionFractionPipeline, folder)
     module = EjectionFractionPipeline.__module__.rsplit(".", 1)[-1]
@@ -128,19 +135,11 @@ def add_pipeline(folder: Path) -> None:
         for task, info in EjectionFractionPipeline._registered_impl.items()
     }
     path = folder / CONFIG_NAME
-    config = json.loads(path.read_text(encoding="utf-8")) | {"custom_pipelines": tasks}
-    write_json(path, config)
+    write_json(path, read_json(path) | {"custom_pipelines": tasks})
 
 
 def listing(folder: str | Path) -> dict[str, int]:
-    """List what would be published.
-
-    Args:
-        folder: Folder of `stage_repository` or `stage_space`.
-
-    Returns:
-        Size in bytes by path in the repository, in order.
-    """
+    """Size in bytes of every file of a folder of `stage_repository` or `stage_space`, by path in the repository."""
     root = Path(folder)
     paths = sorted(path for path in root.rglob("*") if path.is_file())
     return {path.relative_to(root).as_posix(): path.stat().st_size for path in paths}

@@ -1,4 +1,4 @@
-"""What a training run and its evaluation left on disk, as far as it can be found."""
+"""The files that a training run and its evaluation left on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..data.layouts.echonet_dynamic import FILE_LIST_NAME, read_file_list
-from ..data.provenance import is_synthetic
+from ..data.provenance import ECHONET_DYNAMIC_VIDEOS, is_synthetic
 from ..evaluation.report import read_metrics_json, read_predictions_csv
 from ..runs.files import file_checksum, read_json, weights_checksum
 from ..runs.run_folder import (
@@ -25,21 +25,12 @@ from ..runs.run_folder import (
 )
 
 
-__all__ = ["EvaluationRecord", "RunRecord", "StageRecord", "read_run"]
-
-ECHONET_DYNAMIC_VIDEOS = {"train": 7465, "validation": 1288, "test": 1277}
-"""Videos per split of EchoNet-Dynamic (Ouyang et al. 2020), by which its FileList.csv is recognised."""
+__all__ = ["RunRecord", "StageRecord", "read_run", "weights_are_simulated"]
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What one training stage left behind.
-
-    Args:
-        arguments: Its training arguments, with the stage's own values under the ordinary names.
-        state: Its trainer state: log, best epoch, number of steps.
-        emissions: Measured CO2-equivalent emissions in kilograms; `None` if not measured.
-    """
+    """Training arguments, trainer state and CO2-equivalent emissions in kg (`None` if not measured) of one stage."""
 
     arguments: dict[str, Any]
     state: dict[str, Any]
@@ -48,14 +39,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """What one evaluation left behind.
-
-    Args:
-        document: Content of metrics.json.
-        metrics_path: That file.
-        figures: Figures by name, in the order of their names.
-        predictions: Table of predictions, see `read_predictions_csv`; `None` without one.
-    """
+    """metrics.json with its path, figures by name, and the table of predictions if there is one."""
 
     document: dict[str, Any]
     metrics_path: Path
@@ -65,14 +49,14 @@ class EvaluationRecord:
 
 @dataclass
 class RunRecord:
-    """Everything about a model that its run's files tell.
+    """Everything that the files of a run say about its model.
 
     Args:
-        settings: Content of run.json; empty if unknown.
-        stages: Records of the stages that were found, by number.
-        evaluation: Evaluation of the model; `None` if there is none.
-        videos: Rows of FileList.csv of the data set, see `read_file_list`; empty if unknown.
-        trained_on_videos: Whether these are also the data of the training, by the checksum of FileList.csv.
+        settings: Content of run.json, empty if unknown.
+        stages: Record of every stage that was found, by number.
+        evaluation: Evaluation of the model, or `None`.
+        videos: Rows of FileList.csv, see `read_file_list`; empty if unknown.
+        trained_on_videos: Whether these are also the training data, by the checksum of FileList.csv.
         evaluated_on_synthetic: Whether the evaluation's data are simulated; `None` if unknown.
         videos_are_synthetic: Whether `videos` are simulated; `None` if unknown.
         warnings: What could not be found, and what to do about it.
@@ -89,14 +73,14 @@ class RunRecord:
 
     @property
     def evaluated_on_videos(self) -> bool:
-        """Whether the evaluation's predictions are all of videos among `videos`."""
+        """Whether all predictions of the evaluation are of videos in `videos`."""
         if self.evaluation is None or self.evaluation.predictions is None:
             return False
         return set(self.evaluation.predictions["FileName"]) <= {row["file_name"] for row in self.videos}
 
     @property
     def training_data(self) -> str:
-        """Kind of data that the model was trained on: `synthetic`, `echonet_dynamic`, `other` or `unknown`."""
+        """Kind of training data: `synthetic`, `echonet_dynamic`, `other` or `unknown`."""
         if self.settings.get("run.simulation.simulated_videos"):
             return "synthetic"
         if not self.trained_on_videos:
@@ -114,16 +98,16 @@ def read_run(
 
     Args:
         folder: Output folder of training, or of one of its stages; `None` if the model has none.
-        evaluation: Output folder of `scripts/evaluate.py`; without, folders inside the run's folder and beside it are
-            searched for one that names this model.
-        data_dir: Folder of the data set; without, the one that the evaluation names.
+        evaluation: Output folder of `scripts/evaluate.py`. Defaults to the folder, in or beside the run's folder, that
+            names this model.
+        data_dir: Folder of the data set. Defaults to the one that the evaluation names.
 
     Returns:
-        The record; what is missing is named in its `warnings`.
+        The record; its `warnings` name what is missing.
 
     Raises:
-        FileNotFoundError: If an evaluation or data folder is named that does not exist.
-        ValueError: If a file is damaged, or several evaluations could be meant.
+        FileNotFoundError: If a named evaluation or data folder does not exist.
+        ValueError: If a file is damaged, or several evaluations match.
     """
     record = RunRecord()
     model = Path(folder).absolute() if folder is not None else None
@@ -161,14 +145,7 @@ def read_run(
 
 
 def weights_are_simulated(settings: dict[str, Any]) -> bool:
-    """Tell whether weights have seen nothing but the stream of the simulation, in all trainings from the first on.
-
-    Args:
-        settings: Content of run.json.
-
-    Returns:
-        True if this run and all those before it simulated their videos, as far as their folders are still there.
-    """
+    """Whether this run and all runs before it, as far as their folders exist, used simulated videos only."""
     if not settings.get("run.simulation.simulated_videos") or settings.get("run.backbone_checkpoint"):
         return False
     if settings.get("run.model") is None:
@@ -178,15 +155,7 @@ def weights_are_simulated(settings: dict[str, Any]) -> bool:
 
 
 def read_stage(root: Path, stage: int) -> StageRecord | None:
-    """Read what a stage left behind.
-
-    Args:
-        root: Folder of the run, or of a stage that was trained alone.
-        stage: 1 or 2.
-
-    Returns:
-        Its record, or `None` if the stage was not run, is not finished, or its files are gone.
-    """
+    """Record of a stage in the folder of the run or of the stage alone; `None` if it is not complete."""
     for folder in (root / f"stage{stage}", root):
         paths = folder / TRAINING_ARGUMENTS_FILE, folder / TRAINER_STATE_NAME
         if not all(path.is_file() for path in paths):
@@ -200,19 +169,7 @@ def read_stage(root: Path, stage: int) -> StageRecord | None:
 
 
 def find_evaluation(model: Path | None, evaluation: str | Path | None) -> Path | None:
-    """Find the metrics of a model.
-
-    Args:
-        model: Folder of the run, or of one of its stages, absolute.
-        evaluation: Folder of an evaluation that the user named.
-
-    Returns:
-        Path of metrics.json, or `None` if there is none.
-
-    Raises:
-        FileNotFoundError: If the named folder holds none.
-        ValueError: If several were found.
-    """
+    """Path of the metrics.json of a model, or `None`."""
     if evaluation is not None:
         path = Path(evaluation) / METRICS_FILE
         if not path.is_file():
@@ -237,16 +194,7 @@ def find_evaluation(model: Path | None, evaluation: str | Path | None) -> Path |
 
 
 def names_model(document: dict[str, Any], folder: Path) -> bool:
-    """Tell whether an evaluation is one of the model in a folder.
-
-    Args:
-        document: Content of metrics.json.
-        folder: Folder of the model, absolute.
-
-    Returns:
-        True if the path in the document is the folder's, or was written relative to another directory and its parts
-        are the last ones of the folder's.
-    """
+    """Whether an evaluation is of the model in a folder: by absolute path, or by the last parts of a relative one."""
     named = Path(str(document.get("model", "")))
     if named.is_absolute():
         return named.resolve() == folder.resolve()
@@ -255,15 +203,7 @@ def names_model(document: dict[str, Any], folder: Path) -> bool:
 
 
 def read_evaluation(metrics_path: Path, warnings: list[str]) -> EvaluationRecord:
-    """Read metrics, predictions and figures.
-
-    Args:
-        metrics_path: Path of metrics.json.
-        warnings: List that receives what is missing.
-
-    Returns:
-        The record.
-    """
+    """Read metrics, predictions and figures, and add what is missing to `warnings`."""
     folder = metrics_path.parent
     predictions_path = folder / PREDICTIONS_FILE
     predictions = read_predictions_csv(predictions_path) if predictions_path.is_file() else None
@@ -276,15 +216,7 @@ def read_evaluation(metrics_path: Path, warnings: list[str]) -> EvaluationRecord
 
 
 def read_data(record: RunRecord, data_dir: Path | None) -> None:
-    """Read the data set's list of videos, and find out whether the model was trained on it.
-
-    Args:
-        record: Record that is completed.
-        data_dir: Folder that the user named; without, the one that the evaluation names.
-
-    Raises:
-        FileNotFoundError: If the user named a folder that holds no data set.
-    """
+    """Read the list of videos, and find out whether the model was trained on it."""
     if data_dir is not None and not (data_dir / FILE_LIST_NAME).is_file():
         raise FileNotFoundError(f"{data_dir / FILE_LIST_NAME} does not exist: name the folder of the data set.")
     if data_dir is None and record.evaluation is not None:

@@ -1,4 +1,4 @@
-"""A Hugging Face Space in which a published model can be tried."""
+"""A Hugging Face Space to try a published model in."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ Estimates the ejection fraction of an echocardiogram video with [{{ repo_id }}](
 
 
 def stage_space(folder: str | Path, repo_id: str, *, synthetic: bool = False) -> list[str]:
-    """Write the files of a Space: the app, what it needs installed, its card, and this package's source.
+    """Write the files of a Space: the app, its requirements, its card, and this package's source.
 
-    The source goes along because a Space then runs the very code that its author has, released or not.
+    With the source, a Space runs the same code as its author, released or not.
 
     Args:
         folder: Empty folder.
         repo_id: Id of the model's repository.
-        synthetic: Whether the model was trained on simulated clips, which the page then says.
+        synthetic: Whether the model was trained on simulated clips; the page then says so.
 
     Returns:
-        Warnings to show to the user.
+        Warnings for the user.
     """
     folder, warnings = Path(folder), []
     title = repo_id.split("/")[-1]
@@ -92,11 +92,10 @@ def stage_space(folder: str | Path, repo_id: str, *, synthetic: bool = False) ->
 
 
 def space_requirements() -> list[str]:
-    """List what the app needs installed.
+    """Lines of a requirements file for the app.
 
-    Returns:
-        Lines of a requirements file: this package's dependencies and those of its extra `app`, without gradio, which
-        the Space's `sdk_version` names, and with PyTorch from its index of CPU builds, which fit the free hardware.
+    gradio is left out, since the Space's `sdk_version` names it; PyTorch comes from the index of CPU builds, which fit
+    the free hardware.
     """
     needed = map(Requirement, requires("echomen-hf") or [])
     kept = [

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from .anatomy import AnatomyParameters, FourChamberHeart
-from .avi_writer import write_avi
-from .dataset_writer import SyntheticEchoNetSettings, write_synthetic_echonet
+from .anatomy import AnatomyParameters, FourChamberHeart, disk_volume, ejection_fraction
+from .dataset_writer import SyntheticEchoNetSettings, write_avi, write_synthetic_echonet
 from .display import DisplayParameters
 from .echo import EchoParameters, SimulatedEcho, sample_echo_parameters, simulate_echo
 from .ejection_fraction_distribution import ejection_fraction_at
 from .image_formation import ImagingParameters
-from .method_of_disks import disk_volume, ejection_fraction
 from .motion import MotionParameters
 from .parameters import sample_parameters
 from .profiles import PROFILES, SimulationProfile, get_profile

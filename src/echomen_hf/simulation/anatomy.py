@@ -13,16 +13,26 @@ import math
 import numpy as np
 from scipy.optimize import brentq
 
-from .method_of_disks import NUM_DISKS, disk_volume
 from .parameters import fixed_parameter, parameter
 
 
-__all__ = ["AnatomyParameters", "FourChamberHeart", "LeftVentricle", "Outline"]
+__all__ = [
+    "AnatomyParameters",
+    "FourChamberHeart",
+    "LeftVentricle",
+    "Outline",
+    "disk_volume",
+    "ejection_fraction",
+    "outward_normals",
+    "smoothstep",
+]
+
+_NUM_DISKS = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class AnatomyParameters:
-    """Size, shape, contraction pattern and position of one heart; ranges and units stand in each field's metadata."""
+    """Size, shape, contraction pattern and position of one heart; each field's metadata holds its range and unit."""
 
     end_diastolic_volume: float = parameter(55, 165, "mL", "left-ventricular volume at end diastole")
     elongation: float = parameter(1.5, 1.95, "", "long axis over largest diameter at end diastole")
@@ -60,13 +70,7 @@ class AnatomyParameters:
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
-    """The same material curve at end diastole and at end systole, in world coordinates.
-
-    Args:
-        end_diastole: `(points, 2)` array of x, y in mm.
-        end_systole: `(points, 2)` array of x, y in mm; row `i` is the tissue of row `i` of
-            `end_diastole`.
-    """
+    """The same material points at end diastole and at end systole: two `(points, 2)` arrays of x, y in mm."""
 
     end_diastole: np.ndarray
     end_systole: np.ndarray
@@ -77,16 +81,18 @@ class Outline:
         return self.end_systole - self.end_diastole
 
     def at(self, contraction: float) -> np.ndarray:
-        """Position at a degree of contraction between 0 (end diastole) and 1 (end systole), `(points, 2)` in mm."""
+        """Position at a contraction between 0 (end diastole) and 1 (end systole), `(points, 2)` in mm."""
         return self.end_diastole + contraction * self.displacement
 
 
-def _smoothstep(x: np.ndarray) -> np.ndarray:
+def smoothstep(x: np.ndarray) -> np.ndarray:
+    """Monotone step from 0 to 1 with zero slope at both ends."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 
-def _outward_normals(curve: np.ndarray) -> np.ndarray:
+def outward_normals(curve: np.ndarray) -> np.ndarray:
+    """Unit normals of a curve `(points, 2)`, away from the cavity on its right-hand side."""
     tangent = np.gradient(curve, axis=0)
     normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
     return normal / np.linalg.norm(normal, axis=1, keepdims=True)
@@ -97,17 +103,10 @@ def _bezier(start: np.ndarray, first: np.ndarray, second: np.ndarray, end: np.nd
 
 
 class LeftVentricle:
-    """Left-ventricular cavity and wall whose ejection fraction is exact by the method of disks.
+    """Left-ventricular cavity and wall whose ejection fraction in percent is exact by the method of disks.
 
     Along the wall runs `s` from -1 (septal annulus) over 0 (apex) to 1 (lateral annulus); the level along the long
     axis is `s**2`, which places points densely where the apex curves.
-
-    Args:
-        parameters: Shape and contraction pattern.
-        target_ejection_fraction: Ejection fraction in percent.
-
-    Raises:
-        ValueError: If the ejection fraction is not within [1, 99] percent.
     """
 
     def __init__(self, parameters: AnatomyParameters, target_ejection_fraction: float) -> None:
@@ -148,7 +147,7 @@ class LeftVentricle:
 
     def disk_ends(self, diameter: float, contraction: float) -> tuple[np.ndarray, np.ndarray]:
         """Left and right end of each disk's chord, measured from the long axis."""
-        s = np.sqrt((np.arange(NUM_DISKS) + 0.5) / NUM_DISKS)
+        s = np.sqrt((np.arange(_NUM_DISKS) + 0.5) / _NUM_DISKS)
         return self.half_widths(-s, diameter, contraction), self.half_widths(s, diameter, contraction)
 
     def _disk_volume(self, length: float, diameter: float, contraction: float) -> float:
@@ -157,7 +156,7 @@ class LeftVentricle:
     def tracing(self, length: float, diameter: float, contraction: float) -> np.ndarray:
         """Long axis and chords in heart coordinates, `(1 + disks, 4)` of X1, Y1, X2, Y2."""
         left, right = self.disk_ends(diameter, contraction)
-        heights = length * (np.arange(NUM_DISKS) + 0.5) / NUM_DISKS
+        heights = length * (np.arange(_NUM_DISKS) + 0.5) / _NUM_DISKS
         chords = np.stack([left, heights, right, heights], axis=1)
         return np.concatenate([[[0.0, 0.0, 0.0, length]], chords])
 
@@ -172,7 +171,7 @@ class LeftVentricle:
         p = self.parameters
         sides = np.where(s < 0, p.septal_thickness, p.lateral_thickness)
         apical = p.apical_thinning * (p.septal_thickness + p.lateral_thickness) / 2
-        thickness = apical + (sides - apical) * _smoothstep(np.abs(s) / 0.7)
+        thickness = apical + (sides - apical) * smoothstep(np.abs(s) / 0.7)
         if not systolic:
             return thickness
         radius = np.abs(self.half_widths(s, self.diameter, 0.0))
@@ -186,7 +185,7 @@ class FourChamberHeart:
 
     Args:
         parameters: Size, shape, contraction pattern and position.
-        target_ejection_fraction: Ejection fraction of the left ventricle in percent.
+        target_ejection_fraction: Ejection fraction of the left ventricle in percent, within [1, 99].
     """
 
     def __init__(self, parameters: AnatomyParameters, target_ejection_fraction: float) -> None:
@@ -197,7 +196,7 @@ class FourChamberHeart:
         lv = self.left_ventricle
         endo = [lv.endocardium(wall, systolic=systolic) for systolic in (False, True)]
         epi = [
-            inner + lv.wall_thickness(wall, systolic=bool(systolic))[:, None] * _outward_normals(inner)
+            inner + lv.wall_thickness(wall, systolic=bool(systolic))[:, None] * outward_normals(inner)
             for systolic, inner in enumerate(endo)
         ]
         self.lv_endocardium = self._outline(*endo)
@@ -206,7 +205,7 @@ class FourChamberHeart:
         self._add_atria(endo)
 
     def to_world(self, points: np.ndarray, *, systolic: bool) -> np.ndarray:
-        """Place heart coordinates of end diastole or end systole in the world, `(points, 2)` in mm."""
+        """Heart coordinates of end diastole or end systole placed in the world, `(points, 2)` in mm."""
         p = self.parameters
         angle = math.radians(p.tilt + (p.rocking if systolic else 0.0))
         rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -271,3 +270,34 @@ class FourChamberHeart:
         along = (1 - np.cos(angle)) / 2
         annulus_movement = annulus.displacement[0] * (1 - along) + annulus.displacement[1] * along
         return Outline(diastole, diastole + annulus_movement * (1 - down))
+
+
+def disk_volume(tracing: np.ndarray, mm_per_pixel: float = 1.0) -> float:
+    """Volume of a left ventricle traced as EchoNet-Dynamic traces it.
+
+    Each chord is the diameter of a circular disk; all disks have the same height, the length of the long axis divided
+    by the number of disks (Lang et al., J Am Soc Echocardiogr 2015, section on the method of disks).
+
+    Args:
+        tracing: `(1 + disks, 4)` array of X1, Y1, X2, Y2 in pixels: the long axis, then the chords that cross it.
+        mm_per_pixel: Size of a pixel in mm.
+
+    Returns:
+        The volume in mL, or in pixels^3 / 1000 if `mm_per_pixel` is 1.
+
+    Raises:
+        ValueError: If `tracing` is not a long axis and at least one chord.
+    """
+    tracing = np.asarray(tracing, dtype=np.float64)
+    if tracing.ndim != 2 or tracing.shape[1] != 4 or len(tracing) < 2:
+        raise ValueError(
+            f"a tracing has the shape (1 + disks, 4): long axis first, then the chords; got {tracing.shape}"
+        )
+    lengths = np.hypot(tracing[:, 2] - tracing[:, 0], tracing[:, 3] - tracing[:, 1])
+    disk_height = lengths[0] / (len(tracing) - 1)
+    return float(np.pi / 4 * np.sum(lengths[1:] ** 2) * disk_height * mm_per_pixel**3 / 1000)
+
+
+def ejection_fraction(end_diastolic_volume: float, end_systolic_volume: float) -> float:
+    """Ejection fraction in percent, 100 (EDV - ESV) / EDV."""
+    return 100 * (end_diastolic_volume - end_systolic_volume) / end_diastolic_volume

@@ -1,4 +1,4 @@
-"""A synthetic data set in EchoNet-Dynamic's layout: FileList.csv, VolumeTracings.csv and Videos/."""
+"""Synthetic data sets in EchoNet-Dynamic's layout: FileList.csv, VolumeTracings.csv and Videos/."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from fractions import Fraction
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 from scipy.special import ndtr, ndtri
 from tqdm.auto import tqdm
 
-from ..data.provenance import README_NAME, SYNTHETIC_NOTICE
+from ..data.provenance import ECHONET_DYNAMIC_VIDEOS, README_NAME, SYNTHETIC_NOTICE
 from ..runs.files import replacing
 from ..runs.processes import available_cores
-from .avi_writer import write_avi
-from .echo import SimulatedEcho, sample_echo_parameters, simulate_echo
-from .ejection_fraction_distribution import ejection_fraction_at
-from .low_discrepancy import low_discrepancy
-from .profiles import PROFILES
+from .echo import sample_echo_parameters, simulate_echo
+from .ejection_fraction_distribution import ejection_fraction_at, low_discrepancy
+from .profiles import get_profile
 
 
-__all__ = ["SPLIT_COUNTS", "SyntheticEchoNetSettings", "write_synthetic_echonet"]
-
-SPLIT_COUNTS = {"TRAIN": 7465, "VAL": 1288, "TEST": 1277}
-"""Videos per split in EchoNet-Dynamic, whose proportions the synthetic splits have."""
+__all__ = ["SyntheticEchoNetSettings", "write_avi", "write_synthetic_echonet"]
 
 _SIMULATOR_VERSION = 1  # part of the settings: a change of what a seed produces makes old folders different
 _SETTINGS_FILE = "simulation_settings.json"
+_TRACING_COLUMNS = ("FileName", "X1", "Y1", "X2", "Y2", "Frame")
 _FILE_LIST_COLUMNS = ("FileName", "EF", "ESV", "EDV", "FrameHeight", "FrameWidth", "FPS", "NumberOfFrames", "Split")
 _README = """{notice}
 
@@ -49,18 +49,7 @@ Use it to test software. A model trained on it has never seen a heart.
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticEchoNetSettings:
-    """Everything that decides the content of a synthetic data set.
-
-    Args:
-        num_videos: Number of videos.
-        seed: Seed; a video's content depends on the seed and its index only.
-        image_size: Height and width in pixels.
-        label_noise: Standard deviation of the readers' error in points of ejection fraction.
-        frames_range: Smallest and largest number of frames.
-        profile: Name of the ranges of patients and machines, see `PROFILES`.
-        couple_size: How much larger weak hearts are, see `sample_echo_parameters`.
-        simulator_version: Version of the simulation.
-    """
+    """Everything that decides the content of a synthetic data set; see `write_synthetic_echonet`."""
 
     num_videos: int
     seed: int = 0
@@ -72,7 +61,6 @@ class SyntheticEchoNetSettings:
     simulator_version: int = _SIMULATOR_VERSION
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if self.num_videos < 1:
             raise ValueError(f"num_videos must be at least 1, got {self.num_videos}")
         if self.image_size < 32 or self.image_size % 2:
@@ -82,11 +70,10 @@ class SyntheticEchoNetSettings:
         shortest, longest = self.frames_range
         if not 28 <= shortest <= longest:
             raise ValueError(f"frames_range must be (shortest, longest) with 28 <= shortest, got {self.frames_range}")
-        if self.profile not in PROFILES:
-            raise ValueError(f"unknown simulation profile {self.profile!r}: choose one of {', '.join(PROFILES)}")
+        get_profile(self.profile)
 
     def to_json(self) -> str:
-        """Settings as a line of JSON; those that came later stand there only if they are not the default."""
+        """Settings as a line of JSON; later additions appear only if they differ from their default."""
         settings = dataclasses.asdict(self)
         for name in ("profile", "couple_size"):
             if settings[name] == type(self).__dataclass_fields__[name].default:
@@ -94,18 +81,8 @@ class SyntheticEchoNetSettings:
         return json.dumps(settings, sort_keys=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class _VideoRecord:
-    """What the tables say about one video."""
-
-    name: str
-    ejection_fraction: float
-    esv: float
-    edv: float
-    fps: float
-    num_frames: int
-    tracings: np.ndarray
-    tracing_frames: tuple[int, int]
+_Rows = tuple[list[Any], list[list[Any]]]
+"""A video's row of FileList.csv without its split, and its rows of VolumeTracings.csv."""
 
 
 def write_synthetic_echonet(
@@ -124,19 +101,18 @@ def write_synthetic_echonet(
 ) -> Path:
     """Write a synthetic data set in EchoNet-Dynamic's layout.
 
-    An interrupted call can be repeated: videos that are complete are kept, and FileList.csv is written last, so that a
-    folder with it is a whole data set. A folder that already holds the same data set is left as it is.
+    An interrupted call can be repeated: complete videos are kept. FileList.csv is written last, so a folder that has
+    it is a complete data set. A folder that already holds the same data set is left as it is.
 
     Args:
-        output_dir: Folder of the data set, made if missing.
+        output_dir: Folder of the data set, created if missing.
         num_videos: Number of videos.
-        seed: Seed; a video's content depends on the seed and its index only, not on the number of workers.
+        seed: Seed. A video depends on the seed and its index only, not on the number of workers.
         image_size: Height and width in pixels, even.
-        num_workers: Processes that simulate; this process alone if 0 or 1. `None` means one per usable processor,
-            fewer for small sets, because a process takes seconds to start. With more than one, a script that calls
-            this needs the usual `if __name__ == "__main__":` guard.
-        label_noise: Standard deviation of the readers' error in points of ejection fraction. It changes EF and ESV in
-            FileList.csv; the tracings stay exact.
+        num_workers: Number of processes; 0 or 1 simulates in this process. Defaults to one per processor, fewer for
+            small data sets. With more than one, the calling script needs the `if __name__ == "__main__":` guard.
+        label_noise: Standard deviation of the reading error in EF points. It changes EF and ESV in FileList.csv; the
+            tracings stay exact.
         progress: Whether to show a progress bar.
         frames_range: Smallest and largest number of frames of a video.
         profile: Name of the ranges of patients and machines, see `PROFILES`.
@@ -166,24 +142,19 @@ def write_synthetic_echonet(
     videos_dir.mkdir(exist_ok=True)
 
     make = partial(_make_video, settings=settings, videos_dir=videos_dir, present=frozenset(present))
-    records = list(
-        tqdm(
-            _map(make, range(num_videos), num_workers),
-            total=num_videos,
-            desc="Simulating echocardiograms",
-            unit="video",
-            disable=not progress,
-        )
-    )
+    made = _map(make, num_videos, num_workers)
+    progress_bar = tqdm(made, total=num_videos, desc="Simulating echocardiograms", unit="video", disable=not progress)
+    videos, tracings = zip(*progress_bar)
     readme = _README.format(notice=SYNTHETIC_NOTICE, num_videos=num_videos, settings=settings.to_json())
     (output_dir / README_NAME).write_text(readme, encoding="utf-8")
-    _write_tracings(output_dir / "VolumeTracings.csv", records)
-    _write_file_list(file_list, records, _assign_splits(settings), image_size)
+    _write_csv(output_dir / "VolumeTracings.csv", _TRACING_COLUMNS, chain.from_iterable(tracings))
+    splits = _assign_splits(settings)
+    _write_csv(file_list, _FILE_LIST_COLUMNS, ([*video, split] for video, split in zip(videos, splits, strict=True)))
     return output_dir
 
 
 def _claim_folder(output_dir: Path, settings: SyntheticEchoNetSettings, overwrite: bool) -> None:
-    """Make the folder ours, or refuse to touch what someone else put there."""
+    """Write the settings to the folder, or refuse to touch what someone else put there."""
     settings_file = output_dir / _SETTINGS_FILE
     if output_dir.exists() and not output_dir.is_dir():
         raise FileExistsError(f"{output_dir} is a file; choose a folder for the synthetic data set")
@@ -214,14 +185,16 @@ def _video_name(seed: int, index: int) -> str:
 
 
 def _assign_splits(settings: SyntheticEchoNetSettings) -> list[str]:
-    """EchoNet-Dynamic's proportions to the nearest video, every split having a video if there are three or more."""
-    count, total = settings.num_videos, sum(SPLIT_COUNTS.values())
-    held_out = {split: max(round(count * SPLIT_COUNTS[split] / total), int(count >= 3)) for split in ("VAL", "TEST")}
+    """EchoNet-Dynamic's proportions to the nearest video; with three or more videos no split is empty."""
+    count, total = settings.num_videos, sum(ECHONET_DYNAMIC_VIDEOS.values())
+    validation, test = (
+        max(round(count * ECHONET_DYNAMIC_VIDEOS[split] / total), int(count >= 3)) for split in ("validation", "test")
+    )
     order = np.argsort(low_discrepancy(settings.seed, np.arange(count), 1), kind="stable")
-    splits = ["TRAIN"] * count
-    for position, index in enumerate(order[: held_out["VAL"] + held_out["TEST"]]):
-        splits[index] = "VAL" if position < held_out["VAL"] else "TEST"
-    return splits
+    splits = np.full(count, "TRAIN")
+    splits[order[:validation]] = "VAL"
+    splits[order[validation : validation + test]] = "TEST"
+    return splits.tolist()
 
 
 def _sample_length(rng: np.random.Generator, frames_range: tuple[int, int]) -> int:
@@ -237,10 +210,8 @@ def _sample_fps(rng: np.random.Generator, num_frames: int) -> float:
     return min(fps, max(2.0 * num_frames, 25.0))
 
 
-def _make_video(
-    index: int, *, settings: SyntheticEchoNetSettings, videos_dir: Path, present: frozenset[str]
-) -> _VideoRecord:
-    """Simulate the video with this index, write it unless it is there, and return its row of the tables."""
+def _make_video(index: int, *, settings: SyntheticEchoNetSettings, videos_dir: Path, present: frozenset[str]) -> _Rows:
+    """Simulate the video with this index, write it unless it exists, and return its rows of the tables."""
     name = _video_name(settings.seed, index)
     rng = np.random.default_rng([settings.seed, index])
     target = float(ejection_fraction_at(low_discrepancy(settings.seed, index, 0)))
@@ -253,55 +224,67 @@ def _make_video(
     echo = simulate_echo(rng, parameters=parameters, image_size=settings.image_size, render=name not in present)
     if name not in present:
         write_avi(videos_dir / f"{name}.avi", echo.frames, fps)
-    return _record(name, echo, reading_error)
-
-
-def _record(name: str, echo: SimulatedEcho, reading_error: float) -> _VideoRecord:
     label, esv = echo.ejection_fraction, echo.esv
     if reading_error:
         label = float(np.clip(label + reading_error, 1, 99))
         esv = echo.edv * (1 - label / 100)
-    return _VideoRecord(
-        name=name,
-        ejection_fraction=label,
-        esv=esv,
-        edv=echo.edv,
-        fps=echo.fps,
-        num_frames=echo.parameters.num_frames,
-        tracings=echo.tracings,
-        tracing_frames=(echo.end_diastolic_frame, echo.end_systolic_frame),
-    )
+    shown_fps = int(fps) if fps == int(fps) else fps
+    tracings = [
+        [f"{name}.avi", *map(float, line), frame]
+        for tracing, frame in zip(echo.tracings, (echo.end_diastolic_frame, echo.end_systolic_frame))
+        for line in tracing
+    ]
+    return [name, label, esv, echo.edv, settings.image_size, settings.image_size, shown_fps, num_frames], tracings
 
 
-def _map(function: partial[_VideoRecord], indices: Sequence[int], num_workers: int | None) -> Iterator[_VideoRecord]:
-    """Apply the function in order, in fresh processes if that pays."""
+def _map(function: partial[_Rows], count: int, num_workers: int | None) -> Iterator[_Rows]:
+    """Apply the function in order, in new processes if that is faster."""
     if num_workers is None:
-        num_workers = min(available_cores(), len(indices) // 24)
+        num_workers = min(available_cores(), count // 24)
     if num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}")
-    if num_workers <= 1 or len(indices) < 2:
-        yield from map(function, indices)
+    if num_workers <= 1 or count < 2:
+        yield from map(function, range(count))
         return
-    # spawned, not forked: the caller may have threads (torch, tokenizers) that do not survive a fork
+    # Spawned, not forked: the caller may have threads (torch, tokenizers) that do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(indices)), mp_context=context) as executor:
-        yield from executor.map(function, indices, chunksize=max(1, min(8, len(indices) // (4 * num_workers))))
+    with ProcessPoolExecutor(min(num_workers, count), mp_context=context) as executor:
+        yield from executor.map(function, range(count), chunksize=max(1, min(8, count // (4 * num_workers))))
 
 
-def _write_tracings(path: Path, records: Sequence[_VideoRecord]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["FileName", "X1", "Y1", "X2", "Y2", "Frame"])
-        for record in records:
-            for tracing, frame in zip(record.tracings, record.tracing_frames, strict=True):
-                writer.writerows([f"{record.name}.avi", *map(float, row), frame] for row in tracing)
-
-
-def _write_file_list(path: Path, records: Sequence[_VideoRecord], splits: Sequence[str], image_size: int) -> None:
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with replacing(path) as partial_path, partial_path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_FILE_LIST_COLUMNS)
-        for record, split in zip(records, splits, strict=True):
-            fps = int(record.fps) if record.fps == int(record.fps) else record.fps
-            measurements = [record.ejection_fraction, record.esv, record.edv]
-            writer.writerow([record.name, *measurements, image_size, image_size, fps, record.num_frames, split])
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_avi(path: str | os.PathLike[str], frames: np.ndarray, fps: float) -> None:
+    """Write a grayscale video as MJPEG in AVI, the format of EchoNet-Dynamic.
+
+    Args:
+        path: File to write or replace.
+        frames: `(frames, height, width)` uint8 array with even height and width.
+        fps: Frames per second, rounded to 1/1000.
+
+    Raises:
+        ValueError: If `frames` is not such an array.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1] % 2 or frames.shape[2] % 2:
+        raise ValueError(
+            f"{path}: frames must be a uint8 array (frames, height, width) with even height and width, "
+            f"got {frames.dtype} {frames.shape}"
+        )
+    _, height, width = frames.shape
+    neutral_chroma = np.full(height * width // 2, 128, dtype=np.uint8)
+    with replacing(path) as partial, av.open(str(partial), "w", format="avi") as container:
+        # a fixed quantiser keeps the corners black and the bytes the same on every run
+        stream = container.add_stream(
+            "mjpeg", rate=Fraction(fps).limit_denominator(1000), options={"qmin": "2", "qmax": "2"}
+        )
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p"
+        stream.codec_context.thread_count = 1
+        for image in frames:
+            planes = np.concatenate([image.ravel(), neutral_chroma]).reshape(height * 3 // 2, width)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuvj420p")))
+        container.mux(stream.encode(None))

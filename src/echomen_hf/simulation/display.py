@@ -40,15 +40,7 @@ class DisplayParameters:
 
 
 def acquired_frames(frames: np.ndarray, share: float) -> np.ndarray:
-    """Find the acquired frame that is on the screen in each shown frame.
-
-    Args:
-        frames: Numbers of shown frames, `(K,)`.
-        share: Frames acquired over frames shown, within (0, 1].
-
-    Returns:
-        Numbers of the frames whose moment is shown, `(K,)`, never later than `frames`.
-    """
+    """Number of the acquired frame that each shown frame `(K,)` shows; `share` is acquired over shown, at most 1."""
     if share >= 1:
         return frames
     # the tiny terms keep whole numbers, blurred by the products, on their side
@@ -65,19 +57,7 @@ def show_frames(
     sector_mask: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Pass frames through post-filters, user interface and compression.
-
-    Args:
-        images: Frames of the scanner, uint8, `(K, size, size)`.
-        parameters: What happens to them.
-        frames: Numbers of the frames, `(K,)`.
-        motion: State of the heart, for the electrocardiogram.
-        sector_mask: Pixels of the sector, `(size, size)`.
-        rng: Source of randomness.
-
-    Returns:
-        Frames as read from the file, uint8, `(K, size, size)`.
-    """
+    """Pass uint8 frames `(K, size, size)` through post-filters, user interface and compression."""
     size = images.shape[1]
     operator = _separable_filter(parameters, size)
     if operator is not None:
@@ -135,7 +115,7 @@ def _normalised(weights: np.ndarray) -> np.ndarray:
 def _draw_electrocardiogram(
     images: np.ndarray, frames: np.ndarray, motion: CardiacMotion, rng: np.random.Generator
 ) -> np.ndarray:
-    """A trace that is written from left to right through the lowest rows, the newest point being the brightest."""
+    """Draw a trace from left to right through the lowest rows."""
     size = images.shape[1]
     images = images.copy()
     base, height = size - 1 - rng.integers(2, 10), rng.uniform(4, 12) * size / _REFERENCE_SIZE
@@ -155,38 +135,40 @@ def _draw_electrocardiogram(
     return images
 
 
+def _in_whole_blocks(images: np.ndarray) -> np.ndarray:
+    padding = (-images.shape[1] % _BLOCK, -images.shape[2] % _BLOCK)
+    return np.pad(images, ((0, 0), (0, padding[0]), (0, padding[1])), mode="edge")
+
+
 def _through_jpeg(images: np.ndarray, quality: int) -> np.ndarray:
-    """Compress every frame as JPEG; frames lie in whole blocks of tall pictures, so that they stay independent."""
-    count, height, width = images.shape
-    pad_rows, pad_columns = -height % _BLOCK, -width % _BLOCK
-    padded = np.pad(images, ((0, 0), (0, pad_rows), (0, pad_columns)), mode="edge")
+    """Compress each frame as JPEG; frames lie in whole blocks of tall pictures, so they stay independent."""
+    padded = _in_whole_blocks(images)
     decoded = np.empty_like(padded)
     per_picture = _LARGEST_PICTURE // padded.shape[1]
-    for start in range(0, count, per_picture):
+    for start in range(0, len(images), per_picture):
         part = padded[start : start + per_picture]
         file = io.BytesIO()
         Image.fromarray(part.reshape(-1, part.shape[2])).save(file, "JPEG", quality=quality)
         decoded[start : start + per_picture] = np.asarray(Image.open(file)).reshape(part.shape)
-    return np.ascontiguousarray(decoded[:, :height, :width])
+    return np.ascontiguousarray(decoded[:, : images.shape[1], : images.shape[2]])
 
 
 def _through_mpeg4(images: np.ndarray, quality: int) -> np.ndarray:
-    """Compress the frames as MPEG-4 Part 2 video, whose errors drift from frame to frame until the next key frame."""
-    count, height, width = images.shape
-    pad_rows, pad_columns = -height % _BLOCK, -width % _BLOCK
-    padded = np.pad(images, ((0, 0), (0, pad_rows), (0, pad_columns)), mode="edge")
+    """Compress the frames as MPEG-4 Part 2 video, whose errors drift until the next key frame."""
+    padded = _in_whole_blocks(images)
     quantiser = str(int(np.clip(round(2 + (95 - quality) / 4), 2, 25)))
+    height, width = padded.shape[1:]
     encoder = av.CodecContext.create("mpeg4", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = padded.shape[2], padded.shape[1], "yuv420p"
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base = Fraction(1, 50)
     encoder.thread_count = 1
     encoder.options = {"qmin": quantiser, "qmax": quantiser, "g": "12", "bf": "0"}
     decoder = av.CodecContext.create("mpeg4", "r")
     decoder.thread_count = 1
-    chroma = np.full(padded.shape[1] * padded.shape[2] // 2, 128, dtype=np.uint8)
+    chroma = np.full(height * width // 2, 128, dtype=np.uint8)
     packets = []
     for number, image in enumerate(padded):
-        planes = np.concatenate([image.ravel(), chroma]).reshape(padded.shape[1] * 3 // 2, padded.shape[2])
+        planes = np.concatenate([image.ravel(), chroma]).reshape(height * 3 // 2, width)
         picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         picture.pts = number
         packets += encoder.encode(picture)
@@ -194,5 +176,5 @@ def _through_mpeg4(images: np.ndarray, quality: int) -> np.ndarray:
     decoder.extradata = encoder.extradata
     decoded = [frame for packet in packets for frame in decoder.decode(packet)]
     decoded += decoder.decode(None)
-    luma = np.stack([frame.to_ndarray()[: padded.shape[1]] for frame in decoded])  # (K, H, W)
-    return np.ascontiguousarray(luma[:, :height, :width])
+    luma = np.stack([frame.to_ndarray()[:height] for frame in decoded])  # (K, H, W)
+    return np.ascontiguousarray(luma[:, : images.shape[1], : images.shape[2]])

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from .anatomy import AnatomyParameters, FourChamberHeart, LeftVentricle
+from .anatomy import AnatomyParameters, FourChamberHeart, LeftVentricle, disk_volume
+from .anatomy import ejection_fraction as ejection_fraction_of_volumes
 from .display import Codec, DisplayParameters, acquired_frames, show_frames
 from .ejection_fraction_distribution import ejection_fraction_at
 from .image_formation import ImagingParameters, SectorGeometry, SectorScanner
-from .method_of_disks import disk_volume
-from .method_of_disks import ejection_fraction as ejection_fraction_of_volumes
 from .motion import CardiacMotion, MotionParameters, Rhythm, simulate_cardiac_motion
 from .parameters import sample_parameters
 from .profiles import SimulationProfile, get_profile
@@ -33,7 +32,7 @@ class EchoParameters:
 
     Args:
         ejection_fraction: Target ejection fraction in percent.
-        num_frames: Length of the clip.
+        num_frames: Number of frames.
         fps: Frames per second.
         depth: Depth of the sector in mm.
         anatomy: Size, shape, contraction pattern and position of the heart.
@@ -59,7 +58,7 @@ class SimulatedEcho:
     """A clip and its exact measurements.
 
     Args:
-        frames: `(frames, height, width)` uint8 grayscale video; no frames (`(0, height, width)`) if not rendered.
+        frames: `(frames, height, width)` uint8 grayscale video; `(0, height, width)` if not rendered.
         fps: Frames per second.
         ejection_fraction: Ejection fraction in percent by the method of disks on `tracings`.
         edv: End-diastolic volume in mL.
@@ -70,7 +69,7 @@ class SimulatedEcho:
             annulus, then 20 chords from apex to base, each from the septal to the lateral side.
         mm_per_pixel: Size of a pixel in mm.
         contraction: `(frames,)`, 0 at end diastole and 1 at end systole of the traced beat.
-        parameters: What the clip was made from.
+        parameters: Parameters of the clip.
     """
 
     frames: np.ndarray
@@ -100,17 +99,14 @@ def sample_echo_parameters(
     Args:
         rng: Source of randomness.
         ejection_fraction: Target ejection fraction in percent.
-        num_frames: Length of the clip.
+        num_frames: Number of frames.
         fps: Frames per second.
-        profile: Ranges that the parameters come from, by name or as an object.
-        couple_size: How much larger weak hearts are, as they are in life: the end-diastolic volume of the draw is
-            multiplied by `exp(couple_size * (60 - EF) / 50)`. At 0 the size tells nothing about the ejection fraction.
+        profile: Ranges of the parameters, by name or as an object.
+        couple_size: How much larger weak hearts are: the end-diastolic volume is multiplied by `exp(couple_size * (60
+            - EF) / 50)`. At 0 the size says nothing about the ejection fraction.
 
     Returns:
         The parameters of the clip.
-
-    Raises:
-        ValueError: If there is no such profile.
     """
     profile = get_profile(profile)
     weak_segment = rng.random() < profile.weak_segment_share
@@ -147,7 +143,7 @@ def sample_echo_parameters(
 
 
 def _fit_to_clip(motion: MotionParameters, num_frames: int, fps: float) -> MotionParameters:
-    """Raise the heart rate where a short clip would not hold end diastole and end systole of one beat."""
+    """Raise the heart rate if a short clip would not hold end diastole and end systole of one beat."""
     available = (num_frames - 3) / fps
     rate = motion.heart_rate
     while motion.systolic_interval * (60 / rate) ** 0.4 > available and rate < 200:
@@ -172,16 +168,15 @@ def simulate_echo(
 
     Args:
         seed: Seed or generator.
-        ejection_fraction: Target in percent, within [1, 99]; drawn from EchoNet-Dynamic's distribution if `None`.
-        num_frames: Length of the clip.
+        ejection_fraction: Target in percent, within [1, 99]. Defaults to a draw from EchoNet-Dynamic's distribution.
+        num_frames: Number of frames.
         fps: Frames per second.
         image_size: Height and width in pixels.
-        parameters: Parameters of the clip; drawn if `None`. They replace `ejection_fraction`, `num_frames` and `fps`.
+        parameters: Parameters of the clip, drawn by default. They replace `ejection_fraction`, `num_frames` and `fps`.
         render: Whether to make the frames; the measurements alone take a few milliseconds.
-        profile: Ranges that parameters are drawn from: `"reference"`, `"wide"` (domain randomisation),
-            `"held_out_vendor"` (machines that `"wide"` does not have) or an object.
+        profile: Ranges of the parameters, see `PROFILES`.
         couple_size: How much larger weak hearts are, see `sample_echo_parameters`.
-        frames: Numbers of the frames to make, ascending, `(K,)`; all frames if `None`. Time is saved in proportion.
+        frames: Numbers of the frames to make, ascending, `(K,)`. Defaults to all frames.
 
     Returns:
         The clip with its measurements.
@@ -222,7 +217,7 @@ def simulate_echo(
 
 @functools.cache
 def _threads() -> Any:
-    """The thread pools of the loaded libraries, which take milliseconds to find."""
+    """Thread pools of the loaded libraries; finding them takes milliseconds."""
     return ThreadpoolController()
 
 

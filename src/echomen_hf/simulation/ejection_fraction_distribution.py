@@ -1,4 +1,4 @@
-"""The distribution of ejection fractions in EchoNet-Dynamic's training split."""
+"""Distributions of ejection fractions, and evenly spread samples of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.interpolate import PchipInterpolator
 from ..labels import HEART_FAILURE_CATEGORIES
 
 
-__all__ = ["TRAIN_COUNTS", "EjectionFractionDistribution", "ejection_fraction_at"]
+__all__ = ["TRAIN_COUNTS", "EjectionFractionDistribution", "ejection_fraction_at", "low_discrepancy"]
 
 EjectionFractionDistribution = Literal["echonet", "uniform", "categories"]
 """`echonet`: EchoNet-Dynamic's training split. `uniform`: every EF as likely, so that weak hearts are seen as often as
@@ -33,10 +33,10 @@ def ejection_fraction_at(
 
     Args:
         quantile: Values within [0, 1].
-        distribution: Which distribution.
+        distribution: Name of the distribution.
 
     Returns:
-        Ejection fractions in percent: from 6.9 to 97 as in EchoNet-Dynamic, from 8 to 85 where all are as likely.
+        Ejection fractions in percent: 6.9 to 97 as in EchoNet-Dynamic, 8 to 85 for `uniform`.
 
     Raises:
         ValueError: If there is no such distribution.
@@ -56,3 +56,10 @@ def ejection_fraction_at(
         bounds = np.interp([_LOWEST, *inner, _HIGHEST], grid, shares)
         quantile = np.interp(quantile, np.linspace(0, 1, len(bounds)), bounds)
     return np.asarray(np.interp(quantile, shares, grid))
+
+
+def low_discrepancy(seed: int, index: np.ndarray | int, dimension: int) -> np.ndarray:
+    """R2 sequence in [0, 1), shifted by the seed: evenly spread for any count; `dimension` is 0 or 1."""
+    plastic_number = 1.3247179572447460
+    shift = np.random.default_rng([seed, 0x5EED]).random(2)[dimension]
+    return (shift + (np.asarray(index) + 1) * plastic_number ** -(dimension + 1)) % 1

@@ -27,7 +27,7 @@ _SHOULDER = 0.07  # softness of the white level of the grey map
 
 @dataclasses.dataclass(frozen=True)
 class ImagingParameters:
-    """Transducer, machine and operator of one clip; ranges and units stand in each field's metadata."""
+    """Transducer, machine and operator of one clip; each field's metadata holds its range and unit."""
 
     sector_half_angle: float = parameter(40.0, 48.0, "degree", "half the opening angle of the sector")
     apex_row: float = parameter(-3.0, 7.0, "pixel", "row of the transducer in an image of 112 pixels")
@@ -69,13 +69,7 @@ class ImagingParameters:
 
 
 class SectorGeometry:
-    """Where the sector lies in the image.
-
-    Args:
-        parameters: Position and opening of the sector.
-        image_size: Height and width of the image in pixels.
-        depth: Depth of the sector in mm.
-    """
+    """Position of the sector in the image; `depth` is in mm."""
 
     def __init__(self, parameters: ImagingParameters, image_size: int, depth: float) -> None:
         scale = image_size / _REFERENCE_SIZE
@@ -105,11 +99,6 @@ class SectorScanner:
     Echoes are laid on a grid of depth and sine of the beam angle, in which the beam of a phased array has a constant
     width (so it widens with depth in the image), spread by a separable point-spread function, detected, log-compressed
     and scan-converted.
-
-    Args:
-        parameters: Transducer, machine and operator.
-        geometry: Where the sector lies in the image.
-        rng: Source of randomness of noise, clutter and shading.
     """
 
     def __init__(self, parameters: ImagingParameters, geometry: SectorGeometry, rng: np.random.Generator) -> None:
@@ -215,15 +204,9 @@ class SectorScanner:
         return rng.uniform(0.3, 1) * self.parameters.shadow_loss * across * behind
 
     def _grey_map(self, log_power: np.ndarray) -> np.ndarray:
-        """Table of grey levels over the logarithm of the power, with a soft black and a soft white level.
+        """Grey levels over `_LOG_POWER_RANGE` with soft black and white levels, `(_GREY_MAP_SIZE,)`.
 
         As the operator does, the gain is set by the picture: the brightest percent of the first frame is nearly white.
-
-        Args:
-            log_power: `(depths, beams)` natural logarithm of the power of the first frame.
-
-        Returns:
-            `(_GREY_MAP_SIZE,)` grey levels over `_LOG_POWER_RANGE`.
         """
         p = self.parameters
         middle, bright = np.percentile(self._conversion @ log_power.ravel(), (50, 99))
@@ -259,7 +242,7 @@ class SectorScanner:
         self._noise_order = rng.integers(0, 6, 997)
 
     def _draw_marks(self, rng: np.random.Generator) -> None:
-        """Depth ticks and the like, which masking left over outside the sector."""
+        """Depth ticks and the like outside the sector, which masking left over."""
         size = self.geometry.image_size
         self._marks = np.zeros((size, size), dtype=np.uint8)
         for _ in range(int(self.parameters.marks)):
@@ -274,17 +257,16 @@ class SectorScanner:
         amplitude: np.ndarray,
         frames: np.ndarray,
     ) -> np.ndarray:
-        """Image the scatterers.
+        """Image the scatterers in the frames with these ascending numbers, uint8 `(K, size, size)`.
+
+        Frames in between are not made: what the persistence would take from them comes from the last frame before the
+        gap.
 
         Args:
             echoes: Function that gives lateral position in mm, depth in mm and phase in radians for a slice of frames,
                 each a `(frames, scatterers)` float32 array.
             amplitude: `(scatterers,)` echo amplitude.
-            frames: `(K,)` ascending numbers of the frames to image. Frames between them are not made: what the
-                persistence would have taken from them comes from the last frame before the gap.
-
-        Returns:
-            `(K, size, size)` uint8 frames, black outside the sector but for a few marks.
+            frames: `(K,)` ascending frame numbers.
         """
         size = self.geometry.image_size
         images = np.tile(self._marks.ravel(), (len(frames), 1))  # (frames, pixels)
@@ -347,7 +329,7 @@ class SectorScanner:
         return np.ascontiguousarray(grid.T).reshape(3, num_frames, rows, columns)
 
     def _detect(self, echoes: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """From the echo maps to log power `(frames, depths, beams)`: beam, gain, clutter, noise, detection."""
+        """From echo maps to log power `(frames, depths, beams)`: beam, gain, clutter, noise, detection."""
         p = self.parameters
         along = np.matmul(self._axial, echoes[:2])  # (2, frames, depths, beams + 2)
         signal = along @ self._lateral  # (2, frames, depths, beams)

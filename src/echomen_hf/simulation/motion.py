@@ -1,4 +1,4 @@
-"""The cardiac cycle: when each beat starts, how far the ventricle has contracted, how far the valves are open."""
+"""The cardiac cycle: beats, contraction of the ventricle and opening of the valves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from .anatomy import smoothstep
 from .parameters import fixed_parameter, parameter
 
 
@@ -17,7 +18,7 @@ Rhythm = Literal["sinus", "atrial_fibrillation", "premature_beats", "pauses"]
 
 @dataclasses.dataclass(frozen=True)
 class MotionParameters:
-    """Rhythm and timing of one clip; ranges and units stand in each field's metadata."""
+    """Rhythm and timing of one clip; each field's metadata holds its range and unit."""
 
     heart_rate: float = parameter(45.0, 130.0, "1/min", "mean heart rate")
     systolic_interval: float = parameter(0.30, 0.37, "s", "end diastole to end systole at 60 beats a minute")
@@ -37,32 +38,17 @@ class MotionParameters:
 
 @dataclasses.dataclass(frozen=True)
 class CardiacMotion:
-    """State of the heart at every frame of a clip.
+    """State of the heart at every frame of a clip."""
 
-    Args:
-        contraction: `(frames,)`, 0 at end diastole and 1 at end systole of the traced beat.
-        lead: `(frames,)`, contraction by which a side of the ventricle that leads is ahead of the mean, and one that
-            lags is behind; 0 at end diastole and at end systole.
-        mitral_opening: `(frames,)`, 0 closed and 1 wide open; the tricuspid valve follows it.
-        drift: `(frames, 2)` lateral and axial movement of the whole heart in mm.
-        end_diastolic_frame: Frame at which the contraction is exactly 0.
-        end_systolic_frame: Frame at which the contraction is exactly 1.
-        beat_starts: Time of each end diastole in frames, fractional, before and after the clip too.
-    """
-
-    contraction: np.ndarray
+    contraction: np.ndarray  # (frames,), 0 at end diastole and 1 at end systole of the traced beat
+    # (frames,), contraction by which a leading side of the ventricle is ahead of the mean, and a lagging one behind;
+    # 0 at end diastole and at end systole
     lead: np.ndarray
-    mitral_opening: np.ndarray
-    drift: np.ndarray
-    end_diastolic_frame: int
-    end_systolic_frame: int
-    beat_starts: np.ndarray
-
-
-def _ramp(x: np.ndarray) -> np.ndarray:
-    """Monotone step from 0 to 1 with zero slope at both ends."""
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
+    mitral_opening: np.ndarray  # (frames,), 0 closed and 1 wide open; the tricuspid valve follows it
+    drift: np.ndarray  # (frames, 2), lateral and axial movement of the whole heart in mm
+    end_diastolic_frame: int  # the contraction is exactly 0 here
+    end_systolic_frame: int  # the contraction is exactly 1 here
+    beat_starts: np.ndarray  # end diastoles in frames, fractional, before and after the clip too
 
 
 def _beat_lengths(parameters: MotionParameters, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -88,22 +74,10 @@ def _beat_strengths(parameters: MotionParameters, lengths: np.ndarray, rng: np.r
 def simulate_cardiac_motion(
     parameters: MotionParameters, num_frames: int, fps: float, rng: np.random.Generator
 ) -> CardiacMotion:
-    """Simulate the beats of a clip.
+    """Simulate the beats of a clip, of which one traced beat has its end diastole and end systole on frames.
 
     Systole shortens less than diastole as the heart rate rises (Weissler et al., Circulation 1968). Filling has an
     early wave, a pause and an atrial wave, which merge at high rates; in atrial fibrillation there is no atrial wave.
-
-    Args:
-        parameters: Rhythm and timing.
-        num_frames: Length of the clip in frames.
-        fps: Frames per second.
-        rng: Source of randomness.
-
-    Returns:
-        The state of the heart at each frame, with one traced beat whose end diastole and end systole fall on frames.
-
-    Raises:
-        ValueError: If the clip is too short to hold one systole.
     """
     mean_length = 60 / parameters.heart_rate
     systole = min(parameters.systolic_interval * mean_length**0.4, 0.55 * mean_length)
@@ -134,9 +108,9 @@ def simulate_cardiac_motion(
     relaxation = np.minimum(0.04, 0.1 * diastole)
     atrial = np.minimum(0.14, 0.4 * diastole)
     early_share = 1.0 if parameters.rhythm == "atrial_fibrillation" else parameters.early_filling_share
-    ejected = _ramp(np.clip(within / ejection_time, 0, 1) ** 2.0**-parameters.systolic_skew)
-    filled_early = _ramp((within - ejection_time - relaxation) / early)
-    filled_late = _ramp((within - length + atrial) / atrial)
+    ejected = smoothstep(np.clip(within / ejection_time, 0, 1) ** 2.0**-parameters.systolic_skew)
+    filled_early = smoothstep((within - ejection_time - relaxation) / early)
+    filled_late = smoothstep((within - length + atrial) / atrial)
     contraction = strengths[beat] * (ejected - early_share * filled_early - (1 - early_share) * filled_late)
 
     # what contracts first also relaxes first: ahead in systole, behind in diastole

@@ -1,4 +1,4 @@
-"""Ranges of simulation parameters: what differs between simulated patients and machines is declared once."""
+"""Ranges of simulation parameters: differences between simulated patients and machines."""
 
 from __future__ import annotations
 
@@ -21,47 +21,28 @@ Ranges = Mapping[str, Range]
 
 
 def parameter(low: float, high: float, unit: str, description: str) -> Any:
-    """Declare a dataclass field whose default is the middle of its range.
-
-    Args:
-        low: Smallest value a sampled clip can have, in `unit`.
-        high: Largest value a sampled clip can have, in `unit`.
-        unit: Unit of the value, empty for a pure number.
-        description: What the value is.
-
-    Returns:
-        A `dataclasses.field` with the range, the unit and the description in its metadata.
-    """
+    """Dataclass field with a range, whose default is the middle of it."""
     metadata = {"range": (low, high), "unit": unit, "description": description}
     return dataclasses.field(default=(low + high) / 2, metadata=metadata)
 
 
 def fixed_parameter(value: float, unit: str, description: str) -> Any:
-    """Declare a dataclass field that the reference simulation keeps at one value and that others may vary.
-
-    Args:
-        value: Value of the reference simulation, in `unit`.
-        unit: Unit of the value, empty for a pure number.
-        description: What the value is.
-
-    Returns:
-        A `dataclasses.field` with the unit and the description in its metadata.
-    """
+    """Dataclass field that the reference simulation keeps at one value and that other profiles may vary."""
     return dataclasses.field(default=value, metadata={"unit": unit, "description": description})
 
 
 def sample_parameters(
     cls: type[ParametersT], rng: np.random.Generator, ranges: Ranges | None = None, **fixed: Any
 ) -> ParametersT:
-    """Draw every ranged field of a parameter dataclass.
+    """Draw every field of a parameter dataclass that has a range.
 
     Args:
-        cls: Dataclass whose fields were declared with `parameter` or `fixed_parameter`. A field of the first kind is
-            drawn from its own range, the middle being the likeliest; the others keep their default.
-        rng: Source of randomness. One number is drawn per ranged field, fixed or not, so that fixing
-            one value leaves the others as they were.
+        cls: Dataclass of fields of `parameter`, drawn from their own range with the middle as the likeliest value, and
+            of `fixed_parameter`, which keep their default.
+        rng: Source of randomness. One number is drawn per field with a range, fixed or not, so that fixing one value
+            leaves the others as they were.
         ranges: Ranges that replace those of the fields, by field name.
-        **fixed: Values that are not to be drawn.
+        **fixed: Values that are not drawn.
 
     Returns:
         An instance of `cls`.

@@ -1,4 +1,4 @@
-"""Named sets of parameter ranges: what differs between the simulated patients and machines."""
+"""Named sets of parameter ranges for simulated patients and machines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SimulationProfile:
         motion: Ranges of `MotionParameters`.
         tissue: Ranges of `TissueParameters`.
         imaging: Ranges of `ImagingParameters`.
-        display: Ranges of `DisplayParameters`; frames are left as the scanner made them without.
+        display: Ranges of `DisplayParameters`. If empty, frames are left as the scanner made them.
         weak_segment_share: Share of hearts with a regional wall-motion defect.
         rhythm_shares: Share of each rhythm.
         codec_shares: Share of each compression.
@@ -200,17 +200,7 @@ and compression that `wide` does not have, for testing."""
 
 
 def get_profile(profile: str | SimulationProfile) -> SimulationProfile:
-    """Find a profile by name.
-
-    Args:
-        profile: Name, or a profile, which is returned.
-
-    Returns:
-        The profile.
-
-    Raises:
-        ValueError: If there is no such profile; the message lists them.
-    """
+    """Find a profile by name, or raise a ValueError that lists them; a profile is returned as it is."""
     if isinstance(profile, SimulationProfile):
         return profile
     if profile not in PROFILES:

@@ -1,4 +1,4 @@
-"""Point scatterers that move with the heart, and the collecting of them."""
+"""Point scatterers that move with the heart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .anatomy import Outline
 from .motion import CardiacMotion
 
 
-__all__ = ["ScattererCloud", "Scatterers", "interpolate", "leaflet_angle", "ribbon_count", "smooth_noise"]
+__all__ = ["ScattererCloud", "Scatterers", "interpolate", "ribbon_count", "smooth_noise"]
 
 _SIDE_WIDTH = 12.0  # mm from the long axis at which a wall clearly belongs to one side
 _NUM_MODES = 6  # rest, contraction, mitral cos and sin, tricuspid cos and sin
@@ -20,37 +20,22 @@ _NUM_MODES = 6  # rest, contraction, mitral cos and sin, tricuspid cos and sin
 
 @dataclasses.dataclass(frozen=True)
 class Scatterers:
-    """Point scatterers whose positions are a sum of a few spatial modes with time courses.
+    """Point scatterers whose positions are a sum of a few spatial modes with time courses."""
 
-    Args:
-        modes: `(2, scatterers, modes)` float32 array in mm: rest position, displacement by a full contraction, and the
-            swing of the mitral and the tricuspid leaflets (cosine and sine of the leaflet angle).
-        lead: `(2, scatterers)` float32 array in mm: displacement by which the septal side runs ahead of the mean and
-            the lateral side lags behind, at a lead of 1.
-        drift_weight: `(scatterers,)`, share of the drift of the heart that each scatterer follows.
-        amplitude: `(scatterers,)`, echo amplitude.
-        phase: `(scatterers,)`, echo phase in radians at rest.
-        phase_drift: `(scatterers,)`, turn of the phase in radians by a full contraction, which stands for the movement
-            through the image plane.
-    """
-
+    # (2, scatterers, modes), float32, mm: rest position, displacement by a full contraction, and the swing of the
+    # mitral and the tricuspid leaflets (cosine and sine of the leaflet angle)
     modes: np.ndarray
-    lead: np.ndarray
-    drift_weight: np.ndarray
-    amplitude: np.ndarray
-    phase: np.ndarray
-    phase_drift: np.ndarray
+    lead: np.ndarray  # (2, scatterers), float32, mm: displacement of the septal side ahead of the mean at a lead of 1
+    drift_weight: np.ndarray  # (scatterers,), share of the drift of the heart that each one follows
+    amplitude: np.ndarray  # (scatterers,)
+    phase: np.ndarray  # (scatterers,), echo phase in radians at rest
+    phase_drift: np.ndarray  # (scatterers,), its turn by a full contraction, for the movement through the image plane
 
     def echoes(self, motion: CardiacMotion, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lateral position and depth in mm and phase in radians, each a `(frames, scatterers)` float32 array.
-
-        Args:
-            motion: State of the heart at every frame of the clip.
-            frames: Frames to place the scatterers in.
-        """
+        """Lateral position and depth in mm and phase in radians, each a `(frames, scatterers)` float32 array."""
         contraction = motion.contraction[frames]
-        mitral = leaflet_angle(motion.mitral_opening[frames])
-        tricuspid = leaflet_angle(0.9 * motion.mitral_opening[frames])
+        mitral = _leaflet_angle(motion.mitral_opening[frames])
+        tricuspid = _leaflet_angle(0.9 * motion.mitral_opening[frames])
         leaflets = [np.cos(mitral), np.sin(mitral), np.cos(tricuspid), np.sin(tricuspid)]
         courses = np.stack([np.ones_like(contraction), contraction, *leaflets]).astype(np.float32)
         drift = motion.drift[frames].astype(np.float32)
@@ -62,27 +47,13 @@ class Scatterers:
         return x, z, self.phase + turn[:, None] * self.phase_drift
 
 
-def leaflet_angle(opening: np.ndarray) -> np.ndarray:
-    """Give the angle between leaflet and annular plane: a shallow tent when closed, towards the apex when open.
-
-    Args:
-        opening: Opening of the valve, 0 closed and 1 wide open.
-
-    Returns:
-        Angle in radians, of the shape of `opening`.
-    """
+def _leaflet_angle(opening: np.ndarray) -> np.ndarray:
+    """Angle in radians between leaflet and annular plane, for an opening from 0 (closed) to 1 (wide open)."""
     return np.radians(12 + 66 * opening)
 
 
 class ScattererCloud:
-    """Collects groups of scatterers before they become arrays.
-
-    Args:
-        rng: Source of randomness.
-        decorrelation: Standard deviation of the echo phase's turn in a contraction, in radians.
-        wall_blur: Standard deviation of the fraying of ribbons in mm.
-        anisotropy: Level of ribbons across the beam over that of ribbons along it, in dB.
-    """
+    """Groups of scatterers, collected before they become arrays; `decorrelation` is in radians, `wall_blur` in mm."""
 
     def __init__(
         self, rng: np.random.Generator, decorrelation: float, wall_blur: float = 0.0, anisotropy: float = 0.0
@@ -151,7 +122,7 @@ class ScattererCloud:
         self.add(start, displacement, interpolate(level + facing, along) + patchiness * patch + profile)
 
     def add_blob(self, outline: Outline, index: int, radius: float, count: int, level: float) -> None:
-        """A round patch that moves with one point of an outline."""
+        """Add a round patch that moves with one point of an outline."""
         offset = self.rng.normal(0, radius / 1.5, (count, 2))
         centre, displacement = outline.end_diastole[index], outline.displacement[index]
         self.add(centre + offset, np.broadcast_to(displacement, (count, 2)), level)
@@ -173,15 +144,7 @@ class ScattererCloud:
 
 
 def interpolate(values: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Interpolate linearly along the first axis.
-
-    Args:
-        values: `(points,)` or `(points, 2)` array.
-        position: `(K,)` fractional indices.
-
-    Returns:
-        `(K,)` or `(K, 2)` array.
-    """
+    """Linear interpolation along the first axis at fractional indices `(K,)`."""
     index = np.minimum(position.astype(np.intp), len(values) - 2)
     fraction = position - index
     if values.ndim == 2:
@@ -190,7 +153,7 @@ def interpolate(values: np.ndarray, position: np.ndarray) -> np.ndarray:
 
 
 def _facing_the_beam(curve: np.ndarray) -> np.ndarray:
-    """How far a curve lies across the beam: 0.5 across, -0.5 along it, `(points,)`."""
+    """Direction of a curve relative to the beam: 0.5 across, -0.5 along it, `(points,)`."""
     tangent = np.gradient(curve, axis=0)
     beam = curve / np.maximum(np.linalg.norm(curve, axis=1, keepdims=True), 1e-6)
     along = (tangent * beam).sum(axis=1) / np.maximum(np.linalg.norm(tangent, axis=1), 1e-6)
@@ -210,30 +173,12 @@ def _relative_area(inner: Outline, outer: Outline, along: np.ndarray) -> np.ndar
 
 
 def ribbon_count(inner: Outline, outer: Outline, density: float) -> int:
-    """Count the scatterers to draw for a band so that its widest part has a density.
-
-    Args:
-        inner: Inner edge of the band.
-        outer: Outer edge, of as many points.
-        density: Scatterers per mm^2.
-
-    Returns:
-        Number of scatterers; `ScattererCloud.add_ribbon` drops some of them where the band is narrow.
-    """
+    """Number of scatterers for a band with this density per mm^2 in its widest part; `add_ribbon` thins the rest."""
     areas = _segment_areas(inner, outer)
     return int(density * areas.max() * len(areas))
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float = 0.7) -> np.ndarray:
-    """Draw a smooth random field.
-
-    Args:
-        rng: Source of randomness.
-        shape: Shape of the field.
-        sigma: Standard deviation of the smoothing in cells.
-
-    Returns:
-        Field of this shape with mean 0 and standard deviation 1.
-    """
+    """Smooth random field with mean 0 and standard deviation 1; `sigma` is in cells."""
     noise = gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
     return (noise - noise.mean()) / noise.std()

@@ -1,4 +1,4 @@
-"""Simulated videos that take the place of files in training: rows, and the frames that are made when they are read."""
+"""Simulated videos in the place of files: rows, and the frames that are made when they are read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from ..data.clip_dataset import FrameSource, TrainingClips, ejection_fractions
 from .echo import simulate_echo
-from .ejection_fraction_distribution import EjectionFractionDistribution, ejection_fraction_at
-from .low_discrepancy import low_discrepancy
+from .ejection_fraction_distribution import EjectionFractionDistribution, ejection_fraction_at, low_discrepancy
 from .profiles import SimulationProfile, get_profile
 
 
@@ -26,11 +25,11 @@ _COLUMNS = ("file_name", "ejection_fraction", "is_still", "num_frames", "fps", "
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedVideos(Sequence[dict[str, Any]]):
-    """Rows of videos that exist only as seeds, in the place of those of `load_echonet_dynamic`.
+    """Rows of videos that exist only as seeds, used like those of `load_echonet_dynamic`.
 
-    A row depends on the seed and its index only. Its `ejection_fraction` in percent is exactly that of the heart which
-    `SimulatedFrames` draws, or 0 where `is_still` says that nothing moves. `seed` decides patient, machine, texture.
-    A column is read with its name as index.
+    A row depends on the seed and its index only. Its `ejection_fraction` in percent is exactly that of the heart that
+    `SimulatedFrames` draws, or 0 if `is_still` says that nothing moves. `seed` decides patient, machine and texture. A
+    name as index gives a column.
 
     Args:
         num_videos: Number of videos.
@@ -38,8 +37,8 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
         distribution: Distribution of the ejection fractions, evenly sampled.
         seconds: Shortest and longest video. A clip of 32 frames, every 2nd of 50 a second, lasts 1.26 s.
         fps: Lowest and highest frame rate; four in ten videos have 50 frames a second if that lies between them.
-        still_share: Share of the videos, evenly spread, that are one picture shown all the time. They eject nothing,
-            and teach a model that an ejection fraction is read from motion.
+        still_share: Share of the videos, evenly spread, that show one picture all the time. They eject nothing, and
+            teach a model that an ejection fraction is read from motion.
     """
 
     num_videos: int
@@ -50,7 +49,6 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
     still_share: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if self.num_videos < 1:
             raise ValueError(f"num_videos must be at least 1, got {self.num_videos}")
         if not 0.6 <= self.seconds[0] <= self.seconds[1]:
@@ -67,18 +65,9 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
         return list(_COLUMNS)
 
     def __len__(self) -> int:
-        """Count the videos."""
         return self.num_videos
 
     def __getitem__(self, index: Any) -> Any:
-        """Give a row, or a column.
-
-        Args:
-            index: Position of a row, or name of a column.
-
-        Returns:
-            A dict, or a list.
-        """
         if isinstance(index, str):
             if index == "ejection_fraction":
                 return self._ejection_fraction(np.arange(self.num_videos)).tolist()
@@ -88,15 +77,7 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
         return self.row(int(index) % self.num_videos)
 
     def row(self, index: int) -> dict[str, Any]:
-        """Give the row with this index, which may lie beyond the end.
-
-        Args:
-            index: Index, from 0.
-
-        Returns:
-            `file_name`, `ejection_fraction` (percent), `is_still`, `num_frames`, `fps`, and `seed`, a list of whole
-            numbers.
-        """
+        """Row with this index from 0, which may lie beyond the end."""
         rng = np.random.default_rng([self.seed, index, 1])
         low, high = self.fps
         usual, other = rng.random() < 0.4, float(np.round(rng.uniform(low, high)))
@@ -123,7 +104,7 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
 class SimulatedFrames:
     """Frame source (`FrameSource`) that simulates the frames of the rows of `SimulatedVideos`.
 
-    Only the frames asked for are made, so that a clip of every second frame costs half of its video.
+    Only the frames asked for are made, so a clip of every second frame costs half of its video.
 
     Args:
         profile: Ranges of patients and machines, by name or as an object.
@@ -131,8 +112,8 @@ class SimulatedFrames:
         couple_size: How much larger weak hearts are, see `sample_echo_parameters`.
         mirrored_share: Share of the videos in which left and right are exchanged, as some laboratories show them.
         reversed_share: Share of the videos that run backwards, which changes no volume.
-        brightness_factor: Largest number by which the gray values of a video are multiplied or divided, as if somebody
-            had turned the gain of the finished picture; values above 255 become 255. With 1 they stay as they are.
+        brightness_factor: Largest factor by which the gray values of a video are multiplied or divided, clipped at
+            255.
     """
 
     profile: str | SimulationProfile = "wide"
@@ -143,7 +124,6 @@ class SimulatedFrames:
     brightness_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the values."""
         get_profile(self.profile)
         for name in ("mirrored_share", "reversed_share"):
             if not 0 <= getattr(self, name) <= 1:
@@ -156,13 +136,13 @@ class SimulatedFrames:
 
         Args:
             row: Row of `SimulatedVideos`.
-            indices: Frames to make, ascending, which may repeat, shape (K,); all without.
+            indices: Frames to make, ascending, may repeat, shape (K,). Defaults to all frames.
 
         Returns:
             Frames, uint8, shape (K, image_size, image_size).
 
         Raises:
-            ValueError: If the row has no seed, so that it is not one of a simulated video.
+            ValueError: If the row has no seed, so it is not a row of `SimulatedVideos`.
         """
         if "seed" not in row:
             raise ValueError(
@@ -197,18 +177,11 @@ class SimulatedFrames:
 
 
 class SimulatedTrainingClips(TrainingClips):
-    """Training clips of simulated videos: in every epoch the same ejection fractions in other hearts on new machines.
+    """Training clips of simulated videos: every epoch has the same ejection fractions in other hearts on new machines.
 
-    It takes the place of `TrainingClips` in `fit(..., make_clips=SimulatedTrainingClips)`; a clip depends on the seeds
-    of the videos and of the clips, the epoch and the index only, so that no clip is seen twice.
-
-    Args:
-        videos: `SimulatedVideos`.
-        processor: Video processor.
-        num_views: Independent crops of each clip.
-        crop_padding: Largest shift of a crop in pixels.
-        seed: Seed of all draws.
-        frames: Frame source; the wide profile at the size of the processor's frames without.
+    It replaces `TrainingClips` in `fit(..., make_clips=SimulatedTrainingClips)` and takes the same arguments. A clip
+    depends on the seeds of the videos and of the clips, the epoch and the index only. `frames` defaults to the wide
+    profile at the size of the processor's frames.
     """
 
     def __init__(
@@ -226,7 +199,7 @@ class SimulatedTrainingClips(TrainingClips):
 
 
 class _RowsOfEpoch(Sequence[dict[str, Any]]):
-    """Rows whose seeds are those of the epoch that the clips are in."""
+    """Rows with the seeds of the current epoch of the clips."""
 
     def __init__(self, videos: Sequence[dict[str, Any]], clips: SimulatedTrainingClips) -> None:
         self.videos = videos

@@ -20,10 +20,11 @@ __all__ = ["SimulatedEchoStream"]
 
 
 class SimulatedEchoStream(IterableDataset[dict[str, Any]]):
-    """Simulated clips, one after the other without end, of which none comes twice.
+    """Simulated clips without end, none of which comes twice.
 
-    Item i depends on the seed and i only. Loader processes and ranks of a distributed training share the items between
-    them: process p of n gives the items p, p + n, p + 2n, and so on.
+    Item i depends on the seed and i only. Loader processes and ranks of a distributed training share the items:
+    process p of n gives the items p, p + n, p + 2n, and so on. An item has `frames`, uint8, (T, H, W); `fps`, their
+    rate per second; `ejection_fraction` in percent; and `index`.
 
     Args:
         seed: Seed.
@@ -32,10 +33,10 @@ class SimulatedEchoStream(IterableDataset[dict[str, Any]]):
         profile: Ranges of patients and machines.
         distribution: Distribution of the ejection fractions.
         image_size: Height and width in pixels.
-        clip_spec: Number and spacing of the frames of a clip, which then begins at a random frame; whole videos if
-            `None`.
+        clip_spec: Number and spacing of the frames of a clip, which then begins at a random frame. Defaults to whole
+            videos.
         couple_size: How much larger weak hearts are, see `sample_echo_parameters`.
-        transform: Function applied to every item, such as one that makes the inputs of a model.
+        transform: Function applied to every item, for example to make the inputs of a model.
     """
 
     def __init__(
@@ -60,15 +61,7 @@ class SimulatedEchoStream(IterableDataset[dict[str, Any]]):
         self.transform = transform
 
     def item(self, index: int) -> dict[str, Any]:
-        """Simulate one item.
-
-        Args:
-            index: Number of the item, from 0.
-
-        Returns:
-            `frames`, uint8, (T, H, W); `fps`, the rate of these frames per second; `ejection_fraction` in percent;
-            `index`.
-        """
+        """Simulate the item with this number, from 0."""
         row = self.videos.row(index)
         indices, fps = None, row["fps"]
         if self.clip_spec is not None:
@@ -81,7 +74,6 @@ class SimulatedEchoStream(IterableDataset[dict[str, Any]]):
         return {"frames": frames, "fps": fps, "ejection_fraction": row["ejection_fraction"], "index": index}
 
     def __iter__(self) -> Iterator[Any]:
-        """Give the items of this process."""
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank = torch.distributed.get_rank() if distributed else 0
         world_size = torch.distributed.get_world_size() if distributed else 1

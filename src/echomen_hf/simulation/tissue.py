@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import map_coordinates
 
-from .anatomy import FourChamberHeart, Outline
+from .anatomy import FourChamberHeart, Outline, outward_normals
 from .parameters import fixed_parameter, parameter
 from .scatterers import ScattererCloud, Scatterers, interpolate, ribbon_count, smooth_noise
 
@@ -51,13 +51,12 @@ class TissueParameters:
 
 def _offset(outline: Outline, distance: float | np.ndarray) -> Outline:
     """The outline moved along its normal, away from the cavity on its right-hand side."""
-    moved = []
-    for curve in (outline.end_diastole, outline.end_systole):
-        tangent = np.gradient(curve, axis=0)
-        normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-        moved.append(curve + np.reshape(distance, (-1, 1)) * normal)
-    return Outline(*moved)
+    return Outline(
+        *(
+            curve + np.reshape(distance, (-1, 1)) * outward_normals(curve)
+            for curve in (outline.end_diastole, outline.end_systole)
+        )
+    )
 
 
 def build_scatterers(
@@ -68,18 +67,7 @@ def build_scatterers(
     depth: float,
     half_angle: float,
 ) -> Scatterers:
-    """Fill the sector with scatterers: walls, valves, blood and the surroundings.
-
-    Args:
-        heart: Outlines of the chambers.
-        parameters: Brightness of the tissues.
-        rng: Source of randomness.
-        depth: Depth of the sector in mm.
-        half_angle: Half the opening angle of the sector in radians.
-
-    Returns:
-        All scatterers of the clip.
-    """
+    """Fill the sector of this depth in mm and half angle in radians: walls, valves, blood and the surroundings."""
     cloud = ScattererCloud(rng, parameters.decorrelation, parameters.wall_blur, parameters.anisotropy)
     _add_left_ventricle(cloud, heart, parameters)
     _add_right_ventricle_and_atria(cloud, heart, parameters)
