@@ -30,9 +30,6 @@ from benchmarks.switch_comparison import (
 from echomen_hf.cli.command_line import run_script
 
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Measure and write the results.
 
@@ -52,11 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
     cost.add_argument("--memory_limit", type=float, help="GiB a process may allocate; 90 %% of those free if unset.")
     accuracy = kinds.add_parser("accuracy", help="Error after a whole training.")
     accuracy.add_argument("--data_dir", type=Path, required=True, help="Folder in EchoNet-Dynamic's layout.")
-    accuracy.add_argument("--recipe", type=Path, default=SCRIPTS / "recipes/demo.yaml", help="Recipe.")
+    accuracy.add_argument("--recipe", default="demo", help="Recipe, a file or a name.")
     accuracy.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3], help="Seeds of the trainings.")
     accuracy.add_argument("--batch_size", type=int, default=16, help="Videos per optimiser step.")
     accuracy.add_argument("--jobs", type=int, default=1, help="Trainings at a time.")
-    accuracy.add_argument("--train_flags", nargs=argparse.REMAINDER, default=[], help="Last: flags of train.py.")
+    accuracy.add_argument("--train_flags", nargs=argparse.REMAINDER, default=[], help="Last: flags of echomen train.")
     for kind in (cost, accuracy):
         kind.add_argument("--output", type=Path, required=True, help="Folder for tables and runs.")
         kind.add_argument("--switches", nargs="+", choices=SWITCHES, default=list(SWITCHES), help="What to compare.")
@@ -78,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows = cost_of_switches(args.batch_size, base, lambda line: print(line, flush=True), switches)
         table = cost_table(rows)
     else:
-        command = [sys.executable, SCRIPTS / "train.py", args.recipe, "--data_dir", args.data_dir]
+        command = [sys.executable, "-m", "echomen_hf.cli", "train", args.recipe, "--data_dir", args.data_dir]
         command = [str(word) for word in [*command, "--frame_cache", args.output / "frames", *args.train_flags]]
         rows = accuracy_of_switches(
             command, switches, args.seed, args.batch_size, args.output, lambda line: print(line, flush=True), args.jobs

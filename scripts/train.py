@@ -1,98 +1,10 @@
-"""Train EchoMEN on a folder in EchoNet-Dynamic's layout, or on simulated videos: stage 1, stage 2 or both.
+"""Train EchoMEN, on one or several processes. The same as `echomen train`, which documents it.
 
-Settings are flags, or a YAML or JSON recipe as the first argument, whose values flags override:
-
-    accelerate launch scripts/train.py scripts/recipes/paper.yaml --data_dir EchoNet-Dynamic --output_dir runs/paper
-
-The same command continues a run that was interrupted, in whichever stage it stopped.
+accelerate launch scripts/train.py paper --data_dir EchoNet-Dynamic --output_dir runs/paper
 """
 
-from pathlib import Path
-
-from transformers import set_seed
-from transformers.utils import logging
-
-from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor
-from echomen_hf.cli.command_line import run_script
-from echomen_hf.data import pixel_statistics
-from echomen_hf.evaluation.interval_calibration import calibrate_model
-from echomen_hf.inference import load_checkpoint
-from echomen_hf.runs.run_folder import is_finished
-from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments, fit
-from echomen_hf.training.recipes import parse_recipe
-from echomen_hf.training.training_data import load_training_data
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Parse, load, train.
-
-    Args:
-        arguments: Command line without the name of the program.
-    """
-    data_args, simulation_args, model_args, args = parse_recipe(
-        (DataArguments, SimulationArguments, ModelArguments, EchoMENTrainingArguments),
-        arguments,
-        defaults={"stage": "both"},
-        description=__doc__,
-    )
-    # Bars for every file written or read would bury those of the training.
-    logging.disable_progress_bar()
-    if args.stage == "2" and model_args.model is None and not is_finished(Path(str(args.output_dir)) / "stage1"):
-        raise ValueError(
-            "Stage 2 trains experts on an encoder that stage 1 has trained: give the output folder of stage 1 as "
-            "`--output_dir`, or a trained model as `--model`."
-        )
-    set_seed(args.seed)
-    if model_args.model is not None:
-        model, processor = load_checkpoint(model_args.model)
-    else:
-        config = EchoMENConfig(**(model_args.model_config or {}))
-        if model_args.backbone_checkpoint is not None:
-            model = EchoMENModel.from_backbone_checkpoint(model_args.backbone_checkpoint, config)
-        else:
-            model = EchoMENModel(config)
-        processor = EchoMENVideoProcessor.for_model(config)
-    data = load_training_data(data_args, simulation_args, args, processor)
-    origin = data_args.data_dir or f"simulation ({simulation_args.simulation_profile})"
-    print(f"{origin}: {len(data.train)} training and {len(data.val)} validation videos", flush=True)
-    if model_args.model is None:
-        mean, std = pixel_statistics(data.train, processor, data_args.statistics_videos, args.seed, data.frames)
-        processor.image_mean, processor.image_std = [mean], [std]
-        print(f"Pixels of the training split: mean {mean:.2f}, standard deviation {std:.2f}", flush=True)
-
-    if not 0 <= data_args.interval_coverage < 1:
-        raise ValueError(f"`interval_coverage` is a share such as 0.9, or 0, got {data_args.interval_coverage}.")
-    trained = fit(
-        model,
-        processor,
-        data.train,
-        data.val,
-        args,
-        crop_padding=data_args.crop_padding,
-        eval_protocol=data_args.eval_protocol,
-        frames=data.frames,
-        make_clips=data.make_clips,
-        run_description={
-            **data.description,
-            "model": model_args.model,
-            "backbone_checkpoint": model_args.backbone_checkpoint,
-        },
-    )
-    if args.process_index == 0:
-        if data_args.interval_coverage:
-            calibrate_model(
-                trained.to(args.device),
-                processor,
-                data.val,
-                coverage=data_args.interval_coverage,
-                batch_size=args.per_device_eval_batch_size,
-                num_workers=args.dataloader_num_workers,
-                progress=not args.disable_tqdm,
-                frames=data.frames,
-            )
-            trained.config.save_pretrained(str(args.output_dir))
-        print(f"Model, video processor and logs are in {args.output_dir}", flush=True)
+from echomen_hf.cli import main
 
 
 if __name__ == "__main__":
-    run_script(main)
+    main("train")

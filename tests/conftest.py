@@ -12,7 +12,6 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import fcntl
 import gc
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,11 +21,10 @@ import pytest
 import torch
 
 from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENTrainingArguments, EchoMENVideoProcessor
+from echomen_hf.cli import invoke
 from helpers.tiny_config import make_tiny_config
 from helpers.video_files import encode_video, gray_ramp
 
-
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 RECIPE = """\
 model_config:
@@ -173,19 +171,6 @@ def run_without_package(tmp_path) -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="session")
-def load_script():
-    """Import a script as a module, to call its `main` in this process."""
-
-    def load(name):
-        spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
-
-
-@pytest.fixture(scope="session")
 def recipe(tmp_path_factory):
     path = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
     path.write_text(RECIPE)
@@ -193,8 +178,8 @@ def recipe(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(load_script, recipe, echonet_dir, tmp_path_factory):
-    """A model that `scripts/train.py` trained through both stages."""
+def trained(recipe, echonet_dir, tmp_path_factory):
+    """A model that `echomen train` trained through both stages."""
     output = tmp_path_factory.mktemp("trained") / "model"
-    load_script("train").main([str(recipe), "--data_dir", str(echonet_dir), "--output_dir", str(output)])
+    invoke(["train", str(recipe), "--data_dir", str(echonet_dir), "--output_dir", str(output)])
     return output

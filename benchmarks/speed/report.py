@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from benchmarks.marked_section import replace_section
 from benchmarks.speed.arithmetic import Accelerators, Recipe, encoder_flops, estimate_training
 from echomen_hf.model.configuration_echomen import EchoMENConfig
 from echomen_hf.runs.files import write_text
+from echomen_hf.runs.marked_section import replace_section
 
 
 __all__ = [

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .moved_modules import alias_moved_modules
+from .registration import register_with_transformers
+
 
 __version__ = "0.1.0"
 
-# Public name to the module that defines it; those that training and data sets need are imported when first used.
+# Public name to the module that defines it, which is imported when the name is first used.
 _PUBLIC = {
     "EchoMENConfig": "model.configuration_echomen",
     "EchoMENModel": "model.modeling_echomen",
@@ -18,6 +21,7 @@ _PUBLIC = {
     "EchoMENVideoProcessor": "model.video_processing_echomen",
     "EjectionFractionPipeline": "model.pipeline_echomen",
     "Predictor": "inference",
+    "VideoReadError": "model.video_source_echomen",
     "load_echonet_dynamic": "data",
     "VideoReadError": "model.video_source_echomen",
     "load_small": "checkpoints",
@@ -55,35 +59,5 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_PUBLIC])
 
 
-def _register_auto_classes() -> None:
-    """Teach transformers the model type `echomen` and the task `ejection-fraction`."""
-    from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor
-    from transformers.pipelines import PIPELINE_REGISTRY
-
-    from .inference.auto_model import AutoModel
-    from .model.configuration_echomen import EchoMENConfig
-    from .model.modeling_echomen import EchoMENModel
-    from .model.pipeline_echomen import EjectionFractionPipeline
-    from .model.video_processing_echomen import EchoMENVideoProcessor
-
-    AutoConfig.register("echomen", EchoMENConfig, exist_ok=True)
-    AutoModel.register(EchoMENConfig, EchoMENModel, exist_ok=True)
-    AutoModelForVideoClassification.register(EchoMENConfig, EchoMENModel, exist_ok=True)
-    AutoVideoProcessor.register(EchoMENConfig, EchoMENVideoProcessor, exist_ok=True)
-    PIPELINE_REGISTRY.register_pipeline(
-        "ejection-fraction", pipeline_class=EjectionFractionPipeline, pt_model=AutoModel, type="video"
-    )
-    EchoMENConfig.register_for_auto_class()
-    EchoMENModel.register_for_auto_class("AutoModel")
-    EchoMENVideoProcessor.register_for_auto_class("AutoVideoProcessor")
-    EchoMENModel.publisher = _publish
-
-
-def _publish(model: EchoMENModel, repo_id: str, **options: Any) -> str:
-    """Publish a model with everything that its run left behind; what that takes is imported only now."""
-    from .hub import push_model
-
-    return push_model(model, repo_id, **options)
-
-
-_register_auto_classes()
+register_with_transformers()
+alias_moved_modules()

@@ -8,12 +8,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "app.py"
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -44,13 +42,14 @@ def chromium():
 
 
 class Server:
-    """`scripts/app.py` in a process of its own."""
+    """`echomen app` in a process of its own."""
 
     def __init__(self, checkpoint, folder, port):
         self.url = f"http://127.0.0.1:{port}"
         self.cache = folder / "cache"
         self.log = folder / "log.txt"
-        command = [sys.executable, SCRIPT, "--model", checkpoint, "--port", str(port), "--max_megabytes", "1"]
+        command = [sys.executable, "-m", "echomen_hf.cli", "app", "--model", checkpoint]
+        command += ["--port", str(port), "--max_megabytes", "1"]
         environment = {**os.environ, "GRADIO_TEMP_DIR": str(self.cache), "OMP_NUM_THREADS": "1"}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)

@@ -53,3 +53,18 @@ def test_script_from_the_shell(tmp_path):
     assert child.returncode == 2
     assert "error: Unknown argument --lerning_rate. Did you mean --learning_rate?" in child.stderr
     assert "Traceback" not in child.stderr
+
+
+def test_interruption_has_the_status_of_the_shell(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_script(fail(KeyboardInterrupt()))
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_missing_extra_is_one_message(capsys, monkeypatch):
+    monkeypatch.delenv(TRACEBACK_VARIABLE, raising=False)
+    with pytest.raises(SystemExit) as caught:
+        run_script(fail(ImportError('pip install "echomen-hf[app]"')))
+    assert caught.value.code == 2
+    assert 'pip install "echomen-hf[app]"' in capsys.readouterr().err

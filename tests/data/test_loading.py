@@ -194,7 +194,7 @@ class TestIncompleteTables:
             load()
 
     def test_missing_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(EchoNetFormatError, match=r"(?s)does not exist.*make_synthetic_echonet"):
+        with pytest.raises(EchoNetFormatError, match=r"(?s)does not exist.*echomen simulate"):
             load_echonet_dynamic(tmp_path / "nowhere")
 
 

@@ -8,6 +8,7 @@ the web page is built and not served. `test_tutorial_in_a_shell` starts real pro
 
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from echomen_hf.cli import invoke
 from helpers.documents import PAGES, Block, blocks_of, read_page
 
 
@@ -32,14 +34,14 @@ LONG_RUN = "python scripts/make_synthetic_echonet.py --output runs/comparison_da
 CAUSES_RUN = (
     "python scripts/make_synthetic_echonet.py --output runs/no_noise_data --num_videos 1500 --label_noise 0 --seed 42"
 )
-PAPER_RUN = "python scripts/compare_methods.py --recipe scripts/recipes/paper.yaml --data_dir EchoNet-Dynamic \\"
+PAPER_RUN = "python scripts/compare_methods.py --recipe paper --data_dir EchoNet-Dynamic \\"
 NOT_RUN = {
     ("README.md", "make demo   # everything once on synthetic data: simulate, train, evaluate, predict, reload"): (
-        "takes minutes; tests/scripts/test_demo.py runs its script"
+        "takes minutes; tests/cli/test_demo.py runs its script"
     ),
     ("README.md", "pip install -e ."): INSTALLS,
     ("README.md", EXPORT): (
-        "a model trained for seconds has errors of its own; tests/scripts/test_export_script.py runs its script"
+        "a model trained for seconds has errors of its own; tests/cli/test_export.py runs its script"
     ),
     ("README.md", COMPARE): "nine trainings; docs/comparison.md has some that run",
     ("docs/performance.md", "python -m benchmarks.speed --output runs/benchmark --write_docs"): MEASURES,
@@ -55,7 +57,7 @@ NOT_RUN = {
     ("docs/publishing.md", "from transformers import pipeline"): (
         "loads a repository that does not exist; tests/hub loads a published one without the package"
     ),
-    ("docs/small_model.md", "python scripts/train.py scripts/recipes/small.yaml \\"): (
+    ("docs/small_model.md", "python scripts/train.py small \\"): (
         "takes two hours; tests/training/test_training_data.py trains on simulated videos"
     ),
     ("docs/small_model.md", "python -m benchmarks.compare_realism --profile wide --num_videos 96 \\"): (
@@ -92,19 +94,30 @@ def commands_of(text: str) -> list[list[str]]:
             continue
         if "--num_videos" in words:
             words[words.index("--num_videos") + 1] = "24"
-        if words[:2] == ["python", "scripts/make_synthetic_echonet.py"]:
+        if words[:2] in (["python", "scripts/make_synthetic_echonet.py"], ["echomen", "simulate"]):
             words += ["--max_frames", "60", "--num_workers", "1"]
         commands.append(words)
     return commands
 
 
-def script_and_arguments(words: list[str]) -> tuple[Path, list[str]]:
-    """What a command runs: a script of this package, perhaps by `accelerate launch`."""
+def run_here(words: list[str]) -> None:
+    """Run a command in this process: one of `echomen`, or a script of this package, perhaps by `accelerate launch`."""
     names = [word for word in words if re.fullmatch(r"scripts/\w+\.py", word)]
-    launched = words[0] == "python" or words[:2] == ["accelerate", "launch"]
-    if not names or not launched:
+    if words[0] == "echomen":
+        status = invoke(words[1:])
+    elif names and (words[0] == "python" or words[:2] == ["accelerate", "launch"]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", words[words.index(names[0]) :])
+            with pytest.raises(SystemExit) as end:
+                runpy.run_path(names[0], run_name="__main__")
+        status = end.value.code
+    else:
         raise AssertionError(f"The tests cannot run {shlex.join(words)!r}; give the reason in NOT_RUN.")
-    return Path(names[0]), words[words.index(names[0]) + 1 :]
+    assert status == 0, f"{shlex.join(words)} ended with status {status}"
+
+
+def serves(text: str) -> bool:
+    return "scripts/app.py" in text or "echomen app" in text
 
 
 @pytest.fixture
@@ -135,7 +148,7 @@ def pages_to_run() -> list:
 
 
 @pytest.mark.parametrize("page", pages_to_run())
-def test_blocks_of_page(page, here, served, run_script_here):
+def test_blocks_of_page(page, here, served):
     namespace: dict = {"__name__": "page"}
     for block in RUN[page]:
         printed = StringIO()
@@ -144,10 +157,10 @@ def test_blocks_of_page(page, here, served, run_script_here):
                 exec(compile(block.text, str(block), "exec"), namespace)
             else:
                 for words in commands_of(block.text):
-                    run_script_here(*script_and_arguments(words))
+                    run_here(words)
         if block.output is not None and "runs/demo/" not in block.text:  # a tiny model says other things
             assert printed.getvalue() == block.output, str(block)
-    starts = sum("scripts/app.py" in block.text for block in RUN[page])
+    starts = sum(serves(block.text) for block in RUN[page])
     assert len(served) == starts
 
 
@@ -170,7 +183,7 @@ def test_tutorial_in_a_shell(here):
             program.append(block.text)
             commands = [[sys.executable, "-c", "\n".join(program)]] if "runs/tutorial" in block.text else []
         else:
-            commands = [words for words in commands_of(block.text) if "scripts/app.py" not in words]
+            commands = [words for words in commands_of(block.text) if not serves(shlex.join(words))]
         for words in commands:
             child = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240)
             assert child.returncode == 0, f"{block}: {child.stderr[-2000:]}"
@@ -186,4 +199,4 @@ def test_exceptions_are_exactly_these_blocks():
 
 def test_a_block_that_cannot_run_is_noticed():
     with pytest.raises(AssertionError, match="give the reason in NOT_RUN"):
-        script_and_arguments(["curl", "https://example.org"])
+        run_here(["curl", "https://example.org"])

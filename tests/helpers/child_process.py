@@ -4,11 +4,8 @@ from pathlib import Path
 
 
 PUSH = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-import push_to_hub
-from echomen_hf.cli.command_line import run_script
-run_script(push_to_hub.main)
+from echomen_hf.cli import main
+main("push")
 """
 
 

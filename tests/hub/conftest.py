@@ -1,5 +1,4 @@
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -22,8 +21,6 @@ from helpers.child_process import hide_package
 from helpers.loopback_hub import TOKEN, LoopbackHub
 from helpers.tiny_config import make_tiny_config
 
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Reference EF, and error of each expert, of the test videos: hand-picked, so that the card can be checked by eye.
 REFERENCES = [20.0, 30.0, 35.0, 42.0, 45.0, 48.0, *range(51, 75)]
@@ -66,15 +63,6 @@ def client(hub, tmp_path):
         return child
 
     return run
-
-
-@pytest.fixture(scope="session")
-def push_script():
-    """The module of `scripts/push_to_hub.py`."""
-    spec = importlib.util.spec_from_file_location("script_push_to_hub", REPOSITORY / "scripts" / "push_to_hub.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +142,7 @@ def write_model(folder: Path, data_dir: Path) -> None:
 
 
 def write_evaluation(root: Path) -> None:
-    """Write what `scripts/evaluate.py` writes, from hand-picked predictions."""
+    """Write what `echomen evaluate` writes, from hand-picked predictions."""
     references, errors = np.array(REFERENCES), np.array(ERRORS)
     experts = np.stack([references + errors, references, references - errors], axis=1)
     weights = np.tile([0.75, 0.25, 0.0], (len(references), 1))

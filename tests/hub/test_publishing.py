@@ -6,6 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from echomen_hf import Predictor
+from echomen_hf.cli import invoke
 from echomen_hf.hub import listing, publish_folder
 from echomen_hf.hub.publishing import resolve_repository
 from helpers.child_process import PUSH
@@ -72,10 +73,9 @@ json.dump(found, open("found.json", "w"))
 """
 
 
-def test_script_publishes_what_a_clean_process_loads(client, hub, run, echonet_dir, tmp_path, push_script):
-    scripts = push_script.__file__.rsplit("/", 1)[0]
+def test_script_publishes_what_a_clean_process_loads(client, hub, run, echonet_dir, tmp_path):
     options = ["--model", run / "model", "--repo", "heart", "--data_dir", run / "data", "--private"]
-    child = client(PUSH, scripts, *options)
+    child = client(PUSH, *options)
     repository = hub.repository("me/heart")
     assert repository.files.keys() == PUBLISHED | {".gitattributes"}
     assert [commit["title"] for commit in repository.commits] == ["initial commit", "Upload EchoMEN model"]
@@ -97,10 +97,10 @@ def test_script_publishes_what_a_clean_process_loads(client, hub, run, echonet_d
     assert found["results"] == ["windows", "mae", 1.5125]
 
 
-def test_dry_run_lists_what_would_be_published_and_touches_nothing(push_script, run, hub, capsys, tmp_path):
+def test_dry_run_lists_what_would_be_published_and_touches_nothing(run, hub, capsys, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     options = ["--model", str(run / "model"), "--data_dir", str(run / "data"), "--repo", "me/heart", "--dry_run"]
-    push_script.main([*options, "--output", str(tmp_path / "kept")])
+    invoke(["push", *options, "--output", str(tmp_path / "kept")])
     printed = capsys.readouterr().out
     sizes = listing(tmp_path / "kept" / "model")
     assert sizes.keys() == PUBLISHED
@@ -111,7 +111,7 @@ def test_dry_run_lists_what_would_be_published_and_touches_nothing(push_script, 
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
     assert hub.requests == []
     with pytest.raises(ValueError, match="exists already"):
-        push_script.main([*options, "--output", str(tmp_path / "kept")])
+        invoke(["push", *options, "--output", str(tmp_path / "kept")])
 
 
 SCENARIOS = """
@@ -295,11 +295,11 @@ def test_offline_says_so(staged):
         resolve_repository("me/heart")
 
 
-def test_no_token_says_how_to_get_one(monkeypatch, push_script, run):
+def test_no_token_says_how_to_get_one(monkeypatch, run):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("echomen_hf.hub.publishing.get_token", lambda: None)
     with pytest.raises(PermissionError, match="no token for the Hub. Log in by `hf auth login`, or set HF_TOKEN"):
-        push_script.main(["--model", str(run / "model"), "--repo", "me/heart"])
+        invoke(["push", "--model", str(run / "model"), "--repo", "me/heart"])
 
 
 FROM_PYTHON = """

@@ -74,7 +74,7 @@ def test_what_is_missing_is_named(run):
     (run / "model" / "run.json").unlink()
     warnings = "\n".join(read_run(run / "model").warnings)
     assert "run.json is missing" in warnings
-    assert "Run scripts/evaluate.py" in warnings
+    assert "Run `echomen evaluate`" in warnings
     assert "Name their folder as `--data_dir`" in warnings
     assert "not loaded from the folder of a run" in read_run(None).warnings[0]
 
@@ -110,7 +110,7 @@ def test_several_evaluations_have_to_be_chosen_from(run):
         read_run(run / "model")
     shutil.rmtree(run / "again")
     assert read_run(run / "model").evaluation.document["split"] == "test"
-    with pytest.raises(FileNotFoundError, match="name the output folder of scripts/evaluate.py"):
+    with pytest.raises(FileNotFoundError, match="name the output folder of `echomen evaluate`"):
         read_run(run / "model", run / "nothing")
     with pytest.raises(FileNotFoundError, match="name the folder of the data set"):
         read_run(run / "model", data_dir=run / "nothing")

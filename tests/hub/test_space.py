@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
 
+from echomen_hf.cli import invoke
 from echomen_hf.hub import listing, stage_space
 from helpers.child_process import PUSH, hide_package
 
@@ -34,9 +35,9 @@ def test_space_is_complete(tmp_path):
     assert not [name for name in listing(tmp_path) if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_page_of_a_model_trained_on_simulated_clips_says_so(run, push_script, tmp_path):
+def test_page_of_a_model_trained_on_simulated_clips_says_so(run, tmp_path):
     arguments = ["--model", str(run / "model"), "--data_dir", str(run / "data"), "--repo", "me/heart", "--space"]
-    push_script.main([*arguments, "--dry_run", "--output", str(tmp_path / "staged")])
+    invoke(["push", *arguments, "--dry_run", "--output", str(tmp_path / "staged")])
     call = ast.parse((tmp_path / "staged" / "space" / "app.py").read_text()).body[-1].value.func.value
     assert [argument.value for argument in call.args] == ["me/heart"]
     assert {keyword.arg: keyword.value.value for keyword in call.keywords} == {
@@ -56,8 +57,8 @@ def test_packaged_source_is_what_the_space_runs(tmp_path):
     assert child.stdout.strip() == str(tmp_path / "echomen_hf" / "__init__.py"), child.stderr
 
 
-def test_dry_run_of_a_space(push_script, run, capsys):
-    push_script.main(["--model", str(run / "model"), "--repo", "me/heart", "--space", "--dry_run"])
+def test_dry_run_of_a_space(run, capsys):
+    invoke(["push", "--model", str(run / "model"), "--repo", "me/heart", "--space", "--dry_run"])
     printed = capsys.readouterr().out
     assert "model me/heart" in printed
     assert "space me/heart" in printed
@@ -65,9 +66,8 @@ def test_dry_run_of_a_space(push_script, run, capsys):
     assert printed.rstrip().endswith("Dry run: nothing was published.")
 
 
-def test_space_is_published_beside_the_model(client, hub, run, push_script):
-    scripts = push_script.__file__.rsplit("/", 1)[0]
-    child = client(PUSH, scripts, "--model", run / "model", "--repo", "me/heart", "--space")
+def test_space_is_published_beside_the_model(client, hub, run):
+    child = client(PUSH, "--model", run / "model", "--repo", "me/heart", "--space")
     space = hub.repository("me/heart", "space")
     assert space.sdk == "gradio"
     assert {"app.py", "requirements.txt", "README.md", "echomen_hf/__init__.py"} <= space.files.keys()

@@ -1,4 +1,3 @@
-import argparse
 import ctypes
 import platform
 import subprocess
@@ -7,7 +6,7 @@ import sys
 import pytest
 
 from echomen_hf.training import allocator
-from echomen_hf.training.allocator import add_allocator_argument, keep_large_blocks
+from echomen_hf.training.allocator import keep_large_blocks
 
 
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
@@ -69,10 +68,3 @@ def test_nothing_happens_unless_it_is_asked_for(monkeypatch, warnings):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("asked for the C library"))
     assert not keep_large_blocks(False)
     assert not warnings
-
-
-def test_flag_of_scripts():
-    parser = argparse.ArgumentParser()
-    add_allocator_argument(parser)
-    assert not parser.parse_args([]).keep_large_blocks
-    assert parser.parse_args(["--keep_large_blocks"]).keep_large_blocks

@@ -48,9 +48,8 @@ def test_json_recipe(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["demo", "paper"])
-def test_shipped_recipes_parse(name, request):
-    recipe = request.config.rootpath / "scripts" / "recipes" / f"{name}.yaml"
-    _, model, training = parse_recipe(TYPES, [str(recipe), "--data_dir", "data", "--use_cpu"])
+def test_shipped_recipes_parse(name):
+    _, model, training = parse_recipe(TYPES, [name, "--data_dir", "data", "--use_cpu"])
     assert model.model_config["num_channels"] in (1, 3)
     assert training.report_to == ["tensorboard"]
 
@@ -87,3 +86,8 @@ def test_accelerate_understands_its_configurations(path):
     assert config.num_processes >= config.num_machines >= 1
     if path.stem == "multi_node":
         assert (config.num_machines, config.num_processes, config.main_process_port) == (2, 8, 29500)
+
+
+def test_recipe_that_does_not_exist_names_those_of_the_package():
+    with pytest.raises(FileNotFoundError, match=r"No recipe at scripts/recipes/demo.yaml; .*one of compare, demo"):
+        parse_recipe(TYPES, ["scripts/recipes/demo.yaml", "--data_dir", "data", "--use_cpu"])

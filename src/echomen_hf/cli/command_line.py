@@ -1,4 +1,4 @@
-"""How a script ends when its user made a mistake: one line that says what to do, and not a traceback."""
+"""The end of a command: its exit status, and mistakes of the user in one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+import typer
 
 
 __all__ = ["TRACEBACK_VARIABLE", "run_script"]
@@ -15,20 +17,23 @@ TRACEBACK_VARIABLE = "ECHOMEN_HF_TRACEBACK"
 
 
 def run_script(main: Callable[[], int | None]) -> NoReturn:
-    """Run the main function of a script and exit with its status.
+    """Run a main function and exit with its status.
 
     Args:
-        main: Function that returns the exit status, or nothing for 0. Its `ValueError`, `TypeError` and `OSError`,
-            with which this package reports bad input, and `FloatingPointError`, with which it reports a loss that is
-            not finite, end the script with status 2 and their message; any other error is a defect and keeps its
-            traceback.
+        main: Function that returns the exit status, or nothing for 0. These errors end the process with status 2 and
+            their message: mistakes on the command line; `ValueError`, `TypeError` and `OSError`, which report bad
+            input; `FloatingPointError`, which reports a loss that is not finite; `ImportError`, which reports a
+            missing package. Any other error is a defect and keeps its traceback.
     """
     try:
         status = main() or 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
-    except (FloatingPointError, OSError, TypeError, ValueError) as error:
+    except typer.TyperException as error:
+        print(f"error: {error.format_message()}", file=sys.stderr)
+        status = 2
+    except (FloatingPointError, ImportError, OSError, TypeError, ValueError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         print(f"error: {error}\n(set {TRACEBACK_VARIABLE}=1 to see where it was raised)", file=sys.stderr)

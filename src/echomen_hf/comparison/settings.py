@@ -118,7 +118,7 @@ def read_settings(recipe: str | Path | None, flags: Sequence[str], **choices: An
     """Read the settings of a comparison from a recipe and flags. Flags override the recipe.
 
     Args:
-        recipe: YAML or JSON file with settings of `scripts/train.py` and of `MethodArguments`.
+        recipe: YAML or JSON file with settings of `echomen train` and of `MethodArguments`.
         flags: Flags of these settings.
         choices: Fields of `ComparisonSettings` that the recipe does not hold, such as `protocol`.
 

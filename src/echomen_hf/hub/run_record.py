@@ -98,7 +98,7 @@ def read_run(
 
     Args:
         folder: Output folder of training, or of one of its stages; `None` if the model has none.
-        evaluation: Output folder of `scripts/evaluate.py`. Defaults to the folder, in or beside the run's folder, that
+        evaluation: Output folder of `echomen evaluate`. Defaults to the folder, in or beside the run's folder, that
             names this model.
         data_dir: Folder of the data set. Defaults to the one that the evaluation names.
 
@@ -130,11 +130,11 @@ def read_run(
     if evaluated is not None and model is not None and weights_checksum(model) not in (None, evaluated):
         record.warnings.append(
             f"Results are unknown: {metrics_path} is about other weights than those in {model}. Run "
-            "scripts/evaluate.py again."
+            "`echomen evaluate` again."
         )
     elif metrics_path is None:
         record.warnings.append(
-            "Results are unknown: there is no evaluation of this model. Run scripts/evaluate.py, and name its output "
+            "Results are unknown: there is no evaluation of this model. Run `echomen evaluate`, and name its output "
             "folder as `--evaluation`."
         )
     else:
@@ -174,7 +174,7 @@ def find_evaluation(model: Path | None, evaluation: str | Path | None) -> Path |
         path = Path(evaluation) / METRICS_FILE
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} does not exist: name the output folder of scripts/evaluate.py as the evaluation."
+                f"{path} does not exist: name the output folder of `echomen evaluate` as the evaluation."
             )
         return path
     if model is None:

@@ -14,7 +14,7 @@ __all__ = ["AutoModel"]
 
 # Pipelines are saved with this class by its name, under which others find transformers' own.
 class AutoModel(transformers.AutoModel):
-    """`transformers.AutoModel` that also loads the folders of scripts/export.py."""
+    """`transformers.AutoModel` that also loads the folders of `echomen export`."""
 
     @classmethod
     def from_pretrained(
@@ -23,7 +23,7 @@ class AutoModel(transformers.AutoModel):
         """Load a model.
 
         Args:
-            pretrained_model_name_or_path: Folder, id on the Hub, or folder that scripts/export.py wrote.
+            pretrained_model_name_or_path: Folder, id on the Hub, or folder that `echomen export` wrote.
             model_args: See `transformers.AutoModel`.
             kwargs: See `transformers.AutoModel`; an export has its device and precision from when it was made.
 

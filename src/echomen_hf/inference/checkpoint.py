@@ -27,7 +27,7 @@ def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoME
 
     Args:
         model: Folder, or id on the Hub.
-        exports: Whether it may be a folder that scripts/export.py wrote; the model's encoder is then the exported one,
+        exports: Whether it may be a folder that `echomen export` wrote; the model's encoder is then the exported one,
             which can be run but neither trained nor published.
 
     Returns:
@@ -42,7 +42,7 @@ def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoME
     if is_export(model):
         if not exports:
             raise ValueError(
-                f"{model} holds an exported model, which `Predictor` and scripts/evaluate.py run; for anything else "
+                f"{model} holds an exported model, which `Predictor` and `echomen evaluate` run; for anything else "
                 "give the folder of the trained model that it was made from."
             )
         return load_export(model)[:2]

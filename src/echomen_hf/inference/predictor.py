@@ -53,7 +53,7 @@ class Predictor:
     from the model itself, on CPUs by less than 1e-4 EF points. A network of another architecture runs without one.
 
     Args:
-        model: A model, or a folder or Hub id to load model and processor from, or a folder that scripts/export.py
+        model: A model, or a folder or Hub id to load model and processor from, or a folder that `echomen export`
             wrote, which brings its own engine. Without, the small model that comes with the package, which was trained
             on simulated hearts only; a warning in the log says so.
         processor: Video processor; the one stored with the model if a folder or id was given.
@@ -237,7 +237,7 @@ def _finished(waiting: deque[_Waiting]) -> Iterator[tuple[Path, VideoPrediction 
 def load_exported(
     folder: Path, engine: str, precision: str | None, device: str | torch.device | None
 ) -> tuple[EchoMENModel, EchoMENVideoProcessor, Engine]:
-    """Load what scripts/export.py wrote, if it is what is asked for.
+    """Load what `echomen export` wrote, if it is what is asked for.
 
     Args:
         folder: Folder.

@@ -38,7 +38,7 @@ class EjectionFractionPipeline(ChunkPipeline):
     >>> estimate = pipeline("ejection-fraction", **parts)
     ```
 
-    The folders of scripts/export.py bring their own, `pipeline("ejection-fraction", model="runs/demo/int8")`.
+    The folders of `echomen export` bring their own, `pipeline("ejection-fraction", model="runs/demo/int8")`.
 
     Returns one dictionary per video:
         - **ejection_fraction** (`float`) -- EF in percent.

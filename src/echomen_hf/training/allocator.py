@@ -7,14 +7,13 @@ the same numbers in less time (`docs/speed.md`).
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import platform
 
 from transformers.utils import logging
 
 
-__all__ = ["add_allocator_argument", "keep_large_blocks"]
+__all__ = ["keep_large_blocks"]
 
 logger = logging.get_logger(__name__)
 
@@ -47,16 +46,3 @@ def keep_large_blocks(keep: bool = True) -> bool:
         return True
     logger.warning("Large blocks of memory cannot be kept: `keep_large_blocks` needs glibc, the C library of Linux.")
     return False
-
-
-def add_allocator_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the flag `--keep_large_blocks` to the command line of a script.
-
-    Args:
-        parser: Parser of the script, which passes the value to `keep_large_blocks`.
-    """
-    parser.add_argument(
-        "--keep_large_blocks",
-        action="store_true",
-        help="Keep freed memory for the next allocation: faster on Linux CPUs, same numbers.",
-    )

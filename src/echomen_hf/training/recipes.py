@@ -15,21 +15,26 @@ import yaml
 from transformers import HfArgumentParser
 
 
-__all__ = ["parse_recipe", "read_recipe"]
+__all__ = ["RECIPES_FOLDER", "parse_recipe", "read_recipe"]
+
+RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
+"""Recipes that come with the package."""
 
 
 def parse_recipe(
     dataclass_types: Sequence[type],
     arguments: Sequence[str] | None = None,
     defaults: dict[str, Any] | None = None,
+    prog: str | None = None,
     description: str | None = None,
 ) -> tuple[Any, ...]:
-    """Parse flags, or the path of a recipe followed by flags that override it.
+    """Parse flags, or a recipe followed by flags that override it.
 
     Args:
         dataclass_types: Dataclasses whose fields are the settings.
         arguments: Command line without the name of the program; that of the process without.
         defaults: Defaults that differ from those of the dataclasses.
+        prog: Name of the command for `--help`.
         description: Text for `--help`.
 
     Returns:
@@ -40,7 +45,10 @@ def parse_recipe(
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = HfArgumentParser(
-        tuple(dataclass_types), description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        tuple(dataclass_types),
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     settings = dict(defaults or {})
     if arguments and not arguments[0].startswith("-"):
@@ -59,11 +67,11 @@ def parse_recipe(
     return tuple(settings_objects)
 
 
-def read_recipe(path: str | Path, known: set[str]) -> dict[str, Any]:
+def read_recipe(recipe: str | Path, known: set[str]) -> dict[str, Any]:
     """Read a recipe and check that every field of it means something.
 
     Args:
-        path: YAML or JSON file.
+        recipe: YAML or JSON file, or the name of one that comes with the package, such as `paper`.
         known: Names of the fields that are read.
 
     Returns:
@@ -73,9 +81,12 @@ def read_recipe(path: str | Path, known: set[str]) -> dict[str, Any]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no mapping, or has a field that nothing reads.
     """
-    path = Path(path)
+    path = Path(recipe)
     if not path.is_file():
-        raise FileNotFoundError(f"No recipe at {path}; give a YAML or JSON file, or flags only.")
+        path = RECIPES_FOLDER / f"{recipe}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in RECIPES_FOLDER.glob("*.yaml")))
+        raise FileNotFoundError(f"No recipe at {recipe}; give a YAML or JSON file, one of {names}, or flags only.")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

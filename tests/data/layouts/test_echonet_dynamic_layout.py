@@ -99,7 +99,7 @@ class TestRefusedFileLists:
         assert str(tmp_path / "nowhere") in message
         assert "https://echonet.github.io/dynamic/" in message
         assert "research use" in message
-        assert "scripts/make_synthetic_echonet.py" in message
+        assert "`echomen simulate`" in message
 
     def test_missing_file_list(self, echonet: Any) -> None:
         (echonet.root / "FileList.csv").unlink()

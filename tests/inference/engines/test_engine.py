@@ -19,8 +19,8 @@ def test_auto_is_torch(tiny_model):
     [
         ("tensorrt", "fp32", "no engine 'tensorrt'; choose one of auto, torch, compile, onnx, openvino"),
         ("torch", "fp16", "no precision 'fp16'; choose one of fp32, bf16, int8"),
-        ("torch", "int8", "scripts/export.py"),
-        ("auto", "int8", "scripts/export.py"),
+        ("torch", "int8", "`echomen export`"),
+        ("auto", "int8", "`echomen export`"),
         ("onnx", "bf16", "'onnx' has no precision 'bf16', only fp32; bf16 is available in torch, compile, openvino"),
     ],
 )
@@ -38,7 +38,7 @@ class TestPredictor:
     def test_its_engine_is_the_one_asked_for(self, tiny_model, tiny_processor):
         assert Predictor(tiny_model, tiny_processor).engine.name == "torch"
         assert Predictor(tiny_model, tiny_processor, precision="bf16").engine.precision == "bf16"
-        with pytest.raises(ValueError, match="scripts/export.py"):
+        with pytest.raises(ValueError, match="`echomen export`"):
             Predictor(tiny_model, tiny_processor, precision="int8")
 
     def test_wrong_engine_is_refused_before_the_model_is_looked_for(self):

@@ -55,7 +55,7 @@ EchoNet-Dynamic cannot be downloaded automatically: it is free for research use 
   1. Register at https://echonet.github.io/dynamic/ (Stanford AIMI), accept the research use agreement, download the
      data and unzip them.
   2. Pass the folder that holds FileList.csv and Videos/ as data_dir.
-To try the software without it, make a synthetic data set of the same layout: scripts/make_synthetic_echonet.py"""
+To try the software without it, make a synthetic data set of the same layout: `echomen simulate`"""
 
 
 class EchoNetFormatError(ValueError):

@@ -72,7 +72,7 @@ def check_engine(engine: str, precision: str) -> None:
     if precision == "int8":
         raise ValueError(
             "Precision 'int8' needs an export whose error has been measured on validation clips: make one with "
-            "scripts/export.py, and give its folder as the model."
+            "`echomen export`, and give its folder as the model."
         )
     if engine != "auto" and precision not in ENGINE_PRECISIONS[engine]:
         having = [name for name, precisions in ENGINE_PRECISIONS.items() if precision in precisions]

@@ -61,7 +61,7 @@ class OpenVINOEngine:
         if precision == "int8" and may_saturate():
             warnings.warn(
                 "This processor has no VNNI instructions, so that sums of 8-bit products may saturate: errors may be "
-                "larger than export.json states. Check the export here with scripts/evaluate.py, or use one in fp32.",
+                "larger than export.json states. Check the export here with `echomen evaluate`, or use one in fp32.",
                 stacklevel=2,
             )
         self.precision = precision
@@ -102,7 +102,7 @@ class OpenVINOEngine:
         """
         if precision not in ("fp32", "bf16"):
             raise ValueError(
-                f"A model runs in fp32 or bf16, got {precision!r}; int8 takes an export, scripts/export.py."
+                f"A model runs in fp32 or bf16, got {precision!r}; int8 takes an export, `echomen export`."
             )
         return cls(
             convert_to_openvino(trace_encoder(model, for_bf16=precision == "bf16")),

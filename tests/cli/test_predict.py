@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, SMALL_MODEL_NOTICE
+from echomen_hf.cli import invoke
 
 
 def read(path):
@@ -25,9 +26,9 @@ def study(echonet_dir, tmp_path):
     return folder
 
 
-def test_one_file(load_script, trained, study, tmp_path, capsys):
+def test_one_file(trained, study, tmp_path, capsys):
     output = tmp_path / "o.csv"
-    status = load_script("predict").main([str(study / "a.avi"), "--model", str(trained), "--output", str(output)])
+    status = invoke(["predict", str(study / "a.avi"), "--model", str(trained), "--output", str(output)])
     assert status == 0
     (row,) = read(output)
     assert 0 < float(row["EF_pred"]) < 100
@@ -39,22 +40,22 @@ def test_one_file(load_script, trained, study, tmp_path, capsys):
     assert SMALL_MODEL_NOTICE not in printed
 
 
-def test_without_a_model_the_small_one_reads_and_says_what_it_is(load_script, study, tmp_path, capsys):
+def test_without_a_model_the_small_one_reads_and_says_what_it_is(study, tmp_path, capsys):
     output = tmp_path / "o.csv"
-    assert load_script("predict").main([str(study / "a.avi"), "--output", str(output)]) == 0
+    assert invoke(["predict", str(study / "a.avi"), "--output", str(output)]) == 0
     (row,) = read(output)
     assert row["model"] == SMALL_MODEL_NAME
     assert "SIMULATED hearts only" in row["model"]
     assert 0 <= float(row["interval_low"]) <= float(row["EF_pred"]) <= float(row["interval_high"]) <= 100
     assert SMALL_MODEL_NOTICE in capsys.readouterr().out
     by_path = tmp_path / "by_path.csv"
-    load_script("predict").main([str(study / "a.avi"), "--model", str(SMALL_MODEL_FOLDER), "--output", str(by_path)])
+    invoke(["predict", str(study / "a.avi"), "--model", str(SMALL_MODEL_FOLDER), "--output", str(by_path)])
     assert read(by_path) == [row]
 
 
-def test_bad_file_is_reported_and_the_rest_written(load_script, trained, study, tmp_path, capsys):
+def test_bad_file_is_reported_and_the_rest_written(trained, study, tmp_path, capsys):
     output = tmp_path / "new" / "o.csv"
-    status = load_script("predict").main([str(study), "--model", str(trained), "--output", str(output)])
+    status = invoke(["predict", str(study), "--model", str(trained), "--output", str(output)])
     assert status == 1
     rows = read(output)
     assert [row["file"].rsplit("/", 1)[-1] for row in rows] == ["a.avi", "b.avi", "c.avi"]
@@ -65,22 +66,22 @@ def test_bad_file_is_reported_and_the_rest_written(load_script, trained, study, 
     assert "1 of 3 files could not be read" in errors
 
 
-def test_dicom(load_script, trained, tmp_path):
+def test_dicom(trained, tmp_path):
     examples = pytest.importorskip("pydicom.examples")
-    status = load_script("predict").main(
-        [str(examples.get_path("ybr_color")), "--model", str(trained), "--output", str(tmp_path / "o.csv")]
+    status = invoke(
+        ["predict", str(examples.get_path("ybr_color")), "--model", str(trained), "--output", str(tmp_path / "o.csv")]
     )
     assert status == 0
     assert 0 < float(read(tmp_path / "o.csv")[0]["EF_pred"]) < 100
 
 
-def test_colour_is_reported_beside_the_estimate(load_script, trained, study, write_video, tmp_path, capsys):
+def test_colour_is_reported_beside_the_estimate(trained, study, write_video, tmp_path, capsys):
     frames = np.full((40, 64, 64, 3), 60, np.uint8)
     frames[10:30, 20:44, 24:40] = (180, 30, 20)
     write_video(study / "b.avi", frames, source_format="rgb24")
     output = tmp_path / "o.csv"
     before = warnings.showwarning
-    assert load_script("predict").main([str(study), "--model", str(trained), "--output", str(output)]) == 0
+    assert invoke(["predict", str(study), "--model", str(trained), "--output", str(output)]) == 0
     rows = read(output)
     assert [bool(row["warning"]) for row in rows] == [False, True, False]
     assert "b.avi: " in rows[1]["warning"]
@@ -90,7 +91,7 @@ def test_colour_is_reported_beside_the_estimate(load_script, trained, study, wri
     assert warnings.showwarning is before
 
 
-def test_engine_and_its_options(load_script, trained, study, tmp_path):
+def test_engine_and_its_options(trained, study, tmp_path):
     (study / "b.avi").unlink()
     rows = []
     for name, options in (
@@ -99,25 +100,25 @@ def test_engine_and_its_options(load_script, trained, study, tmp_path):
     ):
         output = tmp_path / f"{name}.csv"
         command = [str(study), "--model", str(trained), "--output", str(output), *options]
-        assert load_script("predict").main(command) == 0
+        assert invoke(["predict", *command]) == 0
         rows.append(read(output))
     for plain, other in zip(*rows):
         assert other["file"] == plain["file"]
         assert float(other["EF_pred"]) == pytest.approx(float(plain["EF_pred"]), abs=1)
 
 
-def test_precision_that_takes_an_export(load_script, trained, study):
-    with pytest.raises(ValueError, match="scripts/export.py"):
-        load_script("predict").main([str(study), "--model", str(trained), "--precision", "int8"])
+def test_precision_that_takes_an_export(trained, study):
+    with pytest.raises(ValueError, match="`echomen export`"):
+        invoke(["predict", str(study), "--model", str(trained), "--precision", "int8"])
 
 
 @pytest.mark.parametrize("paths", [["missing.avi"], ["."]])
-def test_nothing_to_predict(load_script, trained, tmp_path, monkeypatch, paths):
+def test_nothing_to_predict(trained, tmp_path, monkeypatch, paths):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist|holds no video"):
-        load_script("predict").main([*paths, "--model", str(trained)])
+        invoke(["predict", *paths, "--model", str(trained)])
 
 
-def test_missing_model(load_script, study, tmp_path):
+def test_missing_model(study, tmp_path):
     with pytest.raises(FileNotFoundError, match="no model folder .*none"):
-        load_script("predict").main([str(study), "--model", str(tmp_path / "none")])
+        invoke(["predict", str(study), "--model", str(tmp_path / "none")])

@@ -3,14 +3,15 @@ import json
 
 import pytest
 
+from echomen_hf.cli import invoke
 from echomen_hf.metrics import ef_regression_metrics
 
 
 @pytest.fixture(scope="module")
-def report(load_script, trained, echonet_dir, tmp_path_factory):
+def report(trained, echonet_dir, tmp_path_factory):
     output = tmp_path_factory.mktemp("report")
-    status = load_script("evaluate").main(
-        ["--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(output)]
+    status = invoke(
+        ["evaluate", "--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(output)]
         + ["--bootstrap_samples", "50", "--num_workers", "0", "--split", "VAL"]
     )
     assert status == 0
@@ -60,18 +61,18 @@ def test_figures_of_the_paper(report):
     }
 
 
-def test_same_command_same_bytes(report, load_script, trained, echonet_dir, tmp_path):
-    load_script("evaluate").main(
-        ["--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path)]
+def test_same_command_same_bytes(report, trained, echonet_dir, tmp_path):
+    invoke(
+        ["evaluate", "--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path)]
         + ["--bootstrap_samples", "50", "--num_workers", "0", "--split", "VAL"]
     )
     for name in ("metrics.json", "predictions.csv", "figures/scatter.png"):
         assert (tmp_path / name).read_bytes() == (report / name).read_bytes(), name
 
 
-def test_model_of_stage_1_is_compared_without_experts(load_script, trained, echonet_dir, tmp_path):
-    load_script("evaluate").main(
-        ["--data_dir", str(echonet_dir), "--model", str(trained / "stage1"), "--output", str(tmp_path)]
+def test_model_of_stage_1_is_compared_without_experts(trained, echonet_dir, tmp_path):
+    invoke(
+        ["evaluate", "--data_dir", str(echonet_dir), "--model", str(trained / "stage1"), "--output", str(tmp_path)]
         + ["--bootstrap_samples", "0", "--num_workers", "0", "--protocol", "center"]
     )
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -79,10 +80,20 @@ def test_model_of_stage_1_is_compared_without_experts(load_script, trained, echo
     assert metrics["comparison"]["stage1"]["mae"] == metrics["metrics"]["mae"]
 
 
-def test_unknown_split(load_script, trained, echonet_dir, tmp_path):
+def test_unknown_split(trained, echonet_dir, tmp_path):
     with pytest.raises(ValueError, match="No split 'holdout'; the data set has train, validation, test"):
-        load_script("evaluate").main(
-            ["--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path), "--split", "holdout"]
+        invoke(
+            [
+                "evaluate",
+                "--data_dir",
+                str(echonet_dir),
+                "--model",
+                str(trained),
+                "--output",
+                str(tmp_path),
+                "--split",
+                "holdout",
+            ]
         )
 
 
@@ -90,38 +101,36 @@ def test_unknown_split(load_script, trained, echonet_dir, tmp_path):
     ("flags", "message"),
     [(["--confidence_level", "95"], "confidence_level"), (["--bootstrap_samples", "-1"], "bootstrap_samples")],
 )
-def test_options_are_checked_before_anything_is_predicted(
-    load_script, trained, echonet_dir, tmp_path, monkeypatch, flags, message
-):
+def test_options_are_checked_before_anything_is_predicted(trained, echonet_dir, tmp_path, monkeypatch, flags, message):
     from echomen_hf.evaluation import split_evaluation
 
     monkeypatch.setattr(split_evaluation, "predict_split", lambda *args: pytest.fail("predicted"))
     with pytest.raises(ValueError, match=message):
-        load_script("evaluate").main(
-            ["--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path), *flags]
+        invoke(
+            ["evaluate", "--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path), *flags]
         )
 
 
-def test_output_that_is_a_file(load_script, trained, echonet_dir, tmp_path):
+def test_output_that_is_a_file(trained, echonet_dir, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(FileExistsError, match="out"):
-        load_script("evaluate").main(
-            ["--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path / "out")]
+        invoke(
+            ["evaluate", "--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path / "out")]
         )
 
 
-def test_folder_without_a_model(load_script, echonet_dir, tmp_path):
+def test_folder_without_a_model(echonet_dir, tmp_path):
     with pytest.raises(ValueError, match="holds no model: config.json is missing"):
-        load_script("evaluate").main(
-            ["--data_dir", str(echonet_dir), "--model", str(tmp_path), "--output", str(tmp_path / "out")]
+        invoke(
+            ["evaluate", "--data_dir", str(echonet_dir), "--model", str(tmp_path), "--output", str(tmp_path / "out")]
         )
 
 
-def test_clips_that_share_work_give_the_same_report(load_script, trained, echonet_dir, tmp_path):
+def test_clips_that_share_work_give_the_same_report(trained, echonet_dir, tmp_path):
     found = {}
     for flag in ("--share_windows", "--no-share_windows"):
-        load_script("evaluate").main(
-            ["--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path / flag)]
+        invoke(
+            ["evaluate", "--data_dir", str(echonet_dir), "--model", str(trained), "--output", str(tmp_path / flag)]
             + ["--bootstrap_samples", "0", "--num_workers", "0", "--split", "VAL", "--protocol", "every4", flag]
         )
         with (tmp_path / flag / "predictions.csv").open(newline="") as file:

@@ -2,15 +2,16 @@ import pandas as pd
 import pytest
 import yaml
 
+from echomen_hf.cli import invoke
 from echomen_hf.comparison import cell_run
 from echomen_hf.methods import get_method, list_methods
 
 
 @pytest.fixture
-def main(load_script, recipe, echonet_dir, tmp_path):
+def main(recipe, echonet_dir, tmp_path):
     def run(*flags):
         common = ["--recipe", str(recipe), "--data_dir", str(echonet_dir), "--output", str(tmp_path / "out")]
-        return load_script("compare_methods").main([*common, "--jobs", "0", "--threads", "1", *flags])
+        return invoke(["compare", *common, "--jobs", "0", "--threads", "1", *flags])
 
     return run
 
@@ -48,12 +49,13 @@ def test_unknown_flag(main):
         main("--methods", "echonet", "--sedes", "3")
 
 
-def test_committed_recipe_is_valid_for_every_method(load_script):
+def test_committed_recipe_is_valid_for_every_method():
     from echomen_hf.comparison import read_settings, select_methods
     from echomen_hf.comparison.rules import require_equal_steps
+    from echomen_hf.training.recipes import RECIPES_FOLDER
 
-    recipe = load_script.__globals__["SCRIPTS"] / "recipes" / "compare.yaml"
-    settings = read_settings(recipe, ["--data_dir", "data"])
+    recipe = RECIPES_FOLDER / "compare.yaml"
+    settings = read_settings("compare", ["--data_dir", "data"])
     variants = select_methods(["all"])
     assert len(settings.check(variants)) == len(list_methods())
     assert set(require_equal_steps(settings, variants, 1500).values()) == {8 * 94}

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.marked_section import replace_section
+from echomen_hf.runs.marked_section import replace_section
 
 
 def test_sections_are_replaced_and_the_rest_is_left():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor
+from echomen_hf.cli import invoke
 from echomen_hf.data import EchoNetFormatError, VideoValidationError
 
 
@@ -40,19 +41,19 @@ def test_trained_folder_is_complete(trained, echonet_dir):
     assert any("eval_balanced_mae" in entry or "eval_mae" in entry for entry in history)
 
 
-def test_second_run_says_that_it_is_done(trained, load_script, recipe, echonet_dir):
+def test_second_run_says_that_it_is_done(trained, recipe, echonet_dir):
     before = {path: path.stat().st_mtime_ns for path in (trained / "stage2").glob("*.safetensors")}
-    load_script("train").main([str(recipe), "--data_dir", str(echonet_dir), "--output_dir", str(trained)])
+    invoke(["train", str(recipe), "--data_dir", str(echonet_dir), "--output_dir", str(trained)])
     assert before == {path: path.stat().st_mtime_ns for path in (trained / "stage2").glob("*.safetensors")}
 
 
-def test_continue_from_a_model(trained, load_script, recipe, echonet_dir, tmp_path):
+def test_continue_from_a_model(trained, recipe, echonet_dir, tmp_path):
     lines = recipe.read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("crop_padding"))
     settings = tmp_path / "settings.yaml"
     settings.write_text("\n".join(lines[first:]))
-    load_script("train").main(
-        [str(settings), "--data_dir", str(echonet_dir), "--output_dir", str(tmp_path / "more")]
+    invoke(
+        ["train", str(settings), "--data_dir", str(echonet_dir), "--output_dir", str(tmp_path / "more")]
         + ["--model", str(trained), "--stage", "2"]
     )
     given, found = EchoMENModel.from_pretrained(trained), EchoMENModel.from_pretrained(tmp_path / "more")
@@ -100,20 +101,27 @@ def count_train(folder):
         return sum(row["Split"] == "TRAIN" for row in csv.DictReader(file))
 
 
-def test_stage_2_needs_an_encoder(load_script, recipe, echonet_dir, tmp_path):
+def test_stage_2_needs_an_encoder(recipe, echonet_dir, tmp_path):
     with pytest.raises(ValueError, match="an encoder that stage 1 has trained"):
-        load_script("train").main(
-            [str(recipe), "--data_dir", str(echonet_dir), "--output_dir", str(tmp_path / "out"), "--stage", "2"]
+        invoke(
+            [
+                "train",
+                str(recipe),
+                "--data_dir",
+                str(echonet_dir),
+                "--output_dir",
+                str(tmp_path / "out"),
+                "--stage",
+                "2",
+            ]
         )
 
 
 class TestBadDataIsFoundBeforeTraining:
-    def train(self, load_script, recipe, folder, tmp_path, *flags):
-        load_script("train").main(
-            [str(recipe), "--data_dir", str(folder), "--output_dir", str(tmp_path / "out"), *flags]
-        )
+    def train(self, recipe, folder, tmp_path, *flags):
+        invoke(["train", str(recipe), "--data_dir", str(folder), "--output_dir", str(tmp_path / "out"), *flags])
 
-    def test_unreadable_video(self, load_script, recipe, copy_of_data, tmp_path):
+    def test_unreadable_video(self, recipe, copy_of_data, tmp_path):
         victims = sorted((copy_of_data / "Videos").glob("*.avi"))
         with (copy_of_data / "FileList.csv").open(newline="") as file:
             train = [row["FileName"] for row in csv.DictReader(file) if row["Split"] == "TRAIN"]
@@ -121,36 +129,36 @@ class TestBadDataIsFoundBeforeTraining:
         named[0].write_text("this is no video")
         named[1].write_bytes(b"")
         with pytest.raises(VideoValidationError) as caught:
-            self.train(load_script, recipe, copy_of_data, tmp_path)
+            self.train(recipe, copy_of_data, tmp_path)
         for path in named:
             assert path.stem in str(caught.value)
         assert not (tmp_path / "out").exists()
 
-    def test_truncated_video(self, load_script, recipe, copy_of_data, tmp_path):
+    def test_truncated_video(self, recipe, copy_of_data, tmp_path):
         with (copy_of_data / "FileList.csv").open(newline="") as file:
             name = next(row["FileName"] for row in csv.DictReader(file) if row["Split"] == "TRAIN")
         victim = copy_of_data / "Videos" / f"{name}.avi"
         victim.write_bytes(victim.read_bytes()[: victim.stat().st_size * 6 // 10])
         with pytest.raises(VideoValidationError, match=f"{name}.avi: ends after .* that its header promises"):
-            self.train(load_script, recipe, copy_of_data, tmp_path)
+            self.train(recipe, copy_of_data, tmp_path)
         assert not (tmp_path / "out").exists()
 
-    def test_missing_video(self, load_script, recipe, copy_of_data, tmp_path):
+    def test_missing_video(self, recipe, copy_of_data, tmp_path):
         victim = sorted((copy_of_data / "Videos").glob("*.avi"))[0]
         victim.unlink()
         with pytest.raises(EchoNetFormatError, match=victim.stem):
-            self.train(load_script, recipe, copy_of_data, tmp_path)
+            self.train(recipe, copy_of_data, tmp_path)
 
-    def test_ejection_fraction_out_of_range(self, load_script, recipe, copy_of_data, tmp_path):
+    def test_ejection_fraction_out_of_range(self, recipe, copy_of_data, tmp_path):
         rewrite(copy_of_data, lambda row: row | {"EF": "155"} if row["Split"] == "VAL" else row)
         with pytest.raises(EchoNetFormatError, match=r"FileList.csv, line \d+.*155"):
-            self.train(load_script, recipe, copy_of_data, tmp_path)
+            self.train(recipe, copy_of_data, tmp_path)
 
-    def test_no_validation_videos(self, load_script, recipe, copy_of_data, tmp_path):
+    def test_no_validation_videos(self, recipe, copy_of_data, tmp_path):
         rewrite(copy_of_data, lambda row: row | {"Split": "TRAIN"})
         with pytest.raises(ValueError, match="validation"):
-            self.train(load_script, recipe, copy_of_data, tmp_path)
+            self.train(recipe, copy_of_data, tmp_path)
 
-    def test_missing_folder(self, load_script, recipe, tmp_path):
-        with pytest.raises((FileNotFoundError, EchoNetFormatError), match="make_synthetic_echonet"):
-            self.train(load_script, recipe, tmp_path / "nowhere", tmp_path)
+    def test_missing_folder(self, recipe, tmp_path):
+        with pytest.raises((FileNotFoundError, EchoNetFormatError), match="echomen simulate"):
+            self.train(recipe, tmp_path / "nowhere", tmp_path)

@@ -2,11 +2,12 @@ import json
 
 import numpy as np
 
+from echomen_hf.cli import invoke
 from echomen_hf.evaluation.simulation_examination import accuracy_section, motion_section
 from echomen_hf.runs.files import weights_checksum
 
 
-def test_script_calibrates_measures_and_fills_the_card(load_script, tiny_model, tiny_processor, tmp_path, capsys):
+def test_script_calibrates_measures_and_fills_the_card(tiny_model, tiny_processor, tmp_path, capsys):
     folder, card = tmp_path / "model", tmp_path / "card.md"
     tiny_model.save_pretrained(folder)
     tiny_processor.save_pretrained(folder)
@@ -14,8 +15,7 @@ def test_script_calibrates_measures_and_fills_the_card(load_script, tiny_model, 
     card.write_text("\n".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->" for name in names))
     output = tmp_path / "new" / "examination.json"
     command = ["--model", str(folder), "--output", str(output), "--num_videos", "6", "--num_motion_videos", "1"]
-    script = load_script("examine_on_simulation")
-    script.main([*command, "--num_workers", "0", "--calibrate", "--card", str(card)])
+    invoke(["examine", *command, "--num_workers", "0", "--calibrate", "--card", str(card)])
     found = json.loads(output.read_text())
     assert found["model_sha256"] == weights_checksum(folder)
     assert found["calibration"] == json.loads((folder / "config.json").read_text())["interval_calibration"]
@@ -23,6 +23,6 @@ def test_script_calibrates_measures_and_fills_the_card(load_script, tiny_model, 
         assert make(found) in card.read_text()
     assert "SIMULATED videos only" in capsys.readouterr().out
     first = output.read_bytes()
-    script.main([*command, "--num_workers", "1"])
+    invoke(["examine", *command, "--num_workers", "1"])
     assert output.read_bytes() == first
     assert np.isfinite(found["spearman"]["wide"])
