@@ -23,7 +23,6 @@ _PUBLIC = {
     "Predictor": "inference",
     "VideoReadError": "model.video_source_echomen",
     "load_echonet_dynamic": "data",
-    "VideoReadError": "model.video_source_echomen",
     "load_small": "checkpoints",
     "probe_video": "model.video_reading_echomen",
     "read_video": "model.video_reading_echomen",

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from echomen_hf import EchoMENModel, load_echonet_dynamic
-from echomen_hf.evaluation import evaluate_split, predict_split, save_report
+from echomen_hf.evaluation import evaluate_split, save_report
 from echomen_hf.evaluation.interval_calibration import calibrate_model, interval_metrics
 from echomen_hf.evaluation.split_evaluation import interval_table
+from echomen_hf.inference import predict_split
 
 
 @pytest.fixture(scope="module")

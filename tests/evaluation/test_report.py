@@ -124,7 +124,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(metrics, tmp_path, monke
     def fail(source, target):
         raise OSError("disk full")
 
-    monkeypatch.setattr("echomen_hf.evaluation.report.os.replace", fail)
+    monkeypatch.setattr("echomen_hf.runs.files.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_metrics_json(path, {**metrics, "mae": 0.0}, **PROVENANCE)
     assert path.read_bytes() == before

@@ -11,7 +11,8 @@ import pytest
 
 from echomen_hf import Predictor
 from echomen_hf.inference import predictor as predictor_module
-from echomen_hf.inference.read_ahead import VideoClips, read_ahead
+from echomen_hf.inference.read_ahead import read_ahead
+from echomen_hf.inference.video_clips import VideoClips
 from echomen_hf.model.echo_video_echomen import EchoVideo
 
 
@@ -120,11 +121,10 @@ def test_long_video_is_never_a_long_tensor(predictor, tmp_path, monkeypatch):
 
 def test_only_needed_frames_are_kept(three_channel_processor):
     video = EchoVideo(np.zeros((1000, 64, 64), np.uint8), 50.0, "long")
-    clips = VideoClips(video, three_channel_processor, "center")
+    clips = VideoClips.of(video, three_channel_processor, "center")
     assert len(clips) == 1
     assert clips._frames.shape == (8, 32, 32)
-    clip = clips[0]
-    assert clip["frames"].shape == (8, 32, 32)
+    assert clips[0].shape == (8, 32, 32)
 
 
 def test_end_of_a_short_video_is_filled(predictor, tmp_path, write_video):
@@ -191,6 +191,7 @@ class TestWarnings:
     def test_of_a_prediction_come_just_before_it(self, predictor, files, tmp_path, write_video):
         coloured = np.full((40, 64, 64, 3), 60, np.uint8)
         coloured[10:30, 20:44, 24:40] = (180, 30, 20)
+        coloured += (np.arange(40, dtype=np.uint8) % 2 * 60)[:, None, None, None]
         paths = [files[0], write_video(tmp_path / "coloured.avi", coloured, source_format="rgb24"), files[1], files[2]]
         with pytest.warns(UserWarning, match="coloured, as in colour Doppler") as heard:
             seen = [len(heard) for _ in predictor(batch_size=2, num_workers=2).predict_files(paths)]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from echomen_hf import load_echonet_dynamic, read_video
-from echomen_hf.evaluation import VideoPrediction, predict_split, predict_video
+from echomen_hf.inference import VideoPrediction, predict_split, predict_video
 from echomen_hf.inference.windows.shared_windows import windows_of_model
 
 

@@ -7,8 +7,7 @@ from transformers import TrainerCallback
 
 from echomen_hf import EchoMENConfig, EchoMENModel
 from echomen_hf.data import collate_clips, with_pixel_values
-from echomen_hf.evaluation import predict_split
-from echomen_hf.inference import load_checkpoint
+from echomen_hf.inference import load_checkpoint, predict_split
 from echomen_hf.methods import get_method, list_methods
 from echomen_hf.methods.fitting import initial_model
 from echomen_hf.training import EchoMENTrainer

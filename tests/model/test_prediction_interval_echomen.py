@@ -26,7 +26,7 @@ def test_a_category_with_too_few_videos_rules_nothing_out() -> None:
     found = calibrate_intervals(labels + 1, labels)
     assert found["offsets"]["hfref"] == [-100.0, 100.0]
     assert prediction_interval(30.0, found)[0] == 0.0
-    assert prediction_interval(80.0, found) == (0.0, 79.0)  # a weak heart cannot be ruled out
+    assert prediction_interval(80.0, found) == (0.0, 80.0)  # a weak heart cannot be ruled out
 
 
 def test_the_interval_joins_what_each_category_allows() -> None:
@@ -41,12 +41,15 @@ def test_intervals_stay_on_the_scale() -> None:
     wide = calibration(hfref=(-30, 30), hfmref=(-30, 30), hfpef=(-30, 30))
     assert prediction_interval(5.0, wide) == (0.0, 35.0)
     assert prediction_interval(95.0, wide) == (65.0, 100.0)
-    assert prediction_interval(130.0, wide) == (100.0, 100.0)
+    assert prediction_interval(130.0, wide) == prediction_interval(100.0, wide) == (70.0, 100.0)
+    assert prediction_interval(-5.0, wide) == prediction_interval(0.0, wide) == (0.0, 30.0)
+    assert np.isnan(prediction_interval(np.nan, wide)).all()
 
 
-def test_errors_that_point_away_from_every_category_still_give_an_interval() -> None:
+def test_interval_includes_the_prediction_even_if_errors_point_away_from_it() -> None:
     biased = calibration(hfref=(20, 25), hfmref=(-30, -20), hfpef=(-40, -35))
-    assert prediction_interval(30.0, biased) == (50.0, 55.0)
+    assert prediction_interval(30.0, biased) == (30.0, 55.0)
+    assert prediction_interval(45.0, calibration(hfref=(10, 20), hfmref=(2, 4), hfpef=(8, 9))) == (45.0, 54.0)
 
 
 def test_coverage_holds_in_every_category() -> None:

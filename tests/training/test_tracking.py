@@ -17,7 +17,7 @@ from transformers.integrations import TensorBoardCallback
 
 from echomen_hf import EchoMENTrainer
 from echomen_hf.data import EvaluationClips
-from echomen_hf.evaluation import predict_split
+from echomen_hf.inference import predict_split
 from echomen_hf.training.embeddings import EvaluationEmbeddings
 from echomen_hf.training.tracking import EvaluationTracker, example_rows, only_ejection_fractions
 

@@ -35,12 +35,5 @@ def load_small() -> EchoMENModel:
 
 
 def is_small_model(model: str | Path) -> bool:
-    """Tell whether a folder is that of the small model.
-
-    Args:
-        model: Folder or Hub id of a model.
-
-    Returns:
-        True if it is that folder, however its path is written.
-    """
+    """Tell whether a folder is that of the small model."""
     return Path(model).resolve() == SMALL_MODEL_FOLDER.resolve()

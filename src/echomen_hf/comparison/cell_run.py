@@ -17,8 +17,8 @@ from transformers.utils import logging
 from ..data import FrameCache, is_synthetic, load_echonet_dynamic, pixel_statistics
 from ..data.frame_cache import frame_description
 from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
-from ..evaluation import VideoPrediction, predict_split
 from ..evaluation.report import write_metrics_json, write_predictions_csv
+from ..inference import VideoPrediction, predict_split
 from ..methods import fit_method, trained_parameter_count
 from ..metrics import ef_regression_metrics
 from ..model.configuration_echomen import EchoMENConfig

@@ -30,23 +30,7 @@ def example_predictions_figure(
     *,
     subtitle: str | None = None,
 ) -> Figure:
-    """Draw one row for every video: EF on the left and, with experts, their shares of it on the right.
-
-    Args:
-        names: Name of every video.
-        references: EF in percent, shape (V,).
-        predictions: EF predicted in percent, shape (V,).
-        expert_predictions: EF of every expert in percent, NaN for one that was not consulted, shape (V, M); none for
-            a model without trained experts.
-        expert_weights: Weight of every expert, rows sum to 1, shape (V, M).
-        subtitle: Line below the title.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: If there is no video, or the numbers of values differ.
-    """
+    """Draw one row for every video: EF on the left and, with experts, their shares of it on the right."""
     expected, predicted = np.asarray(references, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
     if not len(names) == len(expected) == len(predicted) or len(names) == 0:
         raise ValueError(

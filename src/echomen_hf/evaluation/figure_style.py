@@ -65,11 +65,7 @@ Parameters = ParamSpec("Parameters")
 
 
 class SeriesStyle:
-    """Look of one of several series; it stays distinct beyond the number of colours.
-
-    Args:
-        position: Index of the series, from 0.
-    """
+    """Look of one of several series; it stays distinct beyond the number of colours."""
 
     def __init__(self, position: int) -> None:
         lap, place = divmod(position, len(SERIES_COLOURS))
@@ -80,14 +76,7 @@ class SeriesStyle:
 
 
 def styled(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
-    """Draw with the style of this module, whatever the global settings of matplotlib are, and leave those alone.
-
-    Args:
-        draw: Function that returns a figure.
-
-    Returns:
-        The function, drawing in this style.
-    """
+    """Draw with the style of this module, whatever the global settings of matplotlib are, and leave those alone."""
 
     @functools.wraps(draw)
     def draw_styled(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Figure:
@@ -98,17 +87,7 @@ def styled(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
 
 
 def new_figure(title: str, subtitle: str | None, *, width: float, height: float) -> Figure:
-    """Create a figure with a title and a wrapped subtitle above the area of the panels.
-
-    Args:
-        title: Title.
-        subtitle: Text below the title, wrapped to the width.
-        width: Width in inches.
-        height: Height in inches, with the title; a subtitle adds to it.
-
-    Returns:
-        The figure, without panels.
-    """
+    """Create a figure with a title and a wrapped subtitle above the area of the panels."""
     lines = textwrap.wrap(subtitle or "", int(SUBTITLE_CHARACTERS_PER_INCH * width))
     heading = HEADING_LINE_INCHES * (1 + len(lines)) + 0.16
     height += HEADING_LINE_INCHES * len(lines)
@@ -122,11 +101,7 @@ def new_figure(title: str, subtitle: str | None, *, width: float, height: float)
 
 
 def shade_categories(panel: Axes) -> None:
-    """Shade the EF range of each heart-failure category and write its name above the panel.
-
-    Args:
-        panel: Axes with EF in percent along x.
-    """
+    """Shade the EF range of each heart-failure category and write its name above the panel."""
     for category, (low, high) in HEART_FAILURE_CATEGORIES.items():
         panel.axvspan(low, high, color=CATEGORY_COLOURS[category], alpha=0.08, linewidth=0, zorder=0)
         panel.annotate(
@@ -143,35 +118,21 @@ def shade_categories(panel: Axes) -> None:
 
 
 def mark_category_boundaries(panel: Axes) -> None:
-    """Draw a dotted line where one heart-failure category ends and the next begins.
-
-    Args:
-        panel: Axes with EF in percent along x.
-    """
+    """Draw a dotted line where one heart-failure category ends and the next begins."""
     for low, _ in HEART_FAILURE_CATEGORIES.values():
         if low > EF_RANGE[0]:
             panel.axvline(low, color=NEUTRAL_COLOUR, linewidth=0.8, linestyle=":")
 
 
 def label_ef_axis(panel: Axes, label: str) -> None:
-    """Let the x axis span all ejection fractions, with a tick every 10 points.
-
-    Args:
-        panel: Axes with EF in percent along x.
-        label: Label of the axis.
-    """
+    """Let the x axis span all ejection fractions, with a tick every 10 points."""
     panel.set_xlim(*EF_RANGE)
     panel.set_xticks(np.arange(EF_RANGE[0], EF_RANGE[1] + 1, 10))
     panel.set_xlabel(label)
 
 
 def legend_below(figure: Figure, panel: Axes) -> None:
-    """Write the legend of a panel below all panels, where it hides no data, in as few rows as the width allows.
-
-    Args:
-        figure: Figure.
-        panel: Axes with the labelled series.
-    """
+    """Write the legend of a panel below all panels, where it hides no data, in as few rows as the width allows."""
     handles, labels = panel.get_legend_handles_labels()
     width = figure.get_figwidth()
     fitting = (columns for columns in range(len(labels), 1, -1) if _legend_width(labels, columns) < width)

@@ -40,20 +40,6 @@ def calibrate_model(
 
     Epochs are chosen on VAL too, which makes its errors slightly smaller than later ones; with hundreds of videos and
     tens of epochs the effect is small beside the spread of the errors, and the coverage on TEST shows it.
-
-    Args:
-        model: Trained model; `config.interval_calibration` is set.
-        processor: Its video processor.
-        videos: Rows of the validation split as `load_echonet_dynamic` gives them.
-        protocol: Clips per video, see `protocol_starts`; intervals hold for predictions with the same.
-        coverage: Share of the videos of every heart-failure category that intervals are to hold.
-        batch_size: Clips per forward pass.
-        num_workers: Processes that read videos.
-        progress: Whether to show a progress bar.
-        frames: Where frames come from; the videos' files without.
-
-    Returns:
-        The calibration, see `calibrate_intervals`, with `protocol`.
     """
     predictions = predict_split(model, processor, videos, protocol, batch_size, num_workers, progress, frames=frames)
     calibration = {
@@ -69,12 +55,7 @@ def calibrate_model(
 
 
 def store_calibration(folder: str | Path, calibration: Mapping[str, Any]) -> None:
-    """Write a calibration into the configuration of a saved model, and leave all else there as it is.
-
-    Args:
-        folder: Folder of the model.
-        calibration: Result of `calibrate_model`.
-    """
+    """Write a calibration into the configuration of a saved model, and leave all else there as it is."""
     path = Path(folder) / CONFIG_NAME
     settings = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, {**settings, "interval_calibration": calibration})
@@ -83,17 +64,7 @@ def store_calibration(folder: str | Path, calibration: Mapping[str, Any]) -> Non
 def interval_metrics(
     predictions: ArrayLike, references: ArrayLike, calibration: Mapping[str, Any]
 ) -> dict[str, dict[str, float]]:
-    """Measure how often prediction intervals hold the true ejection fraction, and how wide they are.
-
-    Args:
-        predictions: EF predicted in percent, shape (N,).
-        references: EF in percent, shape (N,).
-        calibration: Result of `calibrate_model`.
-
-    Returns:
-        For `all` and every heart-failure category that has videos: `coverage`, the share of videos whose EF lies in
-        its interval; `width`, the mean width in EF points; `n`, the number of videos.
-    """
+    """Measure how often prediction intervals hold the true ejection fraction, and how wide they are."""
     labels = np.asarray(references, dtype=np.float64)
     ends: NDArray[np.float64] = np.array(
         [prediction_interval(float(ef), dict(calibration)) for ef in np.asarray(predictions)]

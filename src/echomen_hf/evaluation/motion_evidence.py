@@ -43,14 +43,7 @@ def half_frame_rate(video: EchoVideo) -> EchoVideo:
 
 
 def scaled_brightness(factor: float) -> Callable[[EchoVideo], EchoVideo]:
-    """Make the change that multiplies all gray values.
-
-    Args:
-        factor: What to multiply by; values above 255 become 255.
-
-    Returns:
-        Function that changes a clip.
-    """
+    """Make the change that multiplies all gray values."""
 
     def change(video: EchoVideo) -> EchoVideo:
         return replace(video, frames=np.clip(np.rint(video.frames * factor), 0, 255).astype(np.uint8))
@@ -71,15 +64,7 @@ INVARIANCES: dict[str, Callable[[EchoVideo], EchoVideo]] = {
 def motion_evidence(
     estimate: Callable[[EchoVideo], float], videos: Iterable[EchoVideo]
 ) -> dict[str, NDArray[np.float64]]:
-    """Estimate clips as they are and changed.
-
-    Args:
-        estimate: Function from a clip to its EF in percent.
-        videos: Clips, of which one at a time is needed.
-
-    Returns:
-        EF in percent, each of shape (clips,): `unchanged`, `still`, and one entry for each of `INVARIANCES`.
-    """
+    """Estimate clips as they are and changed."""
     changes = {"unchanged": lambda video: video, "still": still, **INVARIANCES}
     estimates: dict[str, list[float]] = {name: [] for name in changes}
     for video in videos:

@@ -51,27 +51,7 @@ def write_metrics_json(
     bootstrap_samples: int = 0,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write metrics with all it takes to compute them again; the same input gives the same bytes.
-
-    Args:
-        path: JSON file; its folder is made if missing.
-        metrics: Metrics of `ef_regression_metrics`; NaN is written as null.
-        protocol: Test protocol, such as `"windows"`.
-        split: Split that was evaluated.
-        seed: Seed of the evaluation.
-        model: Folder or Hub id of the model.
-        data_dir: Folder of the data set.
-        confidence_level: Coverage of the intervals among the metrics, written as `ci_level`.
-        bootstrap_samples: Number of resamples behind the intervals.
-        extra: Further entries, for instance the metrics of other predictors; nested values are allowed.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        ValueError: If the metrics lack `n`, have intervals without a confidence level, or an extra entry has the name
-            of another.
-    """
+    """Write metrics with all it takes to compute them again; the same input gives the same bytes."""
     if "n" not in metrics:
         raise ValueError("`metrics` lack `n`, the number of videos; pass what `ef_regression_metrics` returns.")
     if confidence_level is None and any(name.endswith("_ci_low") for name in metrics):
@@ -96,26 +76,12 @@ def write_metrics_json(
 
 
 def package_versions() -> dict[str, str | None]:
-    """Tell which versions results come from.
-
-    Returns:
-        Version by name of Python and of the packages that decide a number; `None` where one is not installed.
-    """
+    """Tell which versions results come from."""
     return {"python": platform.python_version(), **installed_versions(RESULT_PACKAGES)}
 
 
 def read_metrics_json(path: str | Path) -> dict[str, Any]:
-    """Read a file of `write_metrics_json`.
-
-    Args:
-        path: JSON file.
-
-    Returns:
-        Its content; null among the metrics is NaN again.
-
-    Raises:
-        ValueError: If the file is not one of `write_metrics_json`.
-    """
+    """Read a file of `write_metrics_json`."""
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
         metrics = document["metrics"].items()
@@ -127,22 +93,7 @@ def read_metrics_json(path: str | Path) -> dict[str, Any]:
 def write_predictions_csv(
     path: str | Path, predictions: Sequence[VideoPrediction], references: ArrayLike | None = None
 ) -> Path:
-    """Write one row per video: what was predicted, from how many clips, and what each expert said.
-
-    Args:
-        path: CSV file; its folder is made if missing.
-        predictions: Predictions of the videos.
-        references: Reference EF in percent in the same order, shape (N,); `None` if unknown.
-
-    Returns:
-        Path of the file. Its columns are `FileName`; `EF` and `EF_category` (reference, empty if unknown); `EF_pred`
-        and `category` (prediction); `EF_stage1`; `EF_expert_0`, ...; `weight_0`, ...; `clips`; `clip_sd`. Numbers are
-        written in full, so that metrics computed from the file are those of the evaluation.
-
-    Raises:
-        ValueError: If there are no predictions, the references do not pair up with them, or the videos differ in
-            their number of experts.
-    """
+    """Write one row per video: what was predicted, from how many clips, and what each expert said."""
     if not predictions:
         raise ValueError(f"There are no predictions to write to {path}.")
     reference = np.full(len(predictions), np.nan) if references is None else np.asarray(references, dtype=np.float64)
@@ -158,18 +109,7 @@ def write_predictions_csv(
 
 
 def read_predictions_csv(path: str | Path) -> pd.DataFrame:
-    """Read a file of `write_predictions_csv`, with every number exactly as it was.
-
-    Args:
-        path: CSV file.
-
-    Returns:
-        One row per video; see `write_predictions_csv` for the columns. An unknown number is NaN, an unknown category
-        is empty.
-
-    Raises:
-        ValueError: If a column is missing or holds something that is not a number.
-    """
+    """Read a file of `write_predictions_csv`, with every number exactly as it was."""
     # As text, names of videos stay what they are, and `float` is exact with every version of pandas.
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     if missing := [name for name in ("FileName", "EF", "EF_pred") if name not in frame]:
@@ -190,25 +130,7 @@ def predictor_comparison(
     train_labels: ArrayLike,
     **metric_options: Any,
 ) -> dict[str, dict[str, float]]:
-    """Compare EchoMEN with its own parts, with the least any model must beat and with the best its experts allow.
-
-    Args:
-        references: Reference EF in percent, shape (N,).
-        stage1_predictions: EF in percent of the stage-1 regression head, shape (N,); `None` leaves it out.
-        expert_predictions: EF in percent of every expert, shape (N, M); `None` leaves them, their mean and the oracle
-            out, as for a model that did not consult every expert.
-        echomen_predictions: EF in percent of the weighted experts, shape (N,).
-        train_labels: EF in percent of the training split, whose mean is the constant guess.
-        **metric_options: Options of `ef_regression_metrics`, such as `bootstrap_samples`.
-
-    Returns:
-        Metrics by predictor: `constant_mean`, `stage1`, `expert_0`, ..., `mean` (plain mean of the experts), `echomen`
-        and `oracle` (the best expert of every sample, figure 3b; it looks at the reference and is no method).
-
-    Raises:
-        ValueError: If the values are not valid (see `ef_regression_metrics`), shapes do not fit, or there are no
-            training labels.
-    """
+    """Compare EchoMEN with its own parts, with the least any model must beat and with the best its experts allow."""
     train = np.asarray(train_labels, dtype=np.float64)
     if train.size == 0 or not np.isfinite(train).all():
         raise ValueError("`train_labels` must be the finite ejection fractions of the training split.")
@@ -266,18 +188,7 @@ def results_table(
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out text as a Markdown table whose columns also line up as plain text.
-
-    Args:
-        header: Titles of the columns; the first column is aligned left, the others right.
-        rows: Cells of every row.
-
-    Returns:
-        The table, without a final line break.
-
-    Raises:
-        ValueError: If a row has not as many cells as the header.
-    """
+    """Lay out text as a Markdown table whose columns also line up as plain text."""
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"Row {list(row)} has {len(row)} cells, the header has {len(header)}.")

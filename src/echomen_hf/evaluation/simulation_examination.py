@@ -61,20 +61,7 @@ def calibrate_on_simulation(
     num_workers: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Calibrate the prediction intervals of a model on simulated videos that no training has seen.
-
-    Args:
-        model: Trained model; `config.interval_calibration` is set.
-        processor: Its video processor.
-        num_videos: Number of videos, as many of each heart-failure category.
-        seed: Seed of the videos.
-        coverage: Share of the videos of every category that intervals are to hold.
-        num_workers: Processes that simulate.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        The calibration, see `calibrate_model`.
-    """
+    """Calibrate the prediction intervals of a model on simulated videos that no training has seen."""
     return calibrate_model(
         model,
         processor,
@@ -101,25 +88,6 @@ def examine_on_simulation(
 
     The hearts of both profiles are the same, one by one; only what the machine makes of them differs. Each
     heart-failure category has the same number of videos, and EchoNet-Dynamic's distribution within itself.
-
-    Args:
-        model: Trained model.
-        processor: Its video processor.
-        num_videos: Number of videos of each profile.
-        num_motion_videos: How many of them are also changed, see `motion_evidence`.
-        seed: Seed of the videos and of the bootstrap.
-        bootstrap_samples: Resamples of the intervals of the metrics; 0 leaves them out.
-        num_workers: Processes that simulate.
-        progress: Whether to show progress bars.
-
-    Returns:
-        `settings`; `accuracy`, by profile the metrics of `ef_regression_metrics`, and those of a constant guess;
-        `echonet_mae`, by the same names the MAE that categories in EchoNet-Dynamic's shares would have; `spearman`, by
-        profile the rank correlation of prediction and reference; `calibration`, that of the model's intervals, `None`
-        without one for the default protocol; `held_out_ratio`, the MAE of the profile
-        `held_out_vendor` over that of `wide`; `intervals`, by profile what prediction intervals hold (see
-        `interval_metrics`), if there is a calibration; `motion`, by change the mean and the
-        90th percentile of the absolute change of EF, and `still`, the mean and the 90th percentile of EF.
     """
     videos = examination_videos(num_videos, seed + _TEST_SEED_OFFSET)
     labels = np.array(videos["ejection_fraction"])
@@ -165,40 +133,17 @@ def examine_on_simulation(
 
 
 def examination_videos(num_videos: int, seed: int) -> SimulatedVideos:
-    """Give the rows of an examination.
-
-    Args:
-        num_videos: Number of videos.
-        seed: Seed.
-
-    Returns:
-        Rows, of which each heart-failure category has a third.
-    """
+    """Give the rows of an examination."""
     return SimulatedVideos(num_videos, seed, "categories", SECONDS)
 
 
 def simulated_frames(processor: EchoMENVideoProcessor, profile: str) -> SimulatedFrames:
-    """Give the source of the frames of an examination.
-
-    Args:
-        processor: Video processor, for the size of the frames.
-        profile: Name of the profile.
-
-    Returns:
-        Frame source.
-    """
+    """Give the source of the frames of an examination."""
     return SimulatedFrames(profile, image_size=as_size(processor.crop_size).height)
 
 
 def echonet_weighted(metrics: Mapping[str, float]) -> float:
-    """Weigh the errors of the categories as often as EchoNet-Dynamic has them.
-
-    Args:
-        metrics: Metrics of `ef_regression_metrics`.
-
-    Returns:
-        MAE in EF points.
-    """
+    """Weigh the errors of the categories as often as EchoNet-Dynamic has them."""
     masks = category_masks(_echonet_sample())
     return float(sum(masks[name].mean() * metrics[f"mae_{name}"] for name in HEART_FAILURE_CATEGORIES))
 
@@ -230,14 +175,7 @@ def _motion(
 
 
 def accuracy_section(examination: Mapping[str, Any]) -> str:
-    """Lay out the errors.
-
-    Args:
-        examination: Result of `examine_on_simulation`.
-
-    Returns:
-        Markdown.
-    """
+    """Lay out the errors."""
     accuracy = examination["accuracy"]
     titles = {"constant_guess": f"always {_echonet_mean():.1f} %", **PROFILE_TITLES}
     errors = results_table(
@@ -263,14 +201,7 @@ def accuracy_section(examination: Mapping[str, Any]) -> str:
 
 
 def coverage_section(examination: Mapping[str, Any]) -> str:
-    """Lay out what the prediction intervals hold.
-
-    Args:
-        examination: Result of `examine_on_simulation`.
-
-    Returns:
-        Markdown.
-    """
+    """Lay out what the prediction intervals hold."""
     if examination["calibration"] is None:
         return "The model has no calibrated intervals."
     rows = []
@@ -290,14 +221,7 @@ def coverage_section(examination: Mapping[str, Any]) -> str:
 
 
 def motion_section(examination: Mapping[str, Any]) -> str:
-    """Lay out what happens to estimates when clips are changed.
-
-    Args:
-        examination: Result of `examine_on_simulation`.
-
-    Returns:
-        Markdown.
-    """
+    """Lay out what happens to estimates when clips are changed."""
     still = examination["motion"]["still"]
     rows = [
         [

@@ -117,14 +117,7 @@ def comparison_table(comparison: Mapping[str, Mapping[str, float | None]]) -> st
 
 
 def interval_table(intervals: Mapping[str, Any]) -> str:
-    """Lay out how often prediction intervals hold the true ejection fraction.
-
-    Args:
-        intervals: `SplitEvaluation.intervals`.
-
-    Returns:
-        Markdown table.
-    """
+    """Lay out how often prediction intervals hold the true ejection fraction."""
     rows = [
         [CATEGORY_TITLES[category], str(found["n"]), f"{found['coverage']:.1%}", f"{found['width']:.1f}"]
         for category, found in intervals["measured"].items()
@@ -220,18 +213,7 @@ def evaluate_split(
 
 
 def find_split(videos: Mapping[str, Any], split: str) -> str:
-    """Find a split by any of its names.
-
-    Args:
-        videos: Data set of `load_echonet_dynamic`.
-        split: Name, as FileList.csv or the data set writes it.
-
-    Returns:
-        Its name in the data set.
-
-    Raises:
-        ValueError: If there is no such split, or it is empty; the message lists those that there are.
-    """
+    """Find a split by any of its names."""
     name = SPLIT_NAMES.get(split.strip().lower())
     if name is None or name not in videos:
         raise ValueError(f"No split {split!r}; the data set has {', '.join(videos)}.")
@@ -239,15 +221,7 @@ def find_split(videos: Mapping[str, Any], split: str) -> str:
 
 
 def report_figures(evaluation: SplitEvaluation, subtitle: str | None = None) -> dict[str, Figure]:
-    """Draw the paper's figures for one evaluation.
-
-    Args:
-        evaluation: The evaluation.
-        subtitle: Line below every title, such as what the data are.
-
-    Returns:
-        Figures by file name.
-    """
+    """Draw the paper's figures for one evaluation."""
     labels, references = evaluation.labels_by_split, evaluation.references
     values = {ROW_TITLES.get(key, key.replace("_", " ")): v for key, v in evaluation.predicted().items()}
     methods = {name: v for name, v in values.items() if name in (ROW_TITLES["stage1"], ROW_TITLES["echomen"])}

@@ -4,7 +4,8 @@ from .checkpoint import load_checkpoint
 from .engines.engine import ENGINE_NAMES, PRECISIONS, Engine
 from .engines.factory import make_engine
 from .predictor import Predictor, find_videos
-from .windows.shared_windows import SharedWindows
+from .video_prediction import VideoPrediction, predict_split, predict_video
+from .windows import SharedWindows
 
 
 __all__ = [
@@ -13,7 +14,10 @@ __all__ = [
     "Engine",
     "Predictor",
     "SharedWindows",
+    "VideoPrediction",
     "find_videos",
     "load_checkpoint",
     "make_engine",
+    "predict_split",
+    "predict_video",
 ]

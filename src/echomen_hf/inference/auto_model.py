@@ -20,19 +20,7 @@ class AutoModel(transformers.AutoModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
     ) -> PreTrainedModel:
-        """Load a model.
-
-        Args:
-            pretrained_model_name_or_path: Folder, id on the Hub, or folder that `echomen export` wrote.
-            model_args: See `transformers.AutoModel`.
-            kwargs: See `transformers.AutoModel`; an export has its device and precision from when it was made.
-
-        Returns:
-            The model; that of an export encodes in its own engine.
-
-        Raises:
-            ValueError: If an export is damaged, or the package of its engine is missing.
-        """
+        """Load a model."""
         from .engines.export_folder import is_export, load_export
 
         if is_export(pretrained_model_name_or_path):

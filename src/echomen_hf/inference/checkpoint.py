@@ -52,22 +52,7 @@ def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoME
 def load_checkpoint_of(
     model: str | Path, model_class: type[Model], processor_class: type[EchoMENVideoProcessor]
 ) -> tuple[Model, EchoMENVideoProcessor]:
-    """Load a model of a given class; see `load_checkpoint`.
-
-    Args:
-        model: Folder, or id on the Hub.
-        model_class: Class of the model that it must hold.
-        processor_class: Class of its video processor.
-
-    Returns:
-        Model and video processor.
-
-    Raises:
-        FileNotFoundError: If a folder is named that does not exist.
-        ValueError: If a folder holds no model, another kind of model, or weights or a video processor that do not fit
-            its configuration.
-        OSError: If something is missing, or the Hub cannot be reached.
-    """
+    """Load a model of a given class; see `load_checkpoint`."""
     folder = Path(model)
     if folder.is_dir():
         check_folder(folder, model_class.config_class.model_type)
@@ -101,15 +86,7 @@ def load_checkpoint_of(
 
 
 def check_folder(folder: Path, expected_type: str) -> None:
-    """Refuse a folder that is not a saved model.
-
-    Args:
-        folder: Folder.
-        expected_type: The `model_type` of its configuration.
-
-    Raises:
-        ValueError: If its config.json is missing, broken or of another kind of model, or there are no weights.
-    """
+    """Refuse a folder that is not a saved model."""
     model_type = read_model_type(folder)
     if model_type != expected_type:
         raise ValueError(f"{folder} holds a model of type {model_type!r} and not {expected_type!r}.")
@@ -120,17 +97,7 @@ def check_folder(folder: Path, expected_type: str) -> None:
 
 
 def read_model_type(folder: Path) -> str | None:
-    """Read what kind of model a folder holds.
-
-    Args:
-        folder: Folder.
-
-    Returns:
-        The `model_type` of its configuration, if it states one.
-
-    Raises:
-        ValueError: If its config.json is missing or broken.
-    """
+    """Read what kind of model a folder holds."""
     path = folder / "config.json"
     try:
         return json.loads(path.read_text(encoding="utf-8")).get("model_type")

@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.utils.data import default_collate
 from transformers.utils import logging
 
 from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE
-from ..data.device_clips import with_pixel_values
+from ..model.clip_checks_echomen import check_clip
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ..model.dicom_reading_echomen import is_dicom
-from ..model.echo_video_echomen import EchoVideo, require_moving, warn_if_coloured
 from ..model.modeling_echomen import EchoMENModel
-from ..model.prediction_interval_echomen import calibration_for
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..model.video_reading_echomen import read_video
+from ..model.video_reading_echomen import EchoVideo, read_video
 from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
 from .checkpoint import load_checkpoint
 from .engines.engine import Engine, check_engine, is_echomen
 from .engines.export_folder import is_export, load_export
 from .engines.factory import make_engine
-from .read_ahead import FileRead, VideoClips, read_ahead
-from .video_prediction import (
-    VideoPrediction,
-    average_clips,
-    estimate_clips,
-    estimate_together,
-    join_clips,
-    predict_video,
-)
-from .windows.shared_windows import SharedWindows, windows_of_engine
+from .read_ahead import read_ahead
+from .video_clips import VideoClips
+from .video_prediction import VideoPrediction, predict_clips, predict_video
+from .windows import SharedWindows, windows_of_engine
 
 
 __all__ = ["Predictor", "find_videos"]
@@ -49,23 +35,26 @@ logger = logging.get_logger(__name__)
 class Predictor:
     """Estimates ejection fractions from files, with a model and the video processor stored beside it.
 
-    The encoder runs in an engine, see `make_engine`, and the heads as they are. The default engine rounds differently
-    from the model itself, on CPUs by less than 1e-4 EF points. A network of another architecture runs without one.
+    The encoder runs in an engine, see `make_engine`, and the heads run in the model. The default engine rounds
+    differently from the model itself, on CPUs by less than 1e-4 EF points, and so does another batch size. A network
+    of another architecture runs without an engine.
+
+    A clip that is in colour, black, still or too short is estimated with a warning.
 
     Args:
-        model: A model, or a folder or Hub id to load model and processor from, or a folder that `echomen export`
-            wrote, which brings its own engine. Without, the small model that comes with the package, which was trained
-            on simulated hearts only; a warning in the log says so.
-        processor: Video processor; the one stored with the model if a folder or id was given.
+        model: A model, or a folder or Hub id to load model and processor from, or the folder of an export, which
+            brings its own engine. Defaults to the small model that comes with the package, which was trained on
+            simulated hearts only; a warning in the log says so.
+        processor: Video processor. Defaults to the one stored with the model if a folder or id was given.
         protocol: Which clips of a video to average, see `protocol_starts`.
-        device: Where to run; the first accelerator, or else the CPU, without.
+        device: Where to run. Defaults to the first accelerator, or else the CPU.
         batch_size: Clips per forward pass.
         engine: What runs the encoder: `auto`, `torch`, `compile`, `onnx` or `openvino`.
-        precision: Precision of the encoder, `fp32` or `bf16`; without, `fp32`, or for an export its own.
+        precision: Precision of the encoder, `fp32` or `bf16`. Defaults to `fp32`, or for an export to its own.
         num_workers: Threads that read files while `predict_files` computes.
         share_windows: Whether the overlapping clips of the protocols `all` and `everyN` share the work they have in
-            common, see `SharedWindows`: `all` takes half the time, and results are the same but for rounding. Without,
-            they do with the engine `torch` on CPUs; `True` asks for it on any device.
+            common, see `SharedWindows`: `all` takes half the time, and results are the same but for rounding. Defaults
+            to sharing with the engine `torch` on CPUs; `True` asks for it on any device.
 
     Raises:
         ValueError: If engine and precision do not go together, or are not those of the export, or if clips are to
@@ -104,7 +93,7 @@ class Predictor:
             model = SMALL_MODEL_FOLDER
             logger.warning(SMALL_MODEL_NOTICE)
         if isinstance(model, (str, Path)) and is_export(model):
-            self.model, stored, self.engine = load_exported(Path(model), engine, precision, device)
+            self.model, stored, self.engine = _load_exported(Path(model), engine, precision, device)
             self.processor = processor if processor is not None else stored
             self.device = torch.device("cpu")
         else:
@@ -126,7 +115,7 @@ class Predictor:
                 self.engine = make_engine(
                     self.model, engine, precision or "fp32", processor=processor, batch_size=batch_size
                 )
-        self._clip_processor = with_channels_of(self.processor, self.engine)
+        self._clip_processor = _with_channels_of(self.processor, self.engine)
         self._windows: SharedWindows | None = windows_of_engine(
             self.engine, self.protocol, self.batch_size, share_windows
         )
@@ -143,10 +132,7 @@ class Predictor:
         Raises:
             VideoReadError: If the file cannot be read, or has a single frame.
         """
-        video = read_cine_loop(source)
-        return predict_video(
-            self.model, self._clip_processor, video, self.protocol, self.batch_size, self.engine, self._windows
-        )
+        return predict_video(self.model, self._clip_processor, self._read(source), *self._options)
 
     def predict_files(self, paths: Iterable[str | Path]) -> Iterator[tuple[Path, VideoPrediction | Exception]]:
         """Estimate many files; one that cannot be read does not stop the others.
@@ -161,120 +147,42 @@ class Predictor:
             Each path in the order given, with its prediction, or with the error that reading it raised, as soon as it
             is known. Warnings about a file are given just before.
         """
-        waiting: deque[_Waiting] = deque()
-        batch: list[tuple[_Waiting, dict[str, torch.Tensor]]] = []
-        calibration = calibration_for(self.model.config, self.protocol)
-        for file in read_ahead(map(Path, paths), self._read, self.num_workers):
-            waiting.append(_Waiting(file, calibration))
-            if self._windows is not None and isinstance(file.content, VideoClips):
-                waiting[-1].add(self._estimate_together(file.content, self._windows))
-                yield from _finished(waiting)
-                continue
-            for clip in waiting[-1].clips():
-                batch.append((waiting[-1], clip))
-                if len(batch) == self.batch_size:
-                    self._estimate(batch)
-                    batch = []
-                    yield from _finished(waiting)
-            if batch and len(waiting) > 2 * self.batch_size:
-                # Files that cannot be read fill no batch, and those behind them must not wait for it.
-                self._estimate(batch)
-                batch = []
-            yield from _finished(waiting)
-        if batch:
-            self._estimate(batch)
-        yield from _finished(waiting)
+        files = ((file, file.content) for file in read_ahead(map(Path, paths), self._read_clips, self.num_workers))
+        for file, result in predict_clips(self.model, self._clip_processor, files, *self._options):
+            file.warn()
+            yield file.path, result
 
-    def _read(self, path: Path) -> VideoClips:
-        return VideoClips(read_cine_loop(path), self._clip_processor, self.protocol)
+    @property
+    def _options(self) -> tuple[str, int, Engine | None, SharedWindows | None]:
+        return self.protocol, self.batch_size, self.engine, self._windows
 
-    def _estimate(self, batch: list[tuple[_Waiting, dict[str, torch.Tensor]]]) -> None:
-        packed = default_collate([clip for _, clip in batch])
-        pixel_values = with_pixel_values(packed, self.device)["pixel_values"]  # (B, T, C, H, W)
-        estimates = estimate_clips(self.model, pixel_values, self.engine)
-        for position, (video, _) in enumerate(batch):
-            video.add({name: values[position : position + 1] for name, values in estimates.items()})
+    def _read(self, source: str | Path | bytes) -> EchoVideo:
+        return check_clip(read_video(source), self.processor.clip_spec)
 
-    def _estimate_together(self, clips: VideoClips, windows: SharedWindows) -> dict[str, NDArray[np.float64]]:
-        return estimate_together(
-            self.model, self._clip_processor, clips.whole_video(), clips.fps, self.protocol, windows
-        )
+    def _read_clips(self, path: Path) -> VideoClips:
+        return VideoClips.of(self._read(path), self._clip_processor, self.protocol)
 
 
-@dataclass
-class _Waiting:
-    """A file whose clips have not all been estimated."""
-
-    file: FileRead[VideoClips]
-    calibration: dict[str, Any] | None
-    estimates: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
-    num_estimated: int = 0
-
-    def add(self, estimates: dict[str, NDArray[np.float64]]) -> None:
-        self.estimates.append(estimates)
-        self.num_estimated += len(estimates["ejection_fraction"])
-
-    def clips(self) -> Iterator[dict[str, torch.Tensor]]:
-        if isinstance(self.file.content, VideoClips):
-            yield from (self.file.content[number] for number in range(len(self.file.content)))
-
-    def result(self) -> VideoPrediction | Exception | None:
-        content = self.file.content
-        if isinstance(content, Exception):
-            return content
-        if self.num_estimated < len(content):
-            return None
-        return average_clips(content.source, join_clips(self.estimates), self.calibration)
-
-
-def _finished(waiting: deque[_Waiting]) -> Iterator[tuple[Path, VideoPrediction | Exception]]:
-    while waiting and (result := waiting[0].result()) is not None:
-        file = waiting.popleft().file
-        file.warn()
-        yield file.path, result
-
-
-def load_exported(
+def _load_exported(
     folder: Path, engine: str, precision: str | None, device: str | torch.device | None
 ) -> tuple[EchoMENModel, EchoMENVideoProcessor, Engine]:
-    """Load what `echomen export` wrote, if it is what is asked for.
-
-    Args:
-        folder: Folder.
-        engine: Engine that is asked for, or `auto`.
-        precision: Precision that is asked for, or `None`.
-        device: Device that is asked for, or `None`.
-
-    Returns:
-        Model, whose encoder is the engine, video processor, and engine.
-
-    Raises:
-        ValueError: If something else is asked for.
-    """
+    """Load an export if it is what is asked for."""
     model, processor, stored = load_export(folder)
-    for name, asked, having in (
+    for name, asked, available in (
         ("engine", engine if engine != "auto" else None, stored.name),
         ("precision", precision, stored.precision),
         ("device", None if device is None else torch.device(device).type, "cpu"),
     ):
-        if asked not in (None, having):
+        if asked not in (None, available):
             raise ValueError(
-                f"{folder} holds an export for {name} {having!r}, not {asked!r}: leave {name} out, or give the folder "
-                "of the trained model."
+                f"{folder} holds an export for {name} {available!r}, not {asked!r}: leave {name} out, or give the "
+                "folder of the trained model."
             )
     return model.eval(), processor, stored
 
 
-def with_channels_of(processor: EchoMENVideoProcessor, engine: Engine | None) -> EchoMENVideoProcessor:
-    """Spare a processor the channels that an engine does not look at.
-
-    Args:
-        processor: Video processor; it is left as it is.
-        engine: Engine.
-
-    Returns:
-        A processor that makes one channel if the engine needs only one (`num_channels`), else `processor`.
-    """
+def _with_channels_of(processor: EchoMENVideoProcessor, engine: Engine | None) -> EchoMENVideoProcessor:
+    """Copy a processor to make one channel only, if the engine looks at no other (`num_channels`)."""
     if getattr(engine, "num_channels", processor.num_channels) == processor.num_channels:
         return processor
     single = copy.deepcopy(processor)
@@ -283,26 +191,12 @@ def with_channels_of(processor: EchoMENVideoProcessor, engine: Engine | None) ->
     return single
 
 
-def read_cine_loop(source: str | Path | bytes) -> EchoVideo:
-    """Read a video that an ejection fraction can be estimated from.
-
-    Args:
-        source: Path or bytes of a video or DICOM file.
-
-    Returns:
-        The video; one in colour comes with a warning.
-
-    Raises:
-        VideoReadError: If the file cannot be read, or has a single frame.
-    """
-    return warn_if_coloured(require_moving(read_video(source)))
-
-
 def find_videos(paths: Iterable[str | Path]) -> list[Path]:
-    """List the files meant by a mixture of files and folders.
+    """List files and the videos inside folders.
 
     Args:
-        paths: Files, taken as they are, and folders, searched with all their subfolders, see `looks_like_video`.
+        paths: Files, taken as they are, and folders, searched with all their subfolders for the endings of
+            `VIDEO_SUFFIXES` and for DICOM of any name.
 
     Returns:
         Files, each once, those of a folder in alphabetical order.
@@ -313,7 +207,7 @@ def find_videos(paths: Iterable[str | Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if file.is_file() and looks_like_video(file)]
+            inside = [file for file in sorted(path.rglob("*")) if file.is_file() and _looks_like_video(file)]
             if not inside:
                 raise FileNotFoundError(f"{path} holds no video; looked for {', '.join(VIDEO_SUFFIXES)}.")
             found.update(dict.fromkeys(inside))
@@ -324,16 +218,9 @@ def find_videos(paths: Iterable[str | Path]) -> list[Path]:
     return list(found)
 
 
-def looks_like_video(file: Path) -> bool:
-    """Tell whether a file of a folder is to be predicted.
-
-    Args:
-        file: File.
-
-    Returns:
-        True for the endings of `VIDEO_SUFFIXES` and for DICOM of any name, since exports name files by number or UID;
-        False for hidden files and for DICOMDIR, the table of contents of an export.
-    """
+def _looks_like_video(file: Path) -> bool:
+    """Find out whether a file of a folder is a video; exports name DICOM files by number or UID."""
+    # DICOMDIR is the table of contents of an export.
     if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
         return False
     if file.suffix.lower() in VIDEO_SUFFIXES:

@@ -64,7 +64,7 @@ Then:
 
 ```python
 from echomen_hf import EchoMENTrainingArguments, load_echonet_dynamic
-from echomen_hf.evaluation import predict_split
+from echomen_hf.inference import predict_split
 from echomen_hf.methods import fit_method
 
 videos = load_echonet_dynamic("EchoNet-Dynamic")

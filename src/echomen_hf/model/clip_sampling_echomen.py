@@ -56,61 +56,24 @@ class ClipSpec:
                 raise ValueError(f"{name} must be a positive number, got {value}.")
 
     def frame_step(self, fps: float) -> float:
-        """Spacing of the clip's frames in a given video.
-
-        Args:
-            fps: Frames per second of the video.
-
-        Returns:
-            Source frames from one clip frame to the next; not rounded.
-
-        Raises:
-            ValueError: If `fps` is not a positive number.
-        """
+        """Spacing of the clip's frames in a given video."""
         if not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"fps must be a positive number, got {fps}.")
         return self.sampling_period * fps / self.reference_fps
 
     def frame_offsets(self, fps: float) -> NDArray[np.int64]:
-        """Source frames of a clip, counted from its start.
-
-        Args:
-            fps: Frames per second of the video.
-
-        Returns:
-            Offsets of shape (num_frames,), each multiple of the step rounded half up; slow videos repeat frames.
-        """
+        """Source frames of a clip, counted from its start."""
         positions = np.arange(self.num_frames) * self.frame_step(fps)
         # The tiny term keeps an exact half, blurred by division, on its upper side.
         return np.floor(positions + 0.5 + 1e-9).astype(np.int64)
 
     def span(self, fps: float) -> int:
-        """Source frames from the first to the last frame of a clip, both included.
-
-        Args:
-            fps: Frames per second of the video.
-
-        Returns:
-            63 for the default clip at 50 frames per second.
-        """
+        """Source frames from the first to the last frame of a clip, both included."""
         return int(self.frame_offsets(fps)[-1]) + 1
 
 
 def clip_indices(start: int, video_length: int, fps: float, spec: ClipSpec) -> NDArray[np.int64]:
-    """Source frames of the clip that begins at a given frame.
-
-    Args:
-        start: First frame of the clip, in [0, video_length).
-        video_length: Frames in the video.
-        fps: Frames per second of the video.
-        spec: Length and spacing of the clip.
-
-    Returns:
-        Frame numbers of shape (num_frames,); `PADDING_INDEX` (-1) past the end of the video.
-
-    Raises:
-        ValueError: If `start` lies outside the video.
-    """
+    """Source frames of the clip that begins at a given frame."""
     if not 0 <= start < video_length:
         raise ValueError(f"start must lie in [0, {video_length}), the frames of the video, got {start}.")
     indices = start + spec.frame_offsets(fps)
@@ -118,17 +81,7 @@ def clip_indices(start: int, video_length: int, fps: float, spec: ClipSpec) -> N
 
 
 def random_start(video_length: int, fps: float, spec: ClipSpec, generator: np.random.Generator) -> int:
-    """Draw the start of a training clip, uniform over all starts where a full clip fits.
-
-    Args:
-        video_length: Frames in the video.
-        fps: Frames per second of the video.
-        spec: Length and spacing of the clip.
-        generator: Source of randomness.
-
-    Returns:
-        First frame of the clip; 0 if the video is too short for a full clip.
-    """
+    """Draw the start of a training clip, uniform over all starts where a full clip fits."""
     return int(generator.integers(_last_start(video_length, fps, spec) + 1))
 
 

@@ -1,9 +1,18 @@
-"""Heart-failure categories: the one place that knows their boundaries, and one that travels with a checkpoint."""
+"""Heart-failure categories and their boundaries."""
 
 import math
+from typing import Any
+
+import numpy as np
 
 
-__all__ = ["CATEGORY_TITLES", "HEART_FAILURE_CATEGORIES", "category_probabilities", "heart_failure_category"]
+__all__ = [
+    "CATEGORY_TITLES",
+    "HEART_FAILURE_CATEGORIES",
+    "category_probabilities",
+    "heart_failure_category",
+    "within_ef_range",
+]
 
 HEART_FAILURE_CATEGORIES: dict[str, tuple[float, float]] = {
     "hfref": (0.0, 40.0),
@@ -17,6 +26,11 @@ The paper's intervals. The guideline that it cites (ESC 2021) counts an EF of ex
 
 CATEGORY_TITLES = {"all": "All", "hfref": "HFrEF", "hfmref": "HFmrEF", "hfpef": "HFpEF"}
 """Category keys, in reporting order, to the way clinicians write them."""
+
+
+def within_ef_range(ejection_fraction: Any) -> Any:
+    """Move values to the nearest possible ejection fraction, 0 to 100 %; NaN stays NaN."""
+    return np.clip(ejection_fraction, 0.0, 100.0)
 
 
 def heart_failure_category(ejection_fraction: float) -> str:

@@ -4,19 +4,21 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers.pipelines.base import ChunkPipeline
 from transformers.pipelines.pt_utils import PipelineChunkIterator, PipelineIterator, PipelinePackIterator
 
+from .clip_checks_echomen import check_clip
 from .clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol, protocol_starts
-from .echo_video_echomen import EchoVideo, require_moving, warn_if_coloured
-from .heart_failure_category_echomen import category_probabilities, heart_failure_category
-from .prediction_interval_echomen import calibration_for, prediction_interval
+from .heart_failure_category_echomen import category_probabilities
+from .prediction_interval_echomen import calibration_for
+from .video_prediction_echomen import average_clips, estimate_clips, standard_deviation
 from .video_processing_echomen import is_file, to_echo_video
-from .video_reading_echomen import read_video
+from .video_reading_echomen import EchoVideo, read_video
 
+
+__all__ = ["EjectionFractionPipeline"]
 
 # A long video has hundreds of clips in the protocol `all`, of 5 MB each at full size.
 CLIPS_AT_ONCE = 8
@@ -124,24 +126,15 @@ class EjectionFractionPipeline(ChunkPipeline):
     def preprocess(
         self, inputs: Any, protocol: str = DEFAULT_PROTOCOL, fps: float | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Read a video and cut its clips.
-
-        Args:
-            inputs: One video.
-            protocol: Clips per video.
-            fps: Frame rate of an array.
-
-        Yields:
-            `pixel_values` of a clip, (1, T, C, H, W); its `start` in seconds, (1,); and whether it `is_last`.
-        """
+        """Read a video and cut its clips."""
         if is_file(inputs):
             video = read_video(inputs)
         elif isinstance(inputs, EchoVideo):
             video = inputs
         else:
             video = to_echo_video(inputs, fps or self.video_processor.reference_fps)
-        warn_if_coloured(require_moving(video))
-        starts = protocol_starts(protocol, video.num_frames, video.fps, self.video_processor.clip_spec)
+        spec = self.video_processor.clip_spec
+        starts = protocol_starts(protocol, check_clip(video, spec).num_frames, video.fps, spec)
         for first in range(0, len(starts), CLIPS_AT_ONCE):
             some = starts[first : first + CLIPS_AT_ONCE]
             for number, (clip, start) in enumerate(zip(self.video_processor.make_clips(video, some), some), first + 1):
@@ -149,58 +142,32 @@ class EjectionFractionPipeline(ChunkPipeline):
                 yield {"pixel_values": clip[None], "start": seconds, "is_last": number == len(starts)}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        pixel_values = model_inputs.pop("pixel_values")
-        if self.engine is None:
-            output = self.model(pixel_values=pixel_values.to(self.model.dtype))
-        else:
-            output = self.model(embedding=self.engine(pixel_values).to(self.device))
-        return {
-            "ejection_fraction": output.ejection_fraction,
-            "expert_predictions": output.expert_predictions,
-            "expert_weights": output.expert_weights,
-            **model_inputs,
-        }
+        return {**estimate_clips(self.model, model_inputs.pop("pixel_values"), self.engine), **model_inputs}
 
     def postprocess(
         self, model_outputs: list[dict[str, torch.Tensor]], protocol: str = DEFAULT_PROTOCOL
     ) -> dict[str, Any]:
-        """Average the clips of a video.
-
-        Args:
-            model_outputs: Of every clip its EF, (1,), and expert predictions and weights, (1, M).
-            protocol: Clips per video.
-
-        Returns:
-            The dictionary that the class describes.
-        """
-        clips, experts, weights, starts = (
-            torch.cat([output[name] for output in model_outputs]).double().numpy()
-            for name in ("ejection_fraction", "expert_predictions", "expert_weights", "start")
-        )
-        mean = float(clips.mean())
-        variance = float(clips.var())
-        if self.model.config.prediction_head == "experts":
-            spread = np.nan_to_num(experts) - (weights * np.nan_to_num(experts)).sum(axis=1, keepdims=True)
-            variance += float((weights * spread**2).sum(axis=1).mean())
-        calibration = calibration_for(self.model.config, protocol)
+        """Combine the clips of a video."""
+        names = [name for name in model_outputs[0] if name != "is_last"]
+        clips = {name: torch.cat([output[name] for output in model_outputs]) for name in names}
+        starts = clips.pop("start").tolist()
+        config = self.model.config
+        video = average_clips("", clips, calibration_for(config, protocol))
+        spread = standard_deviation(clips, has_experts=config.prediction_head == "experts")
+        clip_values = video.clip_ejection_fractions.tolist()
         return {
-            "ejection_fraction": mean,
-            "interval": None if calibration is None else prediction_interval(mean, calibration),
-            "category": heart_failure_category(mean),
-            "category_probabilities": category_probabilities(mean, variance**0.5),
-            "standard_deviation": variance**0.5,
-            "experts": average_experts(experts).tolist(),
-            "weights": weights.mean(axis=0).tolist(),
-            "clips": [{"start": start, "ejection_fraction": ef} for start, ef in zip(starts.tolist(), clips.tolist())],
+            "ejection_fraction": video.ejection_fraction,
+            "interval": video.interval,
+            "category": video.category,
+            "category_probabilities": category_probabilities(video.ejection_fraction, spread),
+            "standard_deviation": spread,
+            "experts": video.expert_predictions.tolist(),
+            "weights": video.expert_weights.tolist(),
+            "clips": [{"start": start, "ejection_fraction": ef} for start, ef in zip(starts, clip_values)],
         }
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save model, video processor and the code of the pipeline.
-
-        Args:
-            save_directory: Folder.
-            kwargs: Options of the model's `save_pretrained`.
-        """
+        """Save model, video processor and the code of the pipeline."""
         given = getattr(self.model.config, "custom_pipelines", None)
         super().save_pretrained(save_directory, **kwargs)
         # Left in place, the next folder that the model is saved to would promise code that it does not hold.
@@ -211,33 +178,9 @@ class EjectionFractionPipeline(ChunkPipeline):
 
 
 def collate_chunks(chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Join clips to a batch.
-
-    Args:
-        chunks: Clips as `preprocess` yields them.
-
-    Returns:
-        `pixel_values`, (B, T, C, H, W), `start` and `is_last`, (B,).
-    """
+    """Join clips, as `preprocess` yields them, to a batch."""
     return {
         "pixel_values": torch.cat([chunk["pixel_values"] for chunk in chunks]),
         "start": torch.cat([chunk["start"] for chunk in chunks]),
         "is_last": torch.tensor([chunk["is_last"] for chunk in chunks]),
     }
-
-
-def average_experts(expert_predictions: np.ndarray) -> np.ndarray:
-    """Average every expert over the clips that consulted it.
-
-    Args:
-        expert_predictions: EF in percent, NaN where routing left an expert out, shape (clips, M).
-
-    Returns:
-        Mean EF of every expert in percent, NaN for one that no clip consulted, shape (M,).
-    """
-    total = np.nansum(expert_predictions, axis=0)
-    counts = (~np.isnan(expert_predictions)).sum(axis=0)
-    return np.divide(total, counts, out=np.full(total.shape, np.nan), where=counts > 0)
-
-
-__all__ = ["EjectionFractionPipeline", "average_experts"]

@@ -1,4 +1,4 @@
-"""Prediction intervals of an ejection fraction, calibrated by the errors on videos that training did not fit."""
+"""Prediction intervals of an ejection fraction, calibrated on the errors of videos outside the training set."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .clip_sampling_echomen import parse_protocol
-from .heart_failure_category_echomen import HEART_FAILURE_CATEGORIES, heart_failure_category
+from .heart_failure_category_echomen import HEART_FAILURE_CATEGORIES, heart_failure_category, within_ef_range
 
 
 __all__ = ["calibrate_intervals", "calibration_for", "check_calibration", "prediction_interval"]
@@ -27,8 +27,8 @@ def calibrate_intervals(
     and Shafer 2005): of n videos in a category, the errors with ranks floor((n + 1) a / 2) and
     ceil((n + 1) (1 - a / 2)) for a = 1 - coverage enclose a further error with at least the given probability. So the
     few patients with a weak heart are covered as often as the many healthy ones, whatever the distribution of errors,
-    as long as later videos are like those that calibrate. Where a category has too few videos for such ranks, 39 for
-    90 %, no error is ruled out: its part of the interval is as wide as the category.
+    as long as later videos are like those that calibrate. Where a category has too few videos for such ranks, fewer
+    than 19 for 90 %, no error is ruled out: its part of the interval is as wide as the category.
 
     Args:
         predictions: EF predicted in percent, shape (N,).
@@ -64,39 +64,33 @@ def calibrate_intervals(
 def prediction_interval(ejection_fraction: float, calibration: dict[str, Any]) -> tuple[float, float]:
     """Find the interval that holds the true ejection fraction with the calibrated probability.
 
-    A value in a category is possible if its distance to the prediction lies within the errors of that category; the
-    interval reaches from the lowest to the highest possible value.
+    A value in a category is possible if its distance to the prediction lies within the errors of that category. The
+    interval reaches from the lowest to the highest possible value, and always includes the prediction.
 
     Args:
-        ejection_fraction: EF predicted in percent.
+        ejection_fraction: EF predicted in percent; one beyond 0 or 100 is moved there first.
         calibration: Result of `calibrate_intervals`.
 
     Returns:
-        Lowest and highest EF in percent, within [0, 100].
+        Lowest and highest EF in percent, within [0, 100]; NaN if the prediction is NaN.
     """
-    parts = []
+    predicted = float(within_ef_range(ejection_fraction))
+    if math.isnan(predicted):
+        return predicted, predicted
+    ends = [predicted]
     for category, (low, high) in HEART_FAILURE_CATEGORIES.items():
         below, above = calibration["offsets"][category]
-        part = (max(low, ejection_fraction + below), min(high, ejection_fraction + above))
+        part = (max(low, predicted + below), min(high, predicted + above))
         if part[0] <= part[1]:
-            parts.append(part)
-    if not parts:
+            ends += part
+    if len(ends) == 1:
         # Errors of every category point into another one; those of the category predicted are the nearest guess.
-        offsets = calibration["offsets"][heart_failure_category(ejection_fraction)]
-        parts = [(ejection_fraction + offsets[0], ejection_fraction + offsets[1])]
-    ends = min(part[0] for part in parts), max(part[1] for part in parts)
-    return min(max(ends[0], 0.0), 100.0), min(max(ends[1], 0.0), 100.0)
+        ends += [predicted + offset for offset in calibration["offsets"][heart_failure_category(predicted)]]
+    return float(within_ef_range(min(ends))), float(within_ef_range(max(ends)))
 
 
 def check_calibration(calibration: dict[str, Any]) -> None:
-    """Refuse what `calibrate_intervals` cannot have returned.
-
-    Args:
-        calibration: Stored calibration.
-
-    Raises:
-        ValueError: If something is missing or no number.
-    """
+    """Refuse what `calibrate_intervals` cannot have returned."""
     offsets: Any = calibration.get("offsets")
     known = isinstance(offsets, dict) and set(offsets) == set(HEART_FAILURE_CATEGORIES)
     known = known and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in offsets.values())
@@ -110,14 +104,6 @@ def check_calibration(calibration: dict[str, Any]) -> None:
 
 
 def calibration_for(config: Any, protocol: str | int) -> dict[str, Any] | None:
-    """Find the calibration of a model's prediction intervals, if it holds for a test protocol.
-
-    Args:
-        config: Configuration of the model, perhaps of another architecture.
-        protocol: Test protocol of the predictions.
-
-    Returns:
-        The calibration. `None` if the model has none, or it comes from another protocol, whose errors differ.
-    """
+    """Find the calibration of a model's prediction intervals, if it holds for a test protocol."""
     calibration = getattr(config, "interval_calibration", None)
     return calibration if calibration and calibration.get("protocol") == parse_protocol(protocol) else None

@@ -14,7 +14,7 @@ from transformers.integrations import TensorBoardCallback, TrackioCallback, rewr
 from ..data.clip_dataset import EvaluationClips
 from ..evaluation.example_figure import example_predictions_figure
 from ..labels import category_masks
-from ..model.pipeline_echomen import average_experts
+from ..model.video_prediction_echomen import average_experts
 from .embeddings import EvaluationEmbeddings
 
 

@@ -3,8 +3,7 @@ import torch
 from torch import nn
 
 from echomen_hf import EjectionFractionPipeline, Predictor, read_video
-from echomen_hf.evaluation import predict_video
-from echomen_hf.inference import make_engine
+from echomen_hf.inference import make_engine, predict_video
 from echomen_hf.inference import predictor as predictor_module
 from echomen_hf.inference.engines.export_folder import ExportedEncoder
 

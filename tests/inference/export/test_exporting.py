@@ -10,8 +10,7 @@ import torch
 from transformers import pipeline
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor, Predictor, load_echonet_dynamic
-from echomen_hf.evaluation import predict_split
-from echomen_hf.inference import load_checkpoint
+from echomen_hf.inference import load_checkpoint, predict_split
 from echomen_hf.inference.engines.optional_packages import MissingExtraError, import_extra
 from echomen_hf.inference.export import measured_error as export_error
 from echomen_hf.inference.export.exporting import ExportRefusedError, export_model, load_export

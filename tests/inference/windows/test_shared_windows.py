@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from echomen_hf import EchoMENConfig, EchoMENModel, Predictor, load_echonet_dynamic
-from echomen_hf.evaluation import VideoPrediction, predict_split
+from echomen_hf.inference import VideoPrediction, predict_split
 from echomen_hf.inference.engines.folding import fold_batch_norms
 from echomen_hf.inference.windows.shared_windows import (
     SharedWindows,

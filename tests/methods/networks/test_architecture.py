@@ -4,7 +4,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from echomen_hf.evaluation import predict_split
+from echomen_hf.inference import predict_split
 from echomen_hf.methods import (
     ArchitectureTrainer,
     Method,

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from echomen_hf import Predictor
 from echomen_hf.data import collate_clips, with_pixel_values
-from echomen_hf.evaluation import predict_split
+from echomen_hf.inference import predict_split
 from echomen_hf.methods import (
     ArchitectureTrainer,
     fit_method,

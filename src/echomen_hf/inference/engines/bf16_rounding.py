@@ -16,12 +16,6 @@ def round_to_bf16(weight: torch.Tensor) -> torch.Tensor:
     Features behind a ReLU are positive, so a filter whose rounding errors do not cancel shifts its output for every
     clip in the same direction, and the ejection fraction with it. Passed on, errors leave the sum of a filter within
     one rounding of its last weight, while each weight moves by no more than a step of the filter's largest.
-
-    Args:
-        weight: Weights of a convolution, floating point, shape (out, in, t, h, w).
-
-    Returns:
-        Weights, float32, that bfloat16 holds exactly, same shape.
     """
     filters = weight.double().flatten(1)  # (out, in, t, h, w) -> (out, in * t * h * w)
     rounded = torch.empty_like(filters)
@@ -34,11 +28,7 @@ def round_to_bf16(weight: torch.Tensor) -> torch.Tensor:
 
 
 def round_filters(encoder: nn.Module) -> None:
-    """Round the weights of every convolution, see `round_to_bf16`.
-
-    Args:
-        encoder: Encoder whose batch normalisation is folded; its weights are replaced, in the type they have.
-    """
+    """Round the weights of every convolution, see `round_to_bf16`."""
     for module in encoder.modules():
         if isinstance(module, nn.Conv3d):
             rounded = round_to_bf16(module.weight).to(module.weight.dtype)

@@ -19,15 +19,6 @@ class CompiledEngine:
     """Runs `FastEncoder` compiled for one number of clips, so that no other number of clips compiles it again.
 
     Compiling happens in the constructor, and takes about a minute for the network of the paper.
-
-    Args:
-        encoder: Encoder.
-        precision: Its precision.
-        config: Configuration of the model, which gives the shape of its clips.
-        batch_size: Clips that a run of the compiled encoder takes. More are run in turn, fewer are filled up.
-
-    Raises:
-        ValueError: If it cannot be compiled, as without a C++ compiler.
     """
 
     name = "compile"
@@ -57,35 +48,14 @@ class CompiledEngine:
         processor: EchoMENVideoProcessor | None = None,
         batch_size: int = 4,
     ) -> CompiledEngine:
-        """Compile the encoder of a model.
-
-        Args:
-            model: Model on the device to run on; it is left as it is.
-            precision: `fp32` or `bf16`.
-            processor: See `FastEncoder`.
-            batch_size: Clips that are usually passed at once. On CPUs it makes no difference, since they take as long
-                for several clips as for each in turn.
-
-        Returns:
-            The engine.
-
-        Raises:
-            ValueError: If there is no such precision, or it cannot be compiled.
-        """
+        """Compile the encoder of a model."""
         check_engine(cls.name, precision)
         encoder = FastEncoder(model.encoder, DTYPES[precision], processor)
         return cls(encoder, precision, model.config, 1 if encoder.device.type == "cpu" else batch_size)
 
     @torch.inference_mode()
     def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Encode clips.
-
-        Args:
-            pixel_values: See `TorchEngine`.
-
-        Returns:
-            Embeddings, float32, shape (B, D).
-        """
+        """Encode clips."""
         clips = pixel_values[:, :, : self.num_channels].to(self.device)
         parts = []
         for part in clips.split(self.batch_size):

@@ -31,25 +31,12 @@ class ClipShape(NamedTuple):
 
     @classmethod
     def of(cls, config: EchoMENConfig) -> ClipShape:
-        """Read the shape from a configuration.
-
-        Args:
-            config: Configuration of a model.
-
-        Returns:
-            The shape that its video processor makes.
-        """
+        """Read the shape from a configuration."""
         return cls(config.num_frames, config.num_channels, config.image_size, config.image_size)
 
 
 class FoldedEncoder(NamedTuple):
-    """An encoder without batch normalisation.
-
-    Args:
-        module: Encoder in single precision on the CPU.
-        program: Its graph, with a batch of any size.
-        clip_shape: Shape of a clip.
-    """
+    """An encoder without batch normalisation."""
 
     module: nn.Module
     program: torch.export.ExportedProgram
@@ -63,15 +50,7 @@ class FoldedEncoder(NamedTuple):
 
 
 def trace_encoder(model: EchoMENModel, *, for_bf16: bool = False) -> FoldedEncoder:
-    """Fold batch normalisation into the convolutions and record the computation.
-
-    Args:
-        model: Model; it is left as it is.
-        for_bf16: Whether a runtime will turn the weights to bfloat16, for which they are rounded beforehand.
-
-    Returns:
-        Encoder and graph.
-    """
+    """Fold batch normalisation into the convolutions and record the computation."""
     encoder = fold_batch_norms(copy.deepcopy(model.encoder).cpu().float())
     if for_bf16:
         round_filters(encoder)
@@ -84,18 +63,7 @@ def trace_encoder(model: EchoMENModel, *, for_bf16: bool = False) -> FoldedEncod
 
 
 def clip_array(pixel_values: torch.Tensor, clip_shape: ClipShape) -> NDArray:
-    """Check clips, and hand them over to another runtime.
-
-    Args:
-        pixel_values: Normalised clips, floating point, shape (B, T, C, H, W), on any device.
-        clip_shape: Shape of a clip that the graph was made for.
-
-    Returns:
-        Clips, float32, contiguous, shape (B, T, C, H, W).
-
-    Raises:
-        ValueError: If clips have another shape.
-    """
+    """Check clips, and hand them over to another runtime."""
     if pixel_values.ndim != 5 or tuple(pixel_values.shape[1:]) != tuple(clip_shape):
         raise ValueError(
             f"`pixel_values` must have shape (batch, {', '.join(map(str, clip_shape))}), for which this engine was "

@@ -56,15 +56,7 @@ class Engine(Protocol):
 
 
 def check_engine(engine: str, precision: str) -> None:
-    """Refuse a combination that does not exist.
-
-    Args:
-        engine: Name of an engine, or `auto`.
-        precision: Name of a precision.
-
-    Raises:
-        ValueError: If there is no such engine or precision, or they do not go together; the message names what does.
-    """
+    """Refuse a combination that does not exist."""
     if engine not in ENGINE_NAMES:
         raise ValueError(f"There is no engine {engine!r}; choose one of {', '.join(ENGINE_NAMES)}.")
     if precision not in PRECISIONS:
@@ -83,12 +75,5 @@ def check_engine(engine: str, precision: str) -> None:
 
 
 def is_echomen(model: torch.nn.Module) -> bool:
-    """Tell whether a network has the encoder that engines run.
-
-    Args:
-        model: Model, of this package or by the code that travels with a checkpoint.
-
-    Returns:
-        True for EchoMEN, False for networks of another architecture.
-    """
+    """Tell whether a network has the encoder that engines run."""
     return getattr(getattr(model, "config", None), "model_type", None) == EchoMENConfig.model_type

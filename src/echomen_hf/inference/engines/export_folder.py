@@ -58,25 +58,14 @@ ENCODER_PREFIX = "encoder."
 
 
 class ExportedEncoder(nn.Module):
-    """Stands in a model where its encoder was, so that everything that runs a model also runs an export.
-
-    Args:
-        engine: Engine that computes the embeddings.
-    """
+    """Stands in a model where its encoder was, so that everything that runs a model also runs an export."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__()
         self.engine = engine
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Encode clips.
-
-        Args:
-            pixel_values: Normalised clips, float32, shape (B, T, C, H, W).
-
-        Returns:
-            Embeddings, float32, shape (B, D).
-        """
+        """Encode clips."""
         return self.engine(pixel_values)
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -86,14 +75,7 @@ class ExportedEncoder(nn.Module):
 
 
 def is_export(folder: str | os.PathLike[str]) -> bool:
-    """Tell a folder that `export_model` wrote from one with a trained model.
-
-    Args:
-        folder: Folder, which need not exist.
-
-    Returns:
-        Whether it is an export.
-    """
+    """Tell a folder that `export_model` wrote from one with a trained model."""
     return (Path(folder) / EXPORT_NAME).is_file()
 
 
@@ -147,19 +129,7 @@ def open_engine(
     num_threads: int | None = None,
     performance_hint: PerformanceHint = "latency",
 ) -> Engine:
-    """Make the engine of an export.
-
-    Args:
-        folder: Folder with the graph.
-        export_format: `onnx` or `openvino`.
-        precision: Precision that it was exported for.
-        clip_shape: Shape of a clip.
-        num_threads: Threads; all cores without.
-        performance_hint: See `OpenVINOEngine`.
-
-    Returns:
-        The engine.
-    """
+    """Make the engine of an export."""
     path = folder / GRAPH_NAMES[export_format]
     if export_format == "onnx":
         return ONNXEngine(path, clip_shape, num_threads=num_threads)
@@ -169,13 +139,7 @@ def open_engine(
 
 
 def write_heads(model: EchoMENModel, processor: EchoMENVideoProcessor, folder: Path) -> None:
-    """Write everything of a model but its encoder.
-
-    Args:
-        model: Model in single precision.
-        processor: Its video processor.
-        folder: Folder.
-    """
+    """Write everything of a model but its encoder."""
     write_config(model.config, folder)
     write_json(folder / VIDEO_PROCESSOR_NAME, without_code(processor))
     state = {
@@ -185,14 +149,7 @@ def write_heads(model: EchoMENModel, processor: EchoMENVideoProcessor, folder: P
 
 
 def write_config(config: EchoMENConfig, folder: Path, widen_intervals_by: float = 0.0) -> None:
-    """Write the configuration of an exported model.
-
-    Args:
-        config: Configuration of the model.
-        folder: Folder.
-        widen_intervals_by: EF points by which estimates of the export may lie from those that prediction intervals
-            were calibrated on; both ends are moved outwards as far, so that what they held, they hold.
-    """
+    """Write the configuration of an exported model."""
     content = without_code(config)
     calibration = content.get("interval_calibration")
     if calibration:
@@ -204,27 +161,12 @@ def write_config(config: EchoMENConfig, folder: Path, widen_intervals_by: float 
 
 
 def without_code(part: EchoMENConfig | EchoMENVideoProcessor) -> dict[str, Any]:
-    """Take the data of a configuration, without the code beside it, which would have to be trusted.
-
-    Args:
-        part: Configuration of a model, or video processor.
-
-    Returns:
-        Content of its file.
-    """
+    """Take the data of a configuration, without the code beside it, which would have to be trusted."""
     return {key: value for key, value in json.loads(part.to_json_string()).items() if key != "auto_map"}
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Write export.json, with the checksums of all other files.
-
-    Args:
-        folder: Folder of the export.
-        record: What is known of the export.
-
-    Returns:
-        Content of the file.
-    """
+    """Write export.json, with the checksums of all other files."""
     files = {path.name: file_checksum(path) for path in sorted(folder.iterdir())}
     record = {**record, "files": files}
     write_json(folder / EXPORT_NAME, record)
@@ -232,18 +174,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read export.json.
-
-    Args:
-        folder: Folder of the export.
-
-    Returns:
-        Content of the file.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is not one of `write_record`.
-    """
+    """Read export.json."""
     path = folder / EXPORT_NAME
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -269,14 +200,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def check_target(folder: Path) -> None:
-    """Refuse to write an export over anything but an earlier one.
-
-    Args:
-        folder: Folder.
-
-    Raises:
-        FileExistsError: If it holds other files, or is a file.
-    """
+    """Refuse to write an export over anything but an earlier one."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -287,12 +211,7 @@ def check_target(folder: Path) -> None:
 
 
 def replace_export(folder: Path, target: Path) -> None:
-    """Put a complete export where it belongs, in the place of an earlier one.
-
-    Args:
-        folder: Folder of the new export, on the same file system.
-        target: Where it belongs.
-    """
+    """Put a complete export where it belongs, in the place of an earlier one."""
     check_target(target)
     if target.exists():
         shutil.rmtree(target)

@@ -23,13 +23,6 @@ def fold_batch_norms(encoder: R2Plus1DEncoder) -> R2Plus1DEncoder:
     In evaluation mode, batch normalisation multiplies each channel by a constant and adds another, so the convolution
     can do both. The constants are computed in double precision. The normalisation of the pixels is not folded: the
     stem pads with zeros after it, so its mean as a bias would be wrong along the border.
-
-    Args:
-        encoder: Encoder; it is left as it is.
-
-    Returns:
-        Encoder in evaluation mode whose batch normalisation layers are identities, without gradients, in the precision
-        and on the device of the original.
     """
     folded = copy.deepcopy(encoder).eval().requires_grad_(False)
     for conv, parent, name in list(normalised_convolutions(folded)):
@@ -39,17 +32,7 @@ def fold_batch_norms(encoder: R2Plus1DEncoder) -> R2Plus1DEncoder:
 
 
 def normalised_convolutions(encoder: nn.Module) -> Iterator[tuple[nn.Conv3d, nn.Sequential, str]]:
-    """Find the convolutions that a batch normalisation follows.
-
-    Args:
-        encoder: Encoder.
-
-    Yields:
-        A convolution, and the parent and name of the batch normalisation after it.
-
-    Raises:
-        ValueError: If a batch normalisation follows something else.
-    """
+    """Find the convolutions that a batch normalisation follows."""
     for parent in encoder.modules():
         if not isinstance(parent, nn.Sequential):
             continue
@@ -64,12 +47,7 @@ def normalised_convolutions(encoder: nn.Module) -> Iterator[tuple[nn.Conv3d, nn.
 
 
 def fold_batch_norm(conv: nn.Conv3d, norm: nn.BatchNorm3d) -> None:
-    """Let a convolution do what the batch normalisation after it does.
-
-    Args:
-        conv: Convolution; weight and bias are replaced.
-        norm: Batch normalisation with running statistics.
-    """
+    """Let a convolution do what the batch normalisation after it does."""
     dtype = conv.weight.dtype
     exact = copy.deepcopy(norm).double()
     weight, bias = fuse_conv_bn_weights(
@@ -86,23 +64,12 @@ def fold_batch_norm(conv: nn.Conv3d, norm: nn.BatchNorm3d) -> None:
 
 
 def has_equal_channels(processor: EchoMENVideoProcessor) -> bool:
-    """Tell whether the clips of a video processor hold the same numbers in all channels.
-
-    Args:
-        processor: Video processor.
-
-    Returns:
-        True if frames, which are gray, are normalised by the same mean and standard deviation in every channel.
-    """
+    """Tell whether the clips of a video processor hold the same numbers in all channels."""
     return not processor.do_normalize or len(set(processor.image_mean)) == len(set(processor.image_std)) == 1
 
 
 def sum_input_channels(encoder: R2Plus1DEncoder) -> None:
-    """Let an encoder take one channel instead of several equal ones, by the sum of the weights that they meet.
-
-    Args:
-        encoder: Encoder; its first convolution is changed.
-    """
+    """Let an encoder take one channel instead of several equal ones, by the sum of the weights that they meet."""
     first = cast(nn.Conv3d, encoder.stem[0])
     weight = first.weight.double().sum(dim=1, keepdim=True).to(first.weight.dtype)  # (out, C, ...) -> (out, 1, ...)
     first.weight = nn.Parameter(weight, requires_grad=False)

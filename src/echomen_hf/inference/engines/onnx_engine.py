@@ -16,16 +16,7 @@ __all__ = ["ONNXEngine", "save_onnx"]
 
 
 class ONNXEngine:
-    """Runs an encoder with ONNX Runtime on the CPU.
-
-    Args:
-        path: File that `save_onnx` wrote.
-        clip_shape: Shape of a clip.
-        num_threads: Threads; one per core without.
-
-    Raises:
-        ValueError: If the file is no such model, or onnxruntime is missing.
-    """
+    """Runs an encoder with ONNX Runtime on the CPU."""
 
     name = "onnx"
     precision = "fp32"
@@ -49,18 +40,7 @@ class ONNXEngine:
 
     @classmethod
     def from_model(cls, model: EchoMENModel, *, num_threads: int | None = None) -> ONNXEngine:
-        """Convert the encoder of a model.
-
-        Args:
-            model: Model in evaluation mode; it is left as it is.
-            num_threads: Threads; one per core without.
-
-        Returns:
-            The engine, for clips of the shape that the model's configuration names.
-
-        Raises:
-            ValueError: If onnx, onnxscript or onnxruntime are missing.
-        """
+        """Convert the encoder of a model."""
         import_extra("onnxruntime", "onnx")
         with TemporaryDirectory() as folder:
             path = Path(folder) / "encoder.onnx"
@@ -68,32 +48,14 @@ class ONNXEngine:
             return cls(path, ClipShape.of(model.config), num_threads=num_threads)
 
     def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Encode clips.
-
-        Args:
-            pixel_values: Normalised clips, float32, shape (B, T, C, H, W), with any B.
-
-        Returns:
-            Embeddings, float32, shape (B, D), on the device of the clips.
-
-        Raises:
-            ValueError: If clips have another shape than the engine was made for.
-        """
+        """Encode clips."""
         clips = clip_array(pixel_values, self.clip_shape)
         (embeddings,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: clips})
         return torch.from_numpy(embeddings).to(pixel_values.device)
 
 
 def save_onnx(encoder: FoldedEncoder, path: Path) -> list[Path]:
-    """Write an encoder as one ONNX file.
-
-    Args:
-        encoder: Encoder.
-        path: File, `.onnx`.
-
-    Returns:
-        The file written.
-    """
+    """Write an encoder as one ONNX file."""
     for module in ("onnx", "onnxscript"):
         import_extra(module, "onnx")
     program = torch.onnx.export(

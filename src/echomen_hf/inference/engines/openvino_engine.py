@@ -27,18 +27,7 @@ PerformanceHint = Literal["latency", "throughput"]
 
 
 class OpenVINOEngine:
-    """Runs an encoder with OpenVINO on the CPU.
-
-    Args:
-        graph: Encoder, as `convert_to_openvino` gives it, or quantised.
-        clip_shape: Shape of a clip.
-        precision: `fp32` computes in single precision, also on processors that would otherwise compute in bfloat16;
-            `bf16` in bfloat16 where the processor has instructions for it, and else in single precision; `int8` lets
-            the layers that are quantised in the graph compute with 8-bit integers, and the others like `bf16`.
-        num_threads: Threads; all cores without.
-        performance_hint: `latency` gives all threads to one batch after another, which is best for few cores;
-            `throughput` computes the clips of a batch side by side on groups of cores.
-    """
+    """Runs an encoder with OpenVINO on the CPU."""
 
     name = "openvino"
 
@@ -86,20 +75,7 @@ class OpenVINOEngine:
         num_threads: int | None = None,
         performance_hint: PerformanceHint = "latency",
     ) -> OpenVINOEngine:
-        """Convert the encoder of a model.
-
-        Args:
-            model: Model in evaluation mode; it is left as it is.
-            precision: `fp32` or `bf16`.
-            num_threads: Threads; all cores without.
-            performance_hint: `latency` or `throughput`.
-
-        Returns:
-            The engine, for clips of the shape that the model's configuration names.
-
-        Raises:
-            ValueError: If the precision is another, or openvino is missing.
-        """
+        """Convert the encoder of a model."""
         if precision not in ("fp32", "bf16"):
             raise ValueError(
                 f"A model runs in fp32 or bf16, got {precision!r}; int8 takes an export, `echomen export`."
@@ -122,21 +98,7 @@ class OpenVINOEngine:
         num_threads: int | None = None,
         performance_hint: PerformanceHint = "latency",
     ) -> OpenVINOEngine:
-        """Load a graph that `save_openvino` wrote.
-
-        Args:
-            path: File of the graph, `.xml`; its weights lie beside it, `.bin`.
-            clip_shape: Shape of a clip.
-            precision: Precision that it was exported for.
-            num_threads: Threads; all cores without.
-            performance_hint: `latency` or `throughput`.
-
-        Returns:
-            The engine.
-
-        Raises:
-            ValueError: If the file is not such a graph, or openvino is missing.
-        """
+        """Load a graph that `save_openvino` wrote."""
         ov = import_extra("openvino", "openvino")
         try:
             graph = ov.Core().read_model(path)
@@ -145,17 +107,7 @@ class OpenVINOEngine:
         return cls(graph, clip_shape, precision, num_threads=num_threads, performance_hint=performance_hint)
 
     def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Encode clips.
-
-        Args:
-            pixel_values: Normalised clips, float32, shape (B, T, C, H, W), with any B.
-
-        Returns:
-            Embeddings, float32, shape (B, D), on the device of the clips.
-
-        Raises:
-            ValueError: If clips have another shape than the engine was made for.
-        """
+        """Encode clips."""
         clips = clip_array(pixel_values, self.clip_shape)
         embeddings = np.empty((len(clips), self.embedding_size), dtype=np.float32)
         if self._queue is None:
@@ -173,14 +125,7 @@ class OpenVINOEngine:
 
 
 def convert_to_openvino(encoder: FoldedEncoder) -> openvino.Model:
-    """Convert an encoder without a detour through a file.
-
-    Args:
-        encoder: Encoder.
-
-    Returns:
-        Graph whose convolutions are called as the layers of the encoder, such as `layer1.0.conv1.0.3`.
-    """
+    """Convert an encoder without a detour through a file."""
     ov = import_extra("openvino", "openvino")
     graph = ov.convert_model(encoder.program)
     graph.reshape([-1, *encoder.clip_shape])
@@ -197,15 +142,7 @@ def convert_to_openvino(encoder: FoldedEncoder) -> openvino.Model:
 
 
 def save_openvino(graph: openvino.Model, path: Path) -> list[Path]:
-    """Write a graph with all the digits of its weights.
-
-    Args:
-        graph: Graph.
-        path: File for the graph, `.xml`.
-
-    Returns:
-        The files written: the graph, and its weights (`.bin`).
-    """
+    """Write a graph with all the digits of its weights."""
     ov = import_extra("openvino", "openvino")
     # OpenVINO counts through the life of a process; the same graph shall give the same file.
     graph.set_friendly_name("encoder")
@@ -217,11 +154,7 @@ def save_openvino(graph: openvino.Model, path: Path) -> list[Path]:
 
 
 def may_saturate() -> bool:
-    """Tell whether the processor is an x86 one that adds pairs of 8-bit products in 16 bits.
-
-    Returns:
-        True for one without VNNI.
-    """
+    """Tell whether the processor is an x86 one that adds pairs of 8-bit products in 16 bits."""
     having: Mapping[str, Any] = torch.cpu.get_capabilities()
     has_vnni = having.get("avx512_vnni") or having.get("avx_vnni")
     return having.get("architecture") == "x86_64" and not has_vnni

@@ -14,18 +14,7 @@ class MissingExtraError(ImportError, ValueError):
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
-    """Import a module of an optional dependency.
-
-    Args:
-        module: Module, such as `openvino`.
-        extra: Extra of `echomen-hf` that installs it.
-
-    Returns:
-        The module.
-
-    Raises:
-        MissingExtraError: If it cannot be imported.
-    """
+    """Import a module of an optional dependency."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -20,12 +20,6 @@ def in_own_thread(function: Callable[P, T]) -> Callable[P, T]:
     On processors with AMX, OpenVINO gives the thread that compiles a network another stack for signals. Where two
     networks are freed in the order in which they were made, it leaves that thread with the freed stack of the first
     one, and the next signal that Python handles, such as the end of a data loader's process, ends the program.
-
-    Args:
-        function: Function.
-
-    Returns:
-        Function that waits for the thread, and returns or raises what `function` does.
     """
 
     @wraps(function)

@@ -24,18 +24,7 @@ def convolve_space(
     stride: tuple[int, ...],
     padding: tuple[int, ...] = (0, 0, 0),
 ) -> torch.Tensor:
-    """Convolve each frame for itself.
-
-    Args:
-        features: Features, shape (B, C, T, H, W).
-        weight: Weight of the convolution, shape (D, C, 1, h, w).
-        bias: Its bias, shape (D,).
-        stride: Its stride in time, height and width; 1 in time.
-        padding: Its padding, likewise; 0 in time.
-
-    Returns:
-        What `torch.nn.functional.conv3d` gives, shape (B, D, T, H', W').
-    """
+    """Convolve each frame for itself."""
     frames = features.transpose(1, 2).flatten(0, 1)  # (B, C, T, H, W) -> (B * T, C, H, W)
     convolved = F.conv2d(frames, weight.squeeze(2), bias, stride[1:], padding[1:])
     return convolved.unflatten(0, (len(features), -1)).transpose(1, 2)  # (B * T, D, H', W') -> (B, D, T, H', W')
@@ -48,18 +37,7 @@ def convolve_time(
     stride: tuple[int, ...],
     padding: tuple[int, ...] = (0, 0, 0),
 ) -> torch.Tensor:
-    """Convolve each pixel for itself along time.
-
-    Args:
-        features: Features, shape (B, C, T, H, W).
-        weight: Weight of the convolution, shape (D, C, t, 1, 1).
-        bias: Its bias, shape (D,).
-        stride: Its stride in time, height and width; 1 but in time.
-        padding: Its padding, likewise; 0 but in time.
-
-    Returns:
-        What `torch.nn.functional.conv3d` gives, shape (B, D, T', H, W).
-    """
+    """Convolve each pixel for itself along time."""
     image = features.flatten(3)  # (B, C, T, H, W) -> (B, C, T, H * W)
     convolved = F.conv2d(image, weight.squeeze(4), bias, stride[:2], padding[:2])
     return convolved.unflatten(3, features.shape[3:])  # (B, D, T', H * W) -> (B, D, T', H, W)
@@ -82,12 +60,7 @@ class PlanarTemporalConv(nn.Conv3d):
 
 
 def use_planar_convolutions(encoder: nn.Module, *, temporal: bool = True) -> None:
-    """Replace the factorised convolutions of an encoder by two-dimensional ones of the same weights.
-
-    Args:
-        encoder: Encoder; its modules are replaced.
-        temporal: Whether to replace the temporal ones, too.
-    """
+    """Replace the factorised convolutions of an encoder by two-dimensional ones of the same weights."""
     for parent in list(encoder.modules()):
         for name, conv in list(parent.named_children()):
             if type(conv) is not nn.Conv3d:
@@ -98,14 +71,7 @@ def use_planar_convolutions(encoder: nn.Module, *, temporal: bool = True) -> Non
 
 
 def planar_class(conv: nn.Conv3d) -> type[PlanarSpatialConv] | type[PlanarTemporalConv] | None:
-    """Find the two-dimensional form of a convolution.
-
-    Args:
-        conv: Convolution over time, height and width.
-
-    Returns:
-        Its class; `None` for one that acts on space and time at once, or on neither.
-    """
+    """Find the two-dimensional form of a convolution."""
     kernel, stride, padding = geometry(conv)
     if kernel[1:] == (1, 1) and kernel[0] > 1 and stride[1:] == (1, 1) and padding[1:] == (0, 0):
         return PlanarTemporalConv
@@ -115,28 +81,13 @@ def planar_class(conv: nn.Conv3d) -> type[PlanarSpatialConv] | type[PlanarTempor
 
 
 def geometry(conv: nn.Conv3d) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]:
-    """Tell kernel, stride and padding of a convolution.
-
-    Args:
-        conv: Convolution.
-
-    Returns:
-        Each in time, height and width.
-    """
+    """Tell kernel, stride and padding of a convolution."""
     parts = (conv.kernel_size, conv.stride, conv.padding)
     return cast(tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]], parts)
 
 
 def with_weights_of(conv: nn.Conv3d, planar: type[PlanarSpatialConv] | type[PlanarTemporalConv]) -> nn.Conv3d:
-    """Make the two-dimensional form of a convolution.
-
-    Args:
-        conv: Convolution.
-        planar: Its class, see `planar_class`.
-
-    Returns:
-        Convolution that shares its weights.
-    """
+    """Make the two-dimensional form of a convolution."""
     kernel, stride, padding = geometry(conv)
     made = planar(conv.in_channels, conv.out_channels, kernel, stride, padding, device="meta")
     made.weight, made.bias = conv.weight, conv.bias

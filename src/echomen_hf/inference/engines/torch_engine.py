@@ -29,11 +29,6 @@ class FastEncoder(nn.Module):
     in two dimensions, since their kernels are fastest so; elsewhere nobody has measured it, and they stay as they are.
     If the video processor makes all channels equal, only the first one is looked at, and its weights are the sums of
     theirs.
-
-    Args:
-        encoder: Encoder; it is left as it is.
-        dtype: Type of weights and activations; the embedding is float32 in any case.
-        processor: Video processor of the clips; without it, every channel is looked at.
     """
 
     def __init__(
@@ -58,14 +53,7 @@ class FastEncoder(nn.Module):
             use_planar_convolutions(self.encoder, temporal=dtype == torch.float32)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Encode clips.
-
-        Args:
-            pixel_values: Normalised clips, float32, shape (B, T, C, H, W).
-
-        Returns:
-            Embeddings, float32, shape (B, D).
-        """
+        """Encode clips."""
         clips = pixel_values[:, :, : self.num_channels]  # (B, T, C, H, W) -> (B, T, 1, H, W) if channels are equal
         if self.channels_last:
             clips = clips.transpose(1, 2).contiguous(memory_format=torch.channels_last_3d).transpose(1, 2)
@@ -79,25 +67,13 @@ class BitwiseReLU(nn.Module):
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Replace negative features by 0.
-
-        Args:
-            features: Features, bfloat16, any shape; they are changed.
-
-        Returns:
-            `features`.
-        """
+        """Replace negative features by 0."""
         features.view(torch.int16).clamp_(min=0)
         return features
 
 
 class TorchEngine:
-    """Runs `FastEncoder` as it is.
-
-    Args:
-        encoder: Encoder.
-        precision: Its precision.
-    """
+    """Runs `FastEncoder` as it is."""
 
     name = "torch"
 
@@ -110,19 +86,7 @@ class TorchEngine:
     def from_model(
         cls, model: EchoMENModel, precision: str = "fp32", *, processor: EchoMENVideoProcessor | None = None
     ) -> TorchEngine:
-        """Make the engine of a model.
-
-        Args:
-            model: Model on the device to run on; it is left as it is.
-            precision: `fp32` or `bf16`.
-            processor: See `FastEncoder`.
-
-        Returns:
-            The engine.
-
-        Raises:
-            ValueError: If there is no such precision.
-        """
+        """Make the engine of a model."""
         check_engine(cls.name, precision)
         encoder = FastEncoder(model.encoder, DTYPES[precision], processor)
         if precision == "bf16" and encoder.device.type == "cpu":
@@ -134,13 +98,5 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Encode clips.
-
-        Args:
-            pixel_values: Normalised clips, float32, shape (B, T, C, H, W), on any device. Where the engine needs only
-                one channel (`num_channels`), C may be 1.
-
-        Returns:
-            Embeddings, float32, shape (B, D).
-        """
+        """Encode clips."""
         return self.encoder(pixel_values.to(self.encoder.device)).float()

@@ -63,13 +63,7 @@ class ExportRefusedError(ValueError):
 
 
 class VideoSets(NamedTuple):
-    """Videos that an export needs, rows as `load_echonet_dynamic` gives them.
-
-    Args:
-        measured: Those that the error is measured on.
-        calibration: Those that show the ranges of the activations, of the other split; none but for int8.
-        search: Those on which the layers that bear int8 are found; none but for int8.
-    """
+    """Videos that an export needs, rows as `load_echonet_dynamic` gives them."""
 
     measured: Any
     calibration: Any = None
@@ -211,18 +205,7 @@ def check_options(
     max_videos: int | None,
     calibration_clips: int,
 ) -> None:
-    """Refuse options that do not go together.
-
-    Args:
-        export_format: Format.
-        precision: Precision.
-        data_dir: Data set, or `None`.
-        max_videos: Videos to use, or `None`.
-        calibration_clips: Clips that show the ranges of the activations.
-
-    Raises:
-        ValueError: If they do not.
-    """
+    """Refuse options that do not go together."""
     if export_format not in EXPORT_PRECISIONS:
         raise ValueError(f"There is no format {export_format!r}; choose one of {', '.join(EXPORT_PRECISIONS)}.")
     if precision not in EXPORT_PRECISIONS[export_format]:
@@ -245,21 +228,7 @@ def check_options(
 def choose_videos(
     data_dir: str | Path, split: str, max_videos: int | None, calibration_clips: int, precision: str
 ) -> VideoSets:
-    """Choose the videos to measure on, and for int8 others to calibrate with and to find the layers on.
-
-    Args:
-        data_dir: Folder in EchoNet-Dynamic's layout.
-        split: Split to measure on.
-        max_videos: Use only so many of its videos.
-        calibration_clips: Videos to calibrate with.
-        precision: Precision of the export.
-
-    Returns:
-        The videos; no video is in two of the sets.
-
-    Raises:
-        ValueError: If the split is the test split, or there is no such split, or too few videos are in it.
-    """
+    """Choose the videos to measure on, and for int8 others to calibrate with and to find the layers on."""
     name = SPLIT_NAMES.get(split.strip().lower(), split)
     if name not in CALIBRATION_SPLITS:
         raise ValueError(
@@ -285,16 +254,7 @@ def choose_videos(
 
 
 def refuse_without_int8(quantised: QuantisedEncoder, num_videos: int, max_mae_rise: float) -> None:
-    """Refuse a graph in which the search left no layer quantised.
-
-    Args:
-        quantised: Result of the search.
-        num_videos: Videos that it used.
-        max_mae_rise: Bound of the export.
-
-    Raises:
-        ExportRefusedError: If there is no such layer.
-    """
+    """Refuse a graph in which the search left no layer quantised."""
     if not quantised.int8_layers:
         raise ExportRefusedError(
             f"The export is not written: on {num_videos} videos, no layer could be quantised without changing the EF "
@@ -303,14 +263,7 @@ def refuse_without_int8(quantised: QuantisedEncoder, num_videos: int, max_mae_ri
 
 
 def remedy(precision: str) -> str:
-    """Say what helps against too large an error.
-
-    Args:
-        precision: Precision of the export.
-
-    Returns:
-        A sentence.
-    """
+    """Say what helps against too large an error."""
     if precision == "int8":
         return (
             "Take more videos and calibration clips, export with precision bf16, or allow more with max_mae_rise and "
@@ -325,16 +278,7 @@ def remedy(precision: str) -> str:
 
 
 def quantisation_record(quantised: QuantisedEncoder, videos: VideoSets | None, split: str) -> dict[str, Any]:
-    """Tell how a graph was quantised.
-
-    Args:
-        quantised: The graph.
-        videos: Videos that were used.
-        split: Split to measure on.
-
-    Returns:
-        Entries for export.json.
-    """
+    """Tell how a graph was quantised."""
     assert videos is not None
     return {
         "bf16_layers": list(quantised.float_layers),
@@ -346,13 +290,6 @@ def quantisation_record(quantised: QuantisedEncoder, videos: VideoSets | None, s
 
 
 def source_checksum(source: str | Path) -> str | None:
-    """Compute the SHA-256 of the weights that an export was made from.
-
-    Args:
-        source: Folder or Hub id of a model.
-
-    Returns:
-        Hexadecimal digits; `None` for weights in several files.
-    """
+    """Compute the SHA-256 of the weights that an export was made from."""
     path = cached_file(str(source), SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
     return weights_checksum(Path(path).parent) if path is not None else None

@@ -15,10 +15,11 @@ from ...data.collation import collate_clips
 from ...data.device_clips import with_pixel_values
 from ...metrics import ef_regression_metrics
 from ...model.modeling_echomen import EchoMENModel
+from ...model.video_prediction_echomen import estimate_clips
 from ...model.video_processing_echomen import EchoMENVideoProcessor
 from ..engines.encoder_graph import ClipShape
 from ..engines.engine import Engine
-from ..video_prediction import estimate_clips, predict_split
+from ..video_prediction import predict_split
 
 
 __all__ = [
@@ -45,17 +46,7 @@ NOISE_CLIPS = 8
 
 @dataclass(frozen=True)
 class EFErrors:
-    """Ejection fractions of an export against those of the model in single precision, in EF points.
-
-    Args:
-        num_videos: Videos; 0 for clips of noise.
-        num_clips: Clips.
-        mean_change: Mean absolute change of the EF of a video, or of a clip of noise.
-        max_change: Largest absolute change.
-        mae_reference: Mean absolute error of the model; `None` without reference EFs.
-        mae: Mean absolute error of the export.
-        mae_rise: By how much the latter is larger.
-    """
+    """Ejection fractions of an export against those of the model in single precision, in EF points."""
 
     num_videos: int
     num_clips: int
@@ -68,12 +59,7 @@ class EFErrors:
 
 @dataclass(frozen=True)
 class ErrorBound:
-    """What an export may cost.
-
-    Args:
-        max_mae_rise: Largest rise of the mean absolute error in EF points.
-        max_change: Largest change of the EF of a single video in EF points.
-    """
+    """What an export may cost."""
 
     max_mae_rise: float
     max_change: float
@@ -84,14 +70,7 @@ class ErrorBound:
                 raise ValueError(f"`{name}` is a number of EF points and not negative, got {value}.")
 
     def violations(self, errors: EFErrors) -> list[str]:
-        """Compare errors with the bound.
-
-        Args:
-            errors: Errors.
-
-        Returns:
-            What is too large, with numbers; NaN is.
-        """
+        """Compare errors with the bound."""
         found = []
         if errors.mae_rise is not None and not errors.mae_rise <= self.max_mae_rise:
             found.append(
@@ -107,13 +86,7 @@ class ErrorBound:
 
 
 class ClipsOfVideos(Sequence[NDArray[np.float32]]):
-    """All clips of each of several videos, read when they are asked for.
-
-    Args:
-        videos: Rows as `load_echonet_dynamic` gives them.
-        processor: Video processor.
-        protocol: Which clips to take of a video, see `protocol_starts`.
-    """
+    """All clips of each of several videos, read when they are asked for."""
 
     def __init__(self, videos: Any, processor: EchoMENVideoProcessor, protocol: str) -> None:
         self.videos = videos
@@ -125,29 +98,14 @@ class ClipsOfVideos(Sequence[NDArray[np.float32]]):
         return len(self.videos)
 
     def __getitem__(self, index: Any) -> Any:  # Of `Sequence`, but for slices.
-        """Read the clips of one video.
-
-        Args:
-            index: Position of the video.
-
-        Returns:
-            Normalised clips, float32, shape (K, T, C, H, W).
-        """
+        """Read the clips of one video."""
         clips = EvaluationClips([self.videos[int(index)]], self.processor, self.protocol)
         batch = collate_clips([clips[number] for number in range(len(clips))])
         return with_pixel_values(batch)["pixel_values"].numpy()
 
 
 def spread_over_ef(videos: Any, count: int | None) -> list[int]:
-    """Choose videos whose ejection fractions spread as those of all do, so that weak hearts are among them.
-
-    Args:
-        videos: Rows as `load_echonet_dynamic` gives them.
-        count: Number of videos; all without.
-
-    Returns:
-        Their positions in order of rising EF, at equal distances of rank.
-    """
+    """Choose videos whose ejection fractions spread as those of all do, so that weak hearts are among them."""
     order = np.argsort(ejection_fractions(videos), kind="stable")
     if count is None or count >= len(order):
         return order.tolist()
@@ -163,20 +121,7 @@ def errors_on_videos(
     batch_size: int = 4,
     progress: bool = True,
 ) -> EFErrors:
-    """Measure what an engine costs on videos with reference ejection fractions.
-
-    Args:
-        model: Model in single precision.
-        processor: Its video processor.
-        engine: Engine that replaces its encoder.
-        videos: Rows as `load_echonet_dynamic` gives them.
-        protocol: Clips per video, see `protocol_starts`.
-        batch_size: Clips per forward pass.
-        progress: Whether to show progress bars.
-
-    Returns:
-        The errors.
-    """
+    """Measure what an engine costs on videos with reference ejection fractions."""
     exact, changed = (
         predict_split(model, processor, videos, protocol, batch_size, progress=progress, engine=encode)
         for encode in (None, engine)
@@ -197,16 +142,7 @@ def errors_on_videos(
 
 
 def errors_on_noise(model: EchoMENModel, engine: Engine, seed: int) -> EFErrors:
-    """Measure what an engine costs on clips of normally distributed noise.
-
-    Args:
-        model: Model in single precision.
-        engine: Engine that replaces its encoder.
-        seed: Seed of the noise.
-
-    Returns:
-        The errors, without any against reference EFs.
-    """
+    """Measure what an engine costs on clips of normally distributed noise."""
     generator = torch.Generator().manual_seed(seed)
     changes = []
     for _ in range(NOISE_CLIPS):
@@ -222,14 +158,7 @@ def errors_on_noise(model: EchoMENModel, engine: Engine, seed: int) -> EFErrors:
 
 
 def ejection_fraction_heads(model: EchoMENModel) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
-    """Give the heads of a model to what knows arrays only.
-
-    Args:
-        model: Model on the CPU.
-
-    Returns:
-        Function from embeddings, shape (B, D), to EF in percent, shape (B,).
-    """
+    """Give the heads of a model to what knows arrays only."""
 
     @torch.inference_mode()
     def predict(embedding: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -239,12 +168,5 @@ def ejection_fraction_heads(model: EchoMENModel) -> Callable[[NDArray[np.float32
 
 
 def rounded(value: Any) -> float:
-    """Round a number of EF points to what repeats on every run.
-
-    Args:
-        value: Number.
-
-    Returns:
-        Number with six decimals.
-    """
+    """Round a number of EF points to what repeats on every run."""
     return round(float(value), DIGITS)

@@ -26,13 +26,7 @@ __all__ = ["QuantisedEncoder", "quantise"]
 
 
 class QuantisedEncoder(NamedTuple):
-    """A graph, some of whose layers compute with 8-bit integers.
-
-    Args:
-        graph: The graph.
-        int8_layers: Convolutions that are quantised, in the order of computation.
-        float_layers: Convolutions that are not.
-    """
+    """A graph, some of whose layers compute with 8-bit integers."""
 
     graph: openvino.Model
     int8_layers: tuple[str, ...]
@@ -48,7 +42,7 @@ def quantise(
     predict: Callable[[NDArray[np.float32]], NDArray[np.float64]],
     max_mean_change: float,
 ) -> QuantisedEncoder:
-    """Quantise an encoder as far as the ejection fraction allows: weights per output channel, activations per tensor.
+    """Quantise an encoder as far as the ejection fraction allows: weights per channel, activations per tensor.
 
     Args:
         graph: Encoder, as `convert_to_openvino` gives it; it is left as it is.
@@ -57,12 +51,6 @@ def quantise(
         references: EF in percent that the model gives each of these videos in single precision.
         predict: Heads of the model: from embeddings, shape (B, D), to EF in percent, shape (B,).
         max_mean_change: Mean absolute change of the EF of these videos, in points, beyond that of the graph as it is.
-
-    Returns:
-        The graph. If no layer can be quantised within the bound, it has none that is.
-
-    Raises:
-        ValueError: If there are no clips, or not a reference for every video, or nncf is missing.
     """
     nncf = import_extra("nncf", "openvino")
     ranges = import_extra("nncf.quantization.range_estimator", "openvino")

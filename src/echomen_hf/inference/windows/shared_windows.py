@@ -169,34 +169,14 @@ class SharedWindows:
 
 
 def has_overlapping_clips(protocol: str | int) -> bool:
-    """Tell whether a test protocol takes clips that overlap regularly, so that sharing can save work.
-
-    Args:
-        protocol: See `parse_protocol`.
-
-    Returns:
-        True for `all` and `everyN`. Other protocols have clips that hardly overlap, or rarely lie on one timeline.
-    """
+    """Tell whether a test protocol takes clips that overlap regularly, so that sharing can save work."""
     return parse_protocol(protocol).startswith(("all", "every"))
 
 
 def windows_of_engine(
     engine: Engine | None, protocol: str, batch_size: int, share_windows: bool | None
 ) -> SharedWindows | None:
-    """Decide whether the clips of a video are encoded together.
-
-    Args:
-        engine: Engine that encodes single clips; `None` for a network that runs as it is.
-        protocol: Test protocol.
-        batch_size: Clips per forward pass.
-        share_windows: What was asked for; `None` shares where it is known to be faster, which is on CPUs.
-
-    Returns:
-        What encodes them together in the precision of the engine, or `None` if each is to be encoded on its own.
-
-    Raises:
-        ValueError: If sharing was asked for, and the engine cannot.
-    """
+    """Decide whether the clips of a video are encoded together."""
     if not isinstance(engine, TorchEngine):
         if share_windows:
             having = "a network of another architecture" if engine is None else f"engine {engine.name!r}"
@@ -212,20 +192,7 @@ def windows_of_engine(
 def windows_of_model(
     model: EchoMENModel, protocol: str, batch_size: int, share_windows: bool | None = None
 ) -> SharedWindows | None:
-    """Decide the same for a model that has no engine yet.
-
-    Args:
-        model: Model on the device to run on.
-        protocol: Test protocol.
-        batch_size: Clips per forward pass.
-        share_windows: See `windows_of_engine`.
-
-    Returns:
-        See `windows_of_engine`.
-
-    Raises:
-        ValueError: If sharing was asked for, and the model is of another architecture.
-    """
+    """Decide the same for a model that has no engine yet."""
     if share_windows is False or not has_overlapping_clips(protocol):
         return None
     encoder = getattr(model, "encoder", None)

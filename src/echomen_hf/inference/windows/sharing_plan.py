@@ -54,15 +54,7 @@ class Margins:
         return self.length - self.left - self.right
 
     def after(self, stride: int) -> Margins:
-        """Margins behind a temporal convolution over 3 frames with one frame of zero padding at both ends.
-
-        Args:
-            stride: Its stride.
-
-        Returns:
-            Output frame v sees the input frames stride * v - 1 to stride * v + 1, and belongs to a margin if one of
-            these does, or is padding.
-        """
+        """Margins behind a temporal convolution over 3 frames with one frame of zero padding at both ends."""
         length = (self.length - 1) // stride + 1
         left = -(-(self.left + 1) // stride)
         first_right = -(-(self.length - self.right - 1) // stride)
@@ -85,15 +77,7 @@ class Phase:
 
 
 def split_phases(positions: NDArray[np.int64], stride: int) -> list[Phase]:
-    """Sort the clips of a timeline by the frames that a strided convolution takes from them.
-
-    Args:
-        positions: Where the clips begin in the timeline, in increasing order, shape (n,).
-        stride: Stride of the convolution.
-
-    Returns:
-        At most `stride` phases.
-    """
+    """Sort the clips of a timeline by the frames that a strided convolution takes from them."""
     phases = []
     for remainder in range(stride):
         clips = np.flatnonzero(positions % stride == remainder)
@@ -124,15 +108,6 @@ def group_clips(starts: NDArray[np.int64], frame_offsets: NDArray[np.int64], max
     Where the spacing of a clip's frames is not a whole number, the pattern of rounded offsets repeats after some
     frames, such as 0, 1, 2, 4, 5 | 6, 7, 8, 10, 11 at 30 frames per second: clips 6 source frames apart then share a
     timeline, 5 places apart. Where it does not repeat within a clip, nothing is shared.
-
-    Args:
-        starts: First source frame of every clip, shape (n,).
-        frame_offsets: Source frames of a clip counted from its start, shape (T,); see `ClipSpec.frame_offsets`.
-        max_frames: Frames that a timeline may have, unless a single clip has more; a longer one is cut in parts that
-            overlap by one frame less than a clip has.
-
-    Returns:
-        Groups that hold every clip once. Clips that overlap no other are groups of their own.
     """
     length = len(frame_offsets)
     source_period, clip_period = _repetition(frame_offsets)
@@ -191,14 +166,7 @@ class PieceCost:
     shortcut: int
 
     def of_clip(self, length: int) -> tuple[int, int]:
-        """Operations on one clip.
-
-        Args:
-            length: Frames that come in.
-
-        Returns:
-            Operations, and frames that go out.
-        """
+        """Operations on one clip."""
         out = (length - 1) // self.stride + 1
         lengths = (length, *(out for _ in self.spatial[1:]))
         spatial = sum(cost * frames for cost, frames in zip(self.spatial, lengths))
@@ -206,29 +174,13 @@ class PieceCost:
 
 
 def encoder_pieces(encoder: R2Plus1DEncoder) -> list[nn.Module]:
-    """List the stem and the residual blocks of an encoder, in the order in which they run.
-
-    Args:
-        encoder: Encoder.
-
-    Returns:
-        The stem and the blocks.
-    """
+    """List the stem and the residual blocks of an encoder, in the order in which they run."""
     stages = (cast(nn.Sequential, encoder.get_submodule(name)) for name in encoder.stage_names)
     return [encoder.stem, *(block for stage in stages for block in stage)]
 
 
 def encoder_costs(encoder: R2Plus1DEncoder, height: int, width: int) -> list[PieceCost]:
-    """Count the operations of an encoder's convolutions; all else costs less than 1 % of them and is left out.
-
-    Args:
-        encoder: Encoder.
-        height: Height of a frame in pixels.
-        width: Width of a frame in pixels.
-
-    Returns:
-        One cost per piece of `encoder_pieces`.
-    """
+    """Count the operations of an encoder's convolutions; all else costs less than 1 % of them and is left out."""
     costs = []
     for piece in encoder_pieces(encoder):
         convs = [module for module in piece.modules() if isinstance(module, nn.Conv3d)]
@@ -257,18 +209,7 @@ def encoder_costs(encoder: R2Plus1DEncoder, height: int, width: int) -> list[Pie
 def shared_macs(
     costs: Sequence[PieceCost], positions: NDArray[np.int64], margins: Margins, cut: int
 ) -> tuple[int, int]:
-    """Count the operations on the clips of a timeline if the first pieces run once on the whole timeline.
-
-    Args:
-        costs: Costs of the pieces.
-        positions: Where the clips begin in the timeline, increasing from 0, shape (n,).
-        margins: Margins of the clips.
-        cut: Pieces that run on the timeline; what they compute near the ends of a clip is computed again per clip, and
-            the other pieces run per clip.
-
-    Returns:
-        Operations on the timeline, and operations per clip, of all clips together.
-    """
+    """Count the operations on the clips of a timeline if the first pieces run once on the whole timeline."""
     if cut == 0:
         per_clip, length = 0, margins.length
         for cost in costs:
@@ -296,15 +237,7 @@ def shared_macs(
 
 
 def best_cut(costs: Sequence[PieceCost], group: ClipGroup) -> tuple[int, int]:
-    """Choose how many pieces of the encoder to run on the whole timeline.
-
-    Args:
-        costs: Costs of the pieces.
-        group: Clips of one timeline.
-
-    Returns:
-        The number of pieces that takes the fewest operations, 0 if sharing saves none, and these operations.
-    """
+    """Choose how many pieces of the encoder to run on the whole timeline."""
     margins = Margins(len(group.frames) - int(group.positions[-1]))
     best = (sum(shared_macs(costs, group.positions, margins, 0)), 0)
     inside = margins
@@ -344,19 +277,7 @@ def window_cost(
     width: int,
     max_frames: int = 96,
 ) -> WindowCost:
-    """Count the operations that sharing between overlapping clips saves.
-
-    Args:
-        encoder: Encoder.
-        starts: First source frame of every clip, shape (n,).
-        frame_offsets: Source frames of a clip counted from its start, shape (T,).
-        height: Height of a frame in pixels.
-        width: Width of a frame in pixels.
-        max_frames: See `SharedWindows`.
-
-    Returns:
-        Operations of both ways.
-    """
+    """Count the operations that sharing between overlapping clips saves."""
     costs = encoder_costs(encoder, height, width)
     single = sum(shared_macs(costs, np.zeros(1, np.int64), Margins(len(frame_offsets)), 0))
     groups = group_clips(starts, frame_offsets, max_frames)

@@ -122,16 +122,7 @@ class Level:
         return replace(self, entry=self.entry[clips], exit=self.exit[clips])
 
     def run_ends(self, ends: torch.Tensor | None, batch: NDArray[np.int64]) -> torch.Tensor:
-        """Compute the ends of clips behind the piece.
-
-        Args:
-            ends: Margins of the clips in front of it, left before right, shape (b, left + right, H, W, C); None if
-                there are none yet.
-            batch: Which clips, shape (b,).
-
-        Returns:
-            Margins behind it, in the same manner.
-        """
+        """Compute the ends of clips behind the piece."""
         margins, positions, hidden = self.margins, self.entry[batch], ends
         for number, (pair, middle) in enumerate(zip(self.piece.pairs, self.middles)):
             if number:
@@ -176,14 +167,7 @@ class Bundle:
     levels: tuple[Level, ...]
 
     def assemble(self, batch: NDArray[np.int64]) -> torch.Tensor:
-        """Compute the ends of some clips and put them around what the timeline holds of these clips.
-
-        Args:
-            batch: Which clips, shape (b,).
-
-        Returns:
-            Output of the last piece on these clips, shape (b, T, H, W, C).
-        """
+        """Compute the ends of some clips and put them around what the timeline holds of these clips."""
         ends: torch.Tensor | None = None
         for level in self.levels:
             ends = level.run_ends(ends, batch)
@@ -201,19 +185,7 @@ def run_timeline(
     clips: NDArray[np.int64] | None = None,
     levels: tuple[Level, ...] = (),
 ) -> Iterator[Bundle]:
-    """Run pieces of the encoder on a timeline.
-
-    Args:
-        features: What the timeline holds between the margins of its first and last clip, shape (1, L, H, W, C).
-        positions: Where the clips begin, increasing from 0, shape (n,).
-        margins: Margins of the clips.
-        pieces: Pieces still to run.
-        clips: Which clips of the group; all of them without.
-        levels: What earlier pieces left behind.
-
-    Yields:
-        Clips that share a timeline to the end; every temporal stride may part them.
-    """
+    """Run pieces of the encoder on a timeline."""
     clips = np.arange(len(positions)) if clips is None else clips
     if not pieces:
         yield Bundle(clips, positions, margins, features, levels)
@@ -242,18 +214,7 @@ def run_timeline(
 def run_temporal_ends(
     pair: Pair, own: torch.Tensor, timeline: torch.Tensor, positions: NDArray[np.int64], margins: Margins
 ) -> torch.Tensor:
-    """Run the temporal half of a pair near both ends of clips, with the zeros that it sees there.
-
-    Args:
-        pair: The pair.
-        own: Output of its spatial half in the margins of the clips, shape (b, left + right, H, W, C).
-        timeline: The same on the timeline, shape (1, L, H, W, C).
-        positions: Where the clips begin, shape (b,).
-        margins: Margins in front of the temporal convolution.
-
-    Returns:
-        The margins behind it, shape (b, left + right, H, W, C).
-    """
+    """Run the temporal half of a pair near both ends of clips, with the zeros that it sees there."""
     after, stride = margins.after(pair.stride), pair.stride
     inside = margins.length - margins.right
     zero = own.new_zeros(len(own), 1, *own.shape[2:])
@@ -269,16 +230,7 @@ def run_temporal_ends(
 
 
 def take(timeline: torch.Tensor, positions: NDArray[np.int64], frames: NDArray[np.int64]) -> torch.Tensor:
-    """Copy the same frames of every clip from a timeline.
-
-    Args:
-        timeline: Features, shape (1, L, H, W, C).
-        positions: Where the clips begin, shape (b,).
-        frames: Frames counted from there, shape (t,).
-
-    Returns:
-        Features, shape (b, t, H, W, C).
-    """
+    """Copy the same frames of every clip from a timeline."""
     index = torch.from_numpy((positions[:, None] + frames).reshape(-1).astype(np.int64)).to(timeline.device)
     return timeline[0].index_select(0, index).view(len(positions), len(frames), *timeline.shape[2:])
 

@@ -1,0 +1,127 @@
+"""Prediction of a video from its clips; every way into the package computes it here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .heart_failure_category_echomen import heart_failure_category, within_ef_range
+from .prediction_interval_echomen import prediction_interval
+
+
+__all__ = [
+    "VideoPrediction",
+    "average_clips",
+    "average_experts",
+    "estimate_clips",
+    "estimate_embeddings",
+    "standard_deviation",
+]
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """Ejection fraction of one video and its evidence; every EF lies within 0 to 100 %, or is NaN.
+
+    Args:
+        file_name: Name of the video.
+        ejection_fraction: Mean EF of its clips in percent.
+        regression: Mean EF of the stage-1 head in percent.
+        expert_predictions: Mean EF of every expert in percent, NaN for one that was not consulted, shape (M,).
+        expert_weights: Mean weight of every expert, shape (M,).
+        clip_ejection_fractions: EF of every clip in percent, shape (clips,).
+        interval: Lowest and highest EF in percent that hold the true one with the probability for which the model was
+            calibrated, see `prediction_interval`; `None` without calibration, or for another protocol than its own.
+    """
+
+    file_name: str
+    ejection_fraction: float
+    regression: float
+    expert_predictions: np.ndarray
+    expert_weights: np.ndarray
+    clip_ejection_fractions: np.ndarray
+    interval: tuple[float, float] | None = None
+
+    @property
+    def category(self) -> str:
+        """Heart-failure category of the prediction."""
+        return heart_failure_category(self.ejection_fraction)
+
+    @property
+    def num_clips(self) -> int:
+        """Number of clips averaged."""
+        return len(self.clip_ejection_fractions)
+
+    @property
+    def clip_sd(self) -> float:
+        """Standard deviation of the EF of the clips in percent; 0 for a single clip."""
+        return float(np.std(self.clip_ejection_fractions))
+
+    @property
+    def expert_spread(self) -> float:
+        """Highest minus lowest EF of the experts that were consulted, in percent."""
+        return float(np.nanmax(self.expert_predictions) - np.nanmin(self.expert_predictions))
+
+
+@torch.inference_mode()
+def estimate_clips(
+    model: Any, pixel_values: torch.Tensor, engine: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
+    """Run a model in evaluation mode on normalised clips, float32, shape (B, T, C, H, W), or an engine and its heads.
+
+    The result holds `ejection_fraction` and `regression`, each of shape (B,), `expert_predictions` and
+    `expert_weights`, each of shape (B, M), all float64 on the CPU.
+    """
+    if engine is None:
+        return _parts(model(pixel_values=pixel_values.to(model.device, model.dtype)))
+    return estimate_embeddings(model, engine(pixel_values))
+
+
+@torch.inference_mode()
+def estimate_embeddings(model: Any, embedding: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Run the heads of a model on embeddings, shape (B, D); see `estimate_clips`."""
+    return _parts(model(embedding=embedding.to(model.regression_head.weight.device)))
+
+
+def _parts(output: Any) -> dict[str, torch.Tensor]:
+    names = ("ejection_fraction", "regression", "expert_predictions", "expert_weights")
+    return {name: getattr(output, name).cpu().double() for name in names}
+
+
+def average_clips(
+    file_name: str, clips: Mapping[str, torch.Tensor], calibration: dict[str, Any] | None = None
+) -> VideoPrediction:
+    """Combine the estimates of all clips of a video; `calibration_for` gives the calibration of the interval."""
+    values = {name: value.numpy() for name, value in clips.items()}
+    ejection_fraction = float(within_ef_range(values["ejection_fraction"].mean()))
+    return VideoPrediction(
+        file_name=file_name,
+        ejection_fraction=ejection_fraction,
+        regression=float(within_ef_range(values["regression"].mean())),
+        expert_predictions=within_ef_range(average_experts(values["expert_predictions"])),
+        expert_weights=values["expert_weights"].mean(axis=0),
+        clip_ejection_fractions=within_ef_range(values["ejection_fraction"]),
+        interval=None if calibration is None else prediction_interval(ejection_fraction, calibration),
+    )
+
+
+def average_experts(expert_predictions: np.ndarray) -> np.ndarray:
+    """Average every expert over the clips that consulted it; NaN stands for not consulted, (clips, M) -> (M,)."""
+    total = np.nansum(expert_predictions, axis=0)
+    counts = (~np.isnan(expert_predictions)).sum(axis=0)
+    return np.divide(total, counts, out=np.full(total.shape, np.nan), where=counts > 0)
+
+
+def standard_deviation(clips: Mapping[str, torch.Tensor], has_experts: bool) -> float:
+    """Measure how far clips and experts disagree, in EF points.
+
+    The variance is that of the clips, plus the mean variance of the experts about their weighted mean.
+    """
+    variance = float(within_ef_range(clips["ejection_fraction"].numpy()).var())
+    if has_experts:
+        experts, weights = np.nan_to_num(clips["expert_predictions"].numpy()), clips["expert_weights"].numpy()
+        spread = experts - (weights * experts).sum(axis=1, keepdims=True)
+        variance += float((weights * spread**2).sum(axis=1).mean())
+    return variance**0.5
