@@ -333,7 +333,7 @@ class EchoMENModel(EchoMENPreTrainedModel):
         if (pixel_values is None) == (embedding is None):
             raise ValueError("Give exactly one of `pixel_values` and `embedding`.")
         if pixel_values is not None:
-            self._check_pixel_values(pixel_values)
+            check_pixel_values(pixel_values, self.config.num_channels)
             embedding = self.encoder(pixel_values)
         elif embedding is not None and (embedding.ndim != 2 or embedding.shape[1] != self.config.embedding_size):
             raise ValueError(
@@ -365,18 +365,6 @@ class EchoMENModel(EchoMENPreTrainedModel):
             projection=self.projector(embedding),
             regression=regression,
         )
-
-    def _check_pixel_values(self, pixel_values: torch.Tensor) -> None:
-        if pixel_values.ndim != 5 or pixel_values.shape[2] != self.config.num_channels:
-            raise ValueError(
-                f"`pixel_values` must have shape (batch, frames, {self.config.num_channels}, height, width), got "
-                f"{tuple(pixel_values.shape)}."
-            )
-        if not pixel_values.is_floating_point():
-            raise ValueError(
-                f"`pixel_values` must be normalised floating point numbers, got {pixel_values.dtype}; "
-                "pass raw frames through the video processor first."
-            )
 
     def _weigh_experts(self, embedding: torch.Tensor) -> torch.Tensor:
         if self.config.expert_aggregation == "mean":
@@ -443,6 +431,20 @@ class EchoMENModel(EchoMENPreTrainedModel):
         if head and head["weight"].shape == model.regression_head.weight.shape:
             model.regression_head.load_state_dict(head)
         return model.eval()
+
+
+def check_pixel_values(pixel_values: torch.Tensor, num_channels: int) -> None:
+    """Refuse what are no normalised clips of shape (B, T, `num_channels`, H, W)."""
+    if pixel_values.ndim != 5 or pixel_values.shape[2] != num_channels:
+        raise ValueError(
+            f"`pixel_values` must have shape (batch, frames, {num_channels}, height, width), got "
+            f"{tuple(pixel_values.shape)}."
+        )
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"`pixel_values` must be normalised floating point numbers, got {pixel_values.dtype}; "
+            "pass raw frames through the video processor first."
+        )
 
 
 def batch_norm(channels: int, config: EchoMENConfig) -> nn.BatchNorm3d:

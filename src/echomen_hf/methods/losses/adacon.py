@@ -10,8 +10,7 @@ from ...losses import label_distances, squared_error, weighted_supcon_loss
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import loss_of_all_processes
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 
 
@@ -91,9 +90,7 @@ class AdaConLoss(MethodLoss):
         self.reference_labels: torch.Tensor
         self.register_buffer("reference_labels", torch.tensor(train_labels, dtype=torch.float32), persistent=False)
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`; samples of all processes are compared."""
         regression = squared_error(outputs.regression, labels)
         projections = outputs.projection.unflatten(0, (-1, num_views))  # (B * V, P) -> (B, V, P)

@@ -14,8 +14,7 @@ from ...model.configuration_echomen import EchoMENConfig
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import gather_with_gradient
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 
 
@@ -111,9 +110,7 @@ class BalancedMSELoss(MethodLoss):
         self.train_labels: torch.Tensor
         self.register_buffer("train_labels", torch.tensor(train_labels, dtype=torch.float32), persistent=False)
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`; the candidates come from all processes."""
         scale: NoiseScale = model.get_submodule("noise_scale")
         noise_std = (self.initial_noise_std * scale.log_factor.exp()).clamp(min=SMALLEST_NOISE_STD)

@@ -12,8 +12,7 @@ from ...model.configuration_echomen import EchoMENConfig
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import gather_with_gradient
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 from .fds import FeatureStatistics
 from .lds import gaussian_kernel, lds_weights
@@ -83,9 +82,7 @@ class DDIRLoss(MethodLoss):
         self.fds_start_update = fds_start_update
         self.fds_start_smooth = fds_start_smooth
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`; the features of all processes join the statistics."""
         statistics: FeatureStatistics = model.get_submodule("feature_statistics")
         smoothed = statistics.smooth(outputs.embedding, labels, self.fds_start_smooth)

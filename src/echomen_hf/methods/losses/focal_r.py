@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 
 
@@ -86,9 +85,7 @@ class FocalRLoss(MethodLoss):
         self.activation: Literal["sigmoid", "tanh"] = activation
         self.error: Literal["l1", "mse"] = error
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`."""
         regression = focal_r_loss(
             outputs.regression,

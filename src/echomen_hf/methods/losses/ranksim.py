@@ -12,8 +12,7 @@ from ...losses import squared_error
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import loss_of_all_processes
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 
 
@@ -126,9 +125,7 @@ class RankSimLoss(MethodLoss):
         self.interpolation = interpolation
         self.bin_width = bin_width
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`; samples of all processes are ranked."""
         regression = squared_error(outputs.regression, labels)
         # Drawn on the CPU, whose generator a resumed run restores, and gathered, so that all processes choose alike.

@@ -10,8 +10,7 @@ from ...labels import BinWeightTable, ExpertWeightTable
 from ...losses import reweighted_regression_loss
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 
 
@@ -45,9 +44,7 @@ class SQInvLoss(MethodLoss):
         super().__init__(train_labels)
         self.weights = sqrt_inverse_weights(train_labels, bin_width)
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`."""
         regression = reweighted_regression_loss(outputs.regression[:, None], labels, self.weights(labels))
         return regression, {"loss_regression": regression}

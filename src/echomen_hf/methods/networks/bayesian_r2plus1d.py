@@ -11,9 +11,8 @@ from torch import nn
 from transformers import initialization as init
 from transformers.utils.generic import maybe_autocast
 
-from ...model.modeling_echomen import EchoMENOutput, EchoMENPreTrainedModel, R2Plus1DEncoder
+from ...model.modeling_echomen import EchoMENOutput, EchoMENPreTrainedModel, R2Plus1DEncoder, check_pixel_values
 from .architecture import single_prediction
-from .clip_model import check_pixel_values
 from .configuration_bayesian_r2plus1d import BayesianR2Plus1DConfig
 
 

@@ -2,11 +2,11 @@
 
 from huggingface_hub.dataclasses import strict
 
-from .clip_configuration import ClipModelConfig, require_positive
+from ...model.configuration_echomen import ClipConfig, require_positive
 
 
 @strict
-class BayesianR2Plus1DConfig(ClipModelConfig):
+class BayesianR2Plus1DConfig(ClipConfig):
     r"""Configuration of an R(2+1)D encoder with a Bayesian linear head; the defaults are R(2+1)D-18.
 
     Fields of the encoder and of the clip mean what they mean in `EchoMENConfig`.

@@ -2,11 +2,11 @@
 
 from huggingface_hub.dataclasses import strict
 
-from .clip_configuration import ClipModelConfig, require_positive
+from ...model.configuration_echomen import ClipConfig, require_positive
 
 
 @strict
-class EchoGNNConfig(ClipModelConfig):
+class EchoGNNConfig(ClipConfig):
     r"""Configuration of EchoGNN; the defaults are the published sizes on 64 grey frames.
 
     Args:

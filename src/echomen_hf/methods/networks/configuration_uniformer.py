@@ -2,11 +2,11 @@
 
 from huggingface_hub.dataclasses import strict
 
-from .clip_configuration import ClipModelConfig, require_positive
+from ...model.configuration_echomen import ClipConfig, require_positive
 
 
 @strict
-class UniFormerConfig(ClipModelConfig):
+class UniFormerConfig(ClipConfig):
     r"""Configuration of UniFormer (Li et al. 2022) with a regression head.
 
     The defaults are EchoCoTr-S: UniFormer-S on 36 frames, every 4th, of 112 x 112 pixels.

@@ -2,11 +2,11 @@
 
 from huggingface_hub.dataclasses import strict
 
-from .clip_configuration import ClipModelConfig, require_positive
+from ...model.configuration_echomen import ClipConfig, require_positive
 
 
 @strict
-class UVTConfig(ClipModelConfig):
+class UVTConfig(ClipConfig):
     r"""Configuration of UVT, the ultrasound video transformer; the defaults are the published sizes.
 
     Args:

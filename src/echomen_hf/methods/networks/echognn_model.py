@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...model.modeling_echomen import EchoMENOutput
-from .architecture import single_prediction
-from .clip_model import ClipModel, present_frames
+from .architecture import ClipModel, present_frames, single_prediction
 from .configuration_echognn import EchoGNNConfig
 
 

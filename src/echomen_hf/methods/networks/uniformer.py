@@ -8,8 +8,7 @@ from torch import nn
 from transformers.utils.generic import maybe_autocast
 
 from ...model.modeling_echomen import EchoMENOutput, EchoMENRegressionHead
-from .architecture import single_prediction
-from .clip_model import ClipModel
+from .architecture import ClipModel, single_prediction
 from .configuration_uniformer import UniFormerConfig
 
 

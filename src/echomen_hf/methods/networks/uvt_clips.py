@@ -4,19 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers.processing_utils import Unpack
 
 from ...data.clip_dataset import FrameSource, TrainingClips, video_length_and_rate
 from ...data.layouts.echonet_dynamic import TRACINGS_NAME, VolumeTracing, read_volume_tracings
 from ...model.clip_sampling_echomen import ClipSpec
-from .uvt_processor import UVTVideoProcessor
+from ...model.video_processing_echomen import EchoMENVideoProcessor, EchoMENVideosKwargs
 
 
-__all__ = ["RepeatedFrames", "UVTTrainingClips", "mirrored_beat", "phase_of_frames"]
+__all__ = ["RepeatedFrames", "UVTTrainingClips", "UVTVideoProcessor", "mirrored_beat", "phase_of_frames"]
+
+
+class UVTVideosKwargs(EchoMENVideosKwargs, total=False):  # type: ignore[call-arg]
+    """Options of `UVTVideoProcessor` besides those of `EchoMENVideoProcessor`."""
+
+    training_clip: Literal["mirrored_beat", "video"] | None
+
+
+class UVTVideoProcessor(EchoMENVideoProcessor):
+    r"""`EchoMENVideoProcessor` with the choice of UVT's training clips; where it is used to predict, nothing differs.
+
+    Args:
+        training_clip (`str`, *optional*, defaults to `"mirrored_beat"`):
+            `"mirrored_beat"` goes back and forth between the end-diastolic and the end-systolic frame that were
+            traced, `"video"` takes frames of the video one after the other.
+    """
+
+    # The code that travels with a checkpoint is that of the base class, and this one stays behind.
+    _auto_class = None
+    valid_kwargs = UVTVideosKwargs
+    training_clip = "mirrored_beat"
+
+    def __init__(self, **kwargs: Unpack[UVTVideosKwargs]) -> None:
+        super().__init__(**kwargs)
+        if self.training_clip not in ("mirrored_beat", "video"):
+            raise ValueError(f"`training_clip` must be 'mirrored_beat' or 'video', got {self.training_clip!r}.")
 
 
 class RepeatedFrames:

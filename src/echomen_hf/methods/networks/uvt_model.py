@@ -12,8 +12,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.bert.modeling_bert import BertEncoder
 
 from ...model.modeling_echomen import EchoMENOutput
-from .architecture import single_prediction
-from .clip_model import ClipModel, present_frames
+from .architecture import ClipModel, present_frames, single_prediction
 from .configuration_uvt import UVTConfig
 
 
