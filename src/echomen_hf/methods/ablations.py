@@ -1,4 +1,4 @@
-"""The four ablations of the paper's Table 2: EchoMEN without one of its parts."""
+"""Ablations of the paper's Table 2: EchoMEN without one of its parts."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ MEAN_OF_EXPERTS = replace(
     source="Table 2 (d): experts averaged, no aggregator.",
     group="ablation",
     model_defaults={"expert_aggregation": "mean"},
-    # With experts in closed form nothing would be left to train.
+    # With experts in closed form, nothing would be left to train.
     training_defaults={"expert_solver": "gradient"},
     stage_1_of="echomen",
 )

@@ -31,19 +31,7 @@ def focal_r_loss(
 ) -> torch.Tensor:
     """Focal regression loss: the mean of error times a(beta |e|)^gamma, with e the deviation in EF points.
 
-    Args:
-        predictions: EF in percent, shape (N,).
-        labels: EF in percent, shape (N,).
-        beta: How fast the factor rises with the deviation, per EF point.
-        gamma: Exponent of the factor; 0 leaves the plain error.
-        activation: `"sigmoid"`, a(x) = 2 sigmoid(x) - 1, or `"tanh"`.
-        error: `"l1"`, |e|, or `"mse"`, e squared.
-
-    Returns:
-        Scalar loss; float32, or float64 if the predictions are.
-
-    Raises:
-        ValueError: If a setting is unknown or negative.
+    The factor is a(x) = 2 sigmoid(x) - 1 or tanh(x); the error is |e| or e squared.
     """
     if activation not in ("sigmoid", "tanh") or error not in ("l1", "mse"):
         raise ValueError(
@@ -64,10 +52,10 @@ class FocalRLoss(MethodLoss):
 
     Args:
         train_labels: Not used.
-        beta: See `focal_r_loss`, as for the others.
-        gamma: Exponent of the factor.
-        activation: Shape of the factor.
-        error: Error that is multiplied by it.
+        beta: Slope of the factor, per EF point.
+        gamma: Exponent of the factor; 0 leaves the plain error.
+        activation: `"sigmoid"`, a(x) = 2 sigmoid(x) - 1, or `"tanh"`.
+        error: `"l1"`, |e|, or `"mse"`, e squared.
     """
 
     def __init__(

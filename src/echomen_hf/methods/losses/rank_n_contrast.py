@@ -1,4 +1,4 @@
-"""Rank-N-Contrast (Zha et al., NeurIPS 2023): features are ordered as labels are, then a linear head reads them."""
+"""Rank-N-Contrast (Zha et al., NeurIPS 2023): features ordered as the labels are, then a linear head."""
 
 from __future__ import annotations
 
@@ -18,21 +18,10 @@ __all__ = ["RANK_N_CONTRAST", "RankNContrastLoss", "RankNContrastTrainer", "rank
 
 
 def rank_n_contrast_loss(features: torch.Tensor, labels: torch.Tensor, *, temperature: float = 2.0) -> torch.Tensor:
-    """Rank-N-Contrast loss: j is to be more similar to i than every k whose label is at least as far from i's.
+    """Rank-N-Contrast loss: j must be more similar to i than every k whose label is at least as far from i's.
 
     The mean over all ordered pairs (i, j) of -log exp(s_ij / tau) / sum over k in S_ij of exp(s_ik / tau), with s the
     negative Euclidean distance and S_ij = {k != i : |y_i - y_k| >= |y_i - y_j|}.
-
-    Args:
-        features: Features of all views of all samples, shape (N, D).
-        labels: EF in percent, of every view, shape (N,).
-        temperature: Temperature tau.
-
-    Returns:
-        Scalar loss, 0 for a single view; float32, or float64 if the features are.
-
-    Raises:
-        ValueError: If the temperature is not positive.
     """
     if not temperature > 0:
         raise ValueError(f"`temperature` must be positive, got {temperature}.")
@@ -58,9 +47,9 @@ def rank_n_contrast_loss(features: torch.Tensor, labels: torch.Tensor, *, temper
 
 
 class RankNContrastLoss(MethodLoss):
-    """Rank-N-Contrast on the embedding; the regression head learns from embeddings that it cannot change.
+    """Rank-N-Contrast on the embedding.
 
-    That head is there to choose the best epoch on VAL.
+    The regression head, which serves to choose the best epoch on VAL, does not change the embeddings.
 
     Args:
         train_labels: Not used.

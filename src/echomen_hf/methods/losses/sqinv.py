@@ -1,4 +1,4 @@
-"""SQInv: squared errors weighted by the inverse square root of how frequent a label is."""
+"""SQInv: squared errors weighted by the inverse square root of the label's frequency."""
 
 from __future__ import annotations
 
@@ -18,15 +18,7 @@ __all__ = ["SQINV", "SQInvLoss", "sqrt_inverse_weights"]
 
 
 def sqrt_inverse_weights(train_labels: NDArray[np.float64], bin_width: float = 1.0) -> BinWeightTable:
-    """Weigh samples by 1 / sqrt(count of their label bin), with mean 1 over the training set.
-
-    Args:
-        train_labels: EF in percent of the training set, shape (N,).
-        bin_width: Width of a bin in EF points.
-
-    Returns:
-        Table of one weight per bin.
-    """
+    """Weight samples by 1 / sqrt(count of their label bin), with mean 1 over the training set."""
     # Of three experts the middle one has p = 1/2.
     table = ExpertWeightTable(train_labels, num_experts=3, bin_width=bin_width, min_count=1)
     return BinWeightTable(table.weights[:, 1:2], bin_width)

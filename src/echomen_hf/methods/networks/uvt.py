@@ -24,7 +24,7 @@ class UVTLoss(MethodLoss):
     def forward(self, model: Any, outputs: Any, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a `UVTOutput`, see `MethodLoss`."""
         regression = ((outputs.regression.float() - labels.float()) / 100).square().mean()
-        # Times 0, since every trained parameter needs a gradient where several processes average them.
+        # Times 0, since with several processes every trained parameter needs a gradient.
         phase = outputs.phase_loss if outputs.phase_loss is not None else 0.0 * outputs.phase.sum()
         return EJECTION_FRACTION_WEIGHT * regression + phase, {"loss_regression": regression, "loss_phase": phase}
 
