@@ -1,11 +1,12 @@
-"""Lets the API reference read the way in which transformers writes types: (`int`, *optional*, defaults to 3)."""
+"""Reading of the ways in which transformers documents arguments: (`int`, *optional*, defaults to 3), and `HfArg`."""
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any
 
-from griffe import Extension, Object
+from griffe import Attribute, Docstring, Extension, Object
 
 
 __all__ = ["TransformersDocstrings"]
@@ -19,6 +20,20 @@ ARGUMENT = re.compile(
 
 class TransformersDocstrings(Extension):
     """Turns such arguments into those of Google's style, with the shape and the default in their text."""
+
+    def on_attribute_instance(self, *, node: Any, attr: Attribute, **kwargs: Any) -> None:
+        """Document a field that is made by `HfArg` by its help, and show its default as its value.
+
+        Args:
+            node: Assignment in the source.
+            attr: The field.
+            kwargs: Not used.
+        """
+        call = getattr(node, "value", None)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "HfArg":
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            attr.docstring = Docstring(ast.literal_eval(given["help"]).replace("%%", "%"), parent=attr)
+            attr.value = given["default"]
 
     def on_object(self, *, obj: Object, **kwargs: Any) -> None:
         """Rewrite the docstring of one object.

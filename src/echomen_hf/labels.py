@@ -1,4 +1,4 @@
-"""Everything that depends on how ejection fractions are distributed: categories, bins, counts, sample weights."""
+"""Heart-failure categories, label bins, counts and sample weights of ejection fractions."""
 
 from __future__ import annotations
 
@@ -32,22 +32,19 @@ EF_RANGE = (0.0, 100.0)
 NAN_LABELS = "Labels contain NaN; every sample needs an ejection fraction in percent to be binned."
 
 ROUNDING = 1e-9
-"""Lifts a label that division by the bin width has put a rounding error below the edge it lies on."""
+"""Added to a position in bins, which may lie a rounding error below the edge of its bin."""
 
 Labels = TypeVar("Labels", NDArray[np.float64], torch.Tensor)
 
 
 def category_masks(ejection_fractions: ArrayLike) -> dict[str, NDArray[np.bool_]]:
-    """Mark which samples belong to which heart-failure category.
+    """Mark the samples of every heart-failure category.
 
     Args:
         ejection_fractions: Reference EF in percent, shape (N,).
 
     Returns:
         Boolean masks of shape (N,) under `"all"`, `"hfref"`, `"hfmref"` and `"hfpef"`.
-
-    Raises:
-        ValueError: If a value is not a number.
     """
     values = np.asarray(ejection_fractions, dtype=np.float64)
     if np.isnan(values).any():
@@ -68,18 +65,14 @@ def label_bins(labels: ArrayLike, bin_width: float = 1.0) -> NDArray[np.int64]: 
 
 
 def label_bins(labels: ArrayLike | torch.Tensor, bin_width: float = 1.0) -> NDArray[np.int64] | torch.Tensor:
-    """Assign every label to its equally spaced bin over [0, 100].
+    """Assign labels to equally spaced bins over [0, 100].
 
     Args:
-        labels: EF in percent, shape (N,), an array or a tensor on any device. Values outside [0, 100] go to the end
-            bins.
+        labels: EF in percent, shape (N,), an array or a tensor on any device. Values outside go to the end bins.
         bin_width: Width of a bin in EF points.
 
     Returns:
         Bin index of each label, int64, shape (N,), of the kind and device of the labels.
-
-    Raises:
-        ValueError: If the bin width is not positive or a label is not a number.
     """
     low, _ = EF_RANGE
     last = num_label_bins(bin_width) - 1
@@ -96,17 +89,7 @@ def label_bins(labels: ArrayLike | torch.Tensor, bin_width: float = 1.0) -> NDAr
 
 
 def num_label_bins(bin_width: float = 1.0) -> int:
-    """Count the bins of a width that cover [0, 100], B in section 2.2 of the paper.
-
-    Args:
-        bin_width: Width of a bin in EF points.
-
-    Returns:
-        Number of bins; the last one is narrower if the width does not divide 100.
-
-    Raises:
-        ValueError: If the bin width is not positive.
-    """
+    """Count the bins that cover [0, 100], B in section 2.2 of the paper; the last one may be narrower."""
     if not bin_width > 0:
         raise ValueError(f"`bin_width` must be a positive number of EF points, got {bin_width}.")
     low, high = EF_RANGE
@@ -114,34 +97,19 @@ def num_label_bins(bin_width: float = 1.0) -> int:
 
 
 def bin_counts(labels: ArrayLike | torch.Tensor, bin_width: float = 1.0) -> NDArray[np.int64]:
-    """Count the samples per label bin, f = (f_1, ..., f_B) of section 2.2 of the paper.
-
-    Args:
-        labels: EF in percent, shape (N,).
-        bin_width: Width of a bin in EF points.
-
-    Returns:
-        Counts, int64, shape (B,) with B = 100 / bin_width.
-    """
+    """Count the samples per label bin, f = (f_1, ..., f_B) of section 2.2 of the paper, shape (B,)."""
     return np.bincount(label_bins(as_array(labels), bin_width), minlength=num_label_bins(bin_width))
 
 
 def as_array(labels: ArrayLike | torch.Tensor) -> NDArray[np.float64]:
-    """Bring labels to the host in double precision.
-
-    Args:
-        labels: EF in percent, an array or a tensor of any kind and on any device.
-
-    Returns:
-        The same as a float64 array.
-    """
+    """Convert labels of any kind and on any device to a float64 array."""
     if isinstance(labels, torch.Tensor):
         labels = labels.detach().cpu().double().numpy()
     return np.asarray(labels, dtype=np.float64)
 
 
 class BinWeightTable:
-    """Weights that samples get by the bin that their label lies in.
+    """Weights of samples by label bin.
 
     Args:
         weights: Weights of every bin, for each of M experts or losses, shape (B, M).
@@ -153,14 +121,7 @@ class BinWeightTable:
         self.bin_width = bin_width
 
     def __call__(self, labels: Labels) -> Labels:
-        """Look up the weights of labels, for instance those of a batch.
-
-        Args:
-            labels: EF in percent, shape (N,), an array or a tensor on any device.
-
-        Returns:
-            Weights, shape (N, M), of the kind, device and floating dtype of the labels.
-        """
+        """Look up the weights, shape (N, M), of labels, shape (N,), an array or a tensor on any device."""
         if isinstance(labels, torch.Tensor):
             dtype = labels.dtype if labels.is_floating_point() else torch.get_default_dtype()
             table = torch.as_tensor(self.weights, dtype=dtype, device=labels.device)
@@ -171,21 +132,16 @@ class BinWeightTable:
 class ExpertWeightTable(BinWeightTable):
     """Weight of every label bin for every expert, w = f^-p with p_m = m / (M - 1) (equation 4).
 
-    Counts are floored before they are inverted, since a bin with one sample would otherwise outweigh the others by
-    orders of magnitude, and each expert's weights have mean 1 over the training set, since the p = 1 expert would
-    otherwise learn some 90 times more slowly than the p = 0 one.
+    Counts are floored before they are inverted; otherwise a bin with one sample would outweigh the others by orders of
+    magnitude. Each expert's weights have mean 1 over the training set; otherwise the p = 1 expert would learn some 90
+    times more slowly than the p = 0 one.
 
     Args:
         labels: EF in percent of the training set, shape (N,).
         num_experts: Number of experts M; a single expert gets p = 0, that is equal weights.
         bin_width: Width of a bin in EF points.
-        min_count: Smallest count used for a bin; `None` means 1 % of N and at least 1, and 1 is the paper to the
-            letter.
-        exponents: p of every expert, shape (M,), in the place of m / (M - 1).
-
-    Raises:
-        ValueError: If there are no labels, no experts, other than one exponent per expert, or the floor is not
-            positive.
+        min_count: Smallest count used for a bin. Defaults to 1 % of N, at least 1; 1 is exactly the paper.
+        exponents: p of every expert, shape (M,), instead of m / (M - 1).
     """
 
     def __init__(
@@ -217,16 +173,16 @@ class ExpertWeightTable(BinWeightTable):
 def expert_sample_weights(
     labels: Labels, num_experts: int = 3, bin_width: float = 1.0, min_count: float | None = None
 ) -> Labels:
-    """Weight every training sample for every expert (equation 4).
+    """Weight every training sample for every expert (equation 4); every column has mean 1.
 
     Args:
         labels: EF in percent of the training set, shape (N,).
         num_experts: Number of experts M.
         bin_width: Width of a bin in EF points.
-        min_count: Smallest count used for a bin; `None` means 1 % of N, 1 is the paper to the letter.
+        min_count: Smallest count used for a bin. Defaults to 1 % of N; 1 is exactly the paper.
 
     Returns:
-        Weights, shape (N, M); every column has mean 1.
+        Weights, shape (N, M).
     """
     values = labels if isinstance(labels, torch.Tensor) else np.asarray(labels, dtype=np.float64)
     return ExpertWeightTable(labels, num_experts, bin_width, min_count)(values)

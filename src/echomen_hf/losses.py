@@ -1,4 +1,4 @@
-"""The two losses of EchoMEN as pure functions of tensors, and modules that hold their settings."""
+"""The two losses of EchoMEN, as pure functions of tensors and as modules with settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 LabelDistance = Literal["l1", "l2", "cdf", "none"]
-"""How far apart two labels are: absolute or squared difference in standard deviations, difference of ranks, or 0."""
+"""Distance of two labels: absolute or squared difference in standard deviations, difference of ranks, or 0."""
 
 
 def label_distances(
@@ -44,15 +44,11 @@ def label_distances(
         distance: `"l1"`, `"l2"` (squared), `"cdf"` (twice the difference of the empirical distribution functions),
             or `"none"` (0 for every pair, which makes the loss plain SupCon).
         distance_scale: Factor on the distances.
-        label_std: Standard deviation of the training labels in percent; `None` takes that of `labels`.
-        reference_labels: Training labels in percent, shape (K,), whose distribution `"cdf"` uses; `None` takes
-            `labels`.
+        label_std: Standard deviation of the training labels in percent. Defaults to that of `labels`.
+        reference_labels: Training labels in percent, shape (K,), which `"cdf"` uses. Defaults to `labels`.
 
     Returns:
         Distances, shape (N, N), symmetric with a zero diagonal.
-
-    Raises:
-        ValueError: If the kind of distance is unknown.
     """
     if distance == "none":
         return labels.new_zeros(len(labels), len(labels))
@@ -76,10 +72,10 @@ def negative_log_weights(distances: torch.Tensor, negatives: torch.Tensor) -> to
         negatives: Boolean mask of the negatives Q(i) in row i, shape (N, N).
 
     Returns:
-        log beta, shape (N, N); 0, that is beta = 1, wherever a pair is no negative pair.
+        log beta, shape (N, N); 0 for a pair that is not negative.
     """
     log_count = negatives.sum(dim=1, keepdim=True).clamp(min=1).to(distances.dtype).log()
-    # An anchor without negatives has no softmax; its row is all zeros in the end.
+    # An anchor without negatives has no softmax; its row becomes zeros.
     log_share = distances.masked_fill(~negatives, -torch.inf).log_softmax(dim=1)
     return (log_count + log_share).masked_fill(~negatives, 0.0)
 
@@ -107,16 +103,13 @@ def ldw_supcon_loss(
         temperature: Temperature tau.
         label_bin_width: Width in EF points of the bins that make samples positives of each other; `None` leaves only
             the other views of the same sample.
-        distance: Kind of label distance, see `label_distances`.
+        distance: Kind of label distance, see `label_distances` for it and the next three.
         distance_scale: Factor on the label distances.
-        label_std: Standard deviation of the training labels in percent; `None` takes that of the batch.
-        reference_labels: Training labels in percent for the `"cdf"` distance; `None` takes those of the batch.
+        label_std: Standard deviation of the training labels.
+        reference_labels: Training labels.
 
     Returns:
         Scalar loss; float32, or float64 if the projections are.
-
-    Raises:
-        ValueError: If the shapes do not fit, or the temperature is not positive.
     """
 
     def log_beta(labels: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
@@ -136,21 +129,11 @@ def weighted_supcon_loss(
     temperature: float,
     label_bin_width: float | None,
 ) -> torch.Tensor:
-    """Supervised contrastive loss whose negatives carry weights of any kind (equation 1 with a free beta).
+    """Supervised contrastive loss whose negatives have any weights (equation 1 with a free beta).
 
-    Args:
-        projections: L2-normalised projections, shape (N, views, P) or, for a single view, (N, P).
-        labels: EF in percent, shape (N,).
-        log_weights: Function of the labels of all views, shape (N * views,), and the mask of negatives, shape
-            (N * views, N * views), that gives the logarithm of every pair's weight; 0 where a pair is no negative.
-        temperature: Temperature tau.
-        label_bin_width: Width in EF points of the bins that make samples positives of each other, or `None`.
-
-    Returns:
-        Scalar loss, averaged over the anchors that have a positive; float32, or float64 if the projections are.
-
-    Raises:
-        ValueError: If the shapes do not fit, or the temperature is not positive.
+    `log_weights` computes, from the labels of all views, shape (N * views,), and the mask of negatives, shape
+    (N * views, N * views), the logarithm of every pair's weight, 0 where a pair is no negative. All else is as for
+    `ldw_supcon_loss`.
     """
     if projections.ndim == 2:
         projections = projections.unsqueeze(1)
@@ -178,7 +161,7 @@ def weighted_supcon_loss(
             return projections.to(dtype).sum() * 0.0
 
         weighted = similarity + log_weights(labels[sample], ~positives & ~myself)
-        # An anchor alone in its batch has an empty sum here; it is no anchor, but must not make a NaN either.
+        # For a view alone in its batch the sum is empty; it is no anchor, but must not give NaN either.
         summands = weighted.masked_fill(myself, torch.finfo(dtype).min)
         log_probability = similarity - summands.logsumexp(dim=1, keepdim=True)
         per_anchor = -(log_probability * positives).sum(dim=1) / positives.sum(dim=1).clamp(min=1)
@@ -199,9 +182,6 @@ def reweighted_regression_loss(
 
     Returns:
         Scalar loss in squared percent; float32, or float64 if the predictions are.
-
-    Raises:
-        ValueError: If the shapes do not fit.
     """
     if expert_predictions.ndim != 2 or weights.shape != expert_predictions.shape:
         raise ValueError(
@@ -216,28 +196,20 @@ def reweighted_regression_loss(
 
 
 def squared_error(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Average the squared errors in single precision at least.
-
-    Args:
-        predictions: EF in percent, shape (B,).
-        labels: EF in percent, shape (B,).
-
-    Returns:
-        Scalar in squared percent.
-    """
+    """Average the squared errors of predictions, shape (B,), in single precision at least."""
     dtype = torch.promote_types(predictions.dtype, torch.float32)
     return (predictions.to(dtype) - labels.to(dtype)).square().mean()
 
 
 class LDWSupConLoss(nn.Module):
-    """Module form of `ldw_supcon_loss` that remembers the training set's label statistics.
+    """Module form of `ldw_supcon_loss` that keeps the label statistics of the training set.
 
     Args:
-        temperature: Temperature tau.
-        label_bin_width: Width in EF points of the bins that make samples positives of each other, or `None`.
-        distance: Kind of label distance, see `label_distances`.
+        temperature: See `ldw_supcon_loss`, as for the next three.
+        label_bin_width: Width of the bins that make samples positives of each other.
+        distance: Kind of label distance.
         distance_scale: Factor on the label distances.
-        train_labels: EF in percent of the training set, shape (K,); `None` takes the statistics of each batch.
+        train_labels: EF in percent of the training set, shape (K,). Defaults to the labels of each batch.
     """
 
     def __init__(
@@ -260,15 +232,7 @@ class LDWSupConLoss(nn.Module):
         self.register_buffer("reference_labels", reference_labels, persistent=False)
 
     def forward(self, projections: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the loss of a batch.
-
-        Args:
-            projections: L2-normalised projections, shape (N, views, P).
-            labels: EF in percent, shape (N,).
-
-        Returns:
-            Scalar loss.
-        """
+        """Compute the loss of a batch."""
         return ldw_supcon_loss(
             projections,
             labels,
@@ -289,11 +253,10 @@ class LDWSupConLoss(nn.Module):
 
 
 class ReweightedRegressionLoss(nn.Module):
-    """Module form of `reweighted_regression_loss` that looks the sample weights up by label.
+    """Module form of `reweighted_regression_loss` that looks up the sample weights by label.
 
     Args:
-        weight_table: Weights of every label bin for every expert, an `ExpertWeightTable`, or any callable from labels
-            of shape (N,) to weights of shape (N, M).
+        weight_table: `ExpertWeightTable`, or any function from labels, shape (N,), to weights, shape (N, M).
     """
 
     def __init__(self, weight_table) -> None:
@@ -301,13 +264,5 @@ class ReweightedRegressionLoss(nn.Module):
         self.weight_table = weight_table
 
     def forward(self, expert_predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the loss of a batch.
-
-        Args:
-            expert_predictions: EF of every expert in percent, shape (N, M).
-            labels: EF in percent, shape (N,).
-
-        Returns:
-            Scalar loss in squared percent.
-        """
+        """Compute the loss of a batch."""
         return reweighted_regression_loss(expert_predictions, labels, self.weight_table(labels))

@@ -1,4 +1,4 @@
-"""How far predicted ejection fractions are from the reference: errors, agreement, discrimination, intervals."""
+"""Errors, agreement and discrimination of predicted ejection fractions, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FloatArray = NDArray[np.float64]
 AUROC_THRESHOLDS: tuple[float, ...] = tuple(
     sorted({35.0, 45.0, *(low for low, _ in HEART_FAILURE_CATEGORIES.values() if low > EF_RANGE[0])})
 )
-"""EF in percent below which a heart is a case: the category boundaries, 45, and 35 (defibrillator indication)."""
+"""EF in percent below which a patient is a case: category boundaries, 45, and 35 (defibrillator indication)."""
 
 SMALLEST_ERROR = 1e-10
 """Floor of an absolute error in EF points before its logarithm is taken, so that one exact hit does not make GM 0."""
@@ -71,8 +71,8 @@ def ef_regression_metrics(
     Args:
         predictions: Predicted EF in percent, shape (N,); values outside [0, 100] are allowed.
         references: Reference EF in percent, in [0, 100], shape (N,).
-        bootstrap_samples: Number of resamples (over videos, shared by all metrics) for percentile intervals; 0 leaves
-            the intervals out.
+        bootstrap_samples: Number of resamples (over videos, shared by all metrics) for percentile intervals; 0 gives
+            none.
         confidence_level: Coverage of the intervals: 0.95, or 0.90 for the 5th to 95th percentile that EchoNet-Dynamic
             (Ouyang et al. 2020) quotes.
         seed: Seed of the resampling.
@@ -85,16 +85,12 @@ def ef_regression_metrics(
           of the reference;
         - `balanced_mae`, the mean of the three category MAEs;
         - `r2`, the coefficient of determination, over all samples;
-        - `auroc_ef_below_35`, `_40`, `_45`, `_50`, how well a lower prediction tells a reference below the threshold;
+        - `auroc_ef_below_35`, `_40`, `_45`, `_50`, for references below the threshold, by lower predictions;
         - `<key>_ci_low` and `<key>_ci_high` of each of the above except the counts, with `bootstrap_samples > 0`.
 
-        Every key is always there. What is undefined is NaN: the errors of an empty category, `balanced_mae` if any
-        category is empty, `r2` if all references are equal, an AUROC if one of its two classes is empty. A resample in
-        which a metric is undefined does not count for the interval of that metric.
-
-    Raises:
-        ValueError: If shapes differ, there are no samples, a value is not finite, a reference is outside [0, 100], or
-            an option is out of range.
+        Undefined values are NaN: the errors of an empty category, `balanced_mae` if any category is empty, `r2` if all
+        references are equal, an AUROC if one of its two classes is empty. A resample in which a metric is undefined
+        does not count for its interval.
     """
     predicted, reference = validate_predictions(predictions, references)
     if bootstrap_samples < 0:
@@ -123,9 +119,6 @@ def oracle_predictions(expert_predictions: ArrayLike, references: ArrayLike) -> 
 
     Returns:
         Prediction of the best expert, the first one in a tie, shape (N,).
-
-    Raises:
-        ValueError: If the shapes do not fit, or a sample lacks the prediction of an expert.
     """
     experts = np.asarray(expert_predictions, dtype=np.float64)
     reference = np.asarray(references, dtype=np.float64)
@@ -161,9 +154,6 @@ def error_by_band(
 
     Returns:
         Edges, counts and errors of the bands that cover [0, 100].
-
-    Raises:
-        ValueError: If the input is not valid (see `ef_regression_metrics`), or the error is neither of the two.
     """
     predicted, reference = validate_predictions(predictions, references)
     if error not in ("mse", "mae"):
@@ -190,9 +180,6 @@ def bland_altman_limits(predictions: ArrayLike, references: ArrayLike) -> BlandA
 
     Returns:
         Bias (mean of predicted minus reference), sample standard deviation, lower and upper limit, in EF points.
-
-    Raises:
-        ValueError: If the input is not valid (see `ef_regression_metrics`), or there are fewer than two samples.
     """
     predicted, reference = validate_predictions(predictions, references)
     if reference.size < 2:
@@ -203,18 +190,7 @@ def bland_altman_limits(predictions: ArrayLike, references: ArrayLike) -> BlandA
 
 
 def validate_predictions(predictions: ArrayLike, references: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Check that predictions and references can be compared, and convert them to float64.
-
-    Args:
-        predictions: Predicted EF in percent, shape (N,).
-        references: Reference EF in percent, shape (N,).
-
-    Returns:
-        Both as float64 arrays of shape (N,).
-
-    Raises:
-        ValueError: If shapes differ, there are no samples, a value is not finite, or a reference is outside [0, 100].
-    """
+    """Check that predictions and references can be compared, and convert them to float64."""
     predicted = np.asarray(predictions, dtype=np.float64)
     reference = np.asarray(references, dtype=np.float64)
     for name, values in (("predictions", predicted), ("references", reference)):

@@ -59,9 +59,9 @@ def test_category_experts_learn_from_their_category_only(make_trainer_of):
 
 def test_empty_category_is_refused_where_experts_are_solved(make_trainer_of):
     trainer, _ = make_trainer_of("echomen_category_experts")
-    trainer.args.expert_solver = "least_squares"
+    args = trainer.args.replace(expert_solver="least_squares")
     with pytest.raises(ValueError, match="No training video is in hfref, hfmref: .*`expert_solver` to gradient"):
-        trainer._make_losses([55.0, 60.0])
+        type(trainer)(trainer.model, args, eval_dataset=trainer.eval_dataset, train_labels=[55.0, 60.0])
 
 
 def test_mean_of_experts_has_no_aggregator(run):

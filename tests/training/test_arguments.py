@@ -40,7 +40,7 @@ def test_chosen_metric_is_kept_in_both_stages(make_arguments):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stage": 3}, "`stage` must be 1, 2 or both"),
+        ({"stage": 3}, "`stage` must be one of 1, 2, both"),
         ({"contrastive_temperature": 0.0}, "contrastive_temperature"),
         ({"contrastive_weight": -1.0}, "contrastive_weight"),
         ({"label_distance": "l3"}, "label_distance"),

@@ -109,6 +109,8 @@ class TestStage2:
         tiny_config.expert_aggregation = "mean"
         with pytest.raises(ValueError, match="nothing to train"):
             run("mean", expert_solver="least_squares")
-        args = make_arguments(stage="2", expert_solver="least_squares")
+        args = make_arguments(
+            stage="2", expert_solver="least_squares", eval_strategy="no", load_best_model_at_end=False
+        )
         with pytest.raises(ValueError, match="TrainingEmbeddings"):
-            EchoMENTrainer(tiny_model, args, train_dataset=[{"labels": 50.0}])
+            EchoMENTrainer(tiny_model, args, train_dataset=[{"labels": 50.0}]).train()

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from echomen_hf import EchoMENTrainer
 from echomen_hf.data import collate_clips, with_pixel_values
 from echomen_hf.training import trainer as trainer_module
+from echomen_hf.training.stage_1 import Stage1
 
 
 SWITCHES = {
@@ -100,16 +101,20 @@ def test_checkpointing_moves_batch_statistics_once(take_step):
         assert counts == {2 if "accumulation" in switches else 1}
 
 
+class RegressionStage(Stage1):
+    def loss(self, model, outputs, labels, num_views):
+        _, terms = super().loss(model, outputs, labels, num_views)
+        return terms["loss_regression"], {"loss_regression": terms["loss_regression"]}
+
+
 class RegressionOfStillStatistics(EchoMENTrainer):
     """The regression loss of stage 1 alone, with batch normalisation that does not look at the batch."""
+
+    stage_classes = {"1": RegressionStage}
 
     def compute_loss(self, model, inputs, **kwargs):
         model.encoder.eval()
         return super().compute_loss(model, inputs, **kwargs)
-
-    def _stage_1_loss(self, outputs, labels, label_of_view, num_views):
-        _, terms = super()._stage_1_loss(outputs, labels, label_of_view, num_views)
-        return terms["loss_regression"], {"loss_regression": terms["loss_regression"]}
 
 
 def test_accumulation_is_exact_for_the_regression_loss(take_step):

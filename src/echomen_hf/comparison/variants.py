@@ -31,7 +31,7 @@ class Sweep:
     @property
     def is_of_model(self) -> bool:
         """Whether the option is a field of the model's configuration."""
-        return self.field in EchoMENConfig.__annotations__
+        return self.field in EchoMENConfig.own_fields()
 
 
 SWEEPS = {

@@ -92,7 +92,7 @@ def hyperparameter_table(record: RunRecord) -> str:
 def configuration_table(config: EchoMENConfig) -> str:
     """Every field of the model's configuration."""
     # Intervals have a section of their own.
-    names = sorted(set(EchoMENConfig.__annotations__) - {"model_type", "interval_calibration"})
+    names = [name for name in EchoMENConfig.own_fields() if name != "interval_calibration"]
     return markdown_table(["Field", "Value"], [[f"`{name}`", setting(getattr(config, name))] for name in names])
 
 

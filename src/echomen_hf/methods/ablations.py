@@ -1,16 +1,18 @@
-"""The four ablations of the paper's Table 2: EchoMEN without one of its parts."""
+"""Ablations of the paper's Table 2: EchoMEN without one of its parts."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..labels import EF_RANGE, HEART_FAILURE_CATEGORIES, BinWeightTable, category_masks, num_label_bins
 from ..losses import ReweightedRegressionLoss
-from ..training import EchoMENTrainer
+from ..model.modeling_echomen import EchoMENModel
+from ..training import EchoMENTrainer, EchoMENTrainingArguments
+from ..training.stage_2 import Stage2
 from .echomen import ECHOMEN
 
 
@@ -19,7 +21,7 @@ __all__ = [
     "MEAN_OF_EXPERTS",
     "PLAIN_SUPCON",
     "STAGE_1_HEAD",
-    "CategoryExpertsTrainer",
+    "CategoryExpertsStage",
     "category_weights",
 ]
 
@@ -27,12 +29,10 @@ __all__ = [
 def category_weights(train_labels: NDArray[np.float64]) -> BinWeightTable:
     """Give every expert the samples of one heart-failure category, with mean weight 1 over the training set.
 
+    An expert whose category has no training sample learns nothing.
+
     Args:
         train_labels: EF in percent of the training set, shape (N,).
-
-    Returns:
-        Table of the weights of three experts per bin of 1 EF point. An expert whose category has no training sample
-        learns nothing.
     """
     low, high = EF_RANGE
     edges = np.linspace(low, high, num_label_bins() + 1)
@@ -43,20 +43,26 @@ def category_weights(train_labels: NDArray[np.float64]) -> BinWeightTable:
     return BinWeightTable(np.stack(columns, axis=1))  # (B, 3)
 
 
-class CategoryExpertsTrainer(EchoMENTrainer):
+class CategoryExpertsStage(Stage2):
     """Trains every expert on the samples of one heart-failure category, lowest first, instead of re-weighting."""
 
-    def _make_losses(self, train_labels: Any) -> None:
-        super()._make_losses(train_labels)
+    def __init__(self, args: EchoMENTrainingArguments, model: EchoMENModel, train_labels: torch.Tensor | None) -> None:
+        super().__init__(args, model, train_labels)
         if train_labels is not None:
-            labels = np.asarray(train_labels, dtype=np.float64)
+            labels = train_labels.numpy()
             empty = [name for name, members in category_masks(labels).items() if not members.any()]
-            if empty and self.args.expert_solver == "least_squares":
+            if empty and args.expert_solver == "least_squares":
                 raise ValueError(
                     f"No training video is in {', '.join(empty)}: its expert has no solution in closed form; set "
                     "`expert_solver` to gradient."
                 )
             self.expert_loss = ReweightedRegressionLoss(category_weights(labels))
+
+
+class CategoryExpertsTrainer(EchoMENTrainer):
+    """Trainer of EchoMEN with such a stage 2."""
+
+    stage_classes = {**EchoMENTrainer.stage_classes, "2": CategoryExpertsStage}
 
 
 PLAIN_SUPCON = replace(
@@ -96,7 +102,7 @@ MEAN_OF_EXPERTS = replace(
     source="Table 2 (d): experts averaged, no aggregator.",
     group="ablation",
     model_defaults={"expert_aggregation": "mean"},
-    # With experts in closed form nothing would be left to train.
+    # With experts in closed form, nothing would be left to train.
     training_defaults={"expert_solver": "gradient"},
     stage_1_of="echomen",
 )

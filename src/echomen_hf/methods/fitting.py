@@ -52,22 +52,22 @@ def fit_method(
         args: Arguments that all methods of a comparison share; see `Method.training_arguments` for what a method
             changes. `args.output_dir` is the folder of this run.
         model_config: Configuration fields, see `Method.make_config`.
-        processor: Video processor with the pixel statistics of the training split; a new one without. A method with a
-            network of its own has a clip rule of its own, that of `method.processor_class.for_model(config)`.
+        processor: Video processor with the pixel statistics of the training split. Defaults to a new one,
+            `method.processor_class.for_model(config)`, with the clip rule of the method's network.
         options: Options of the method's loss, see `Method.options`.
         initial_weights: Model from which every weight is taken that the method's model has too, such as one with a
             pre-trained encoder.
         published_schedule: See `Method.training_arguments`.
         stage_1: Folder of a finished stage 1 of the method that `Method.stage_1_of` names, with the same seed, data
-            and settings; the result is the same as without.
+            and settings, to take instead of training it again.
         crop_padding: Largest random shift of a training clip in pixels.
         eval_protocol: Clips per video on the validation split, see `protocol_starts`.
-        frames: Where frames come from; the videos' files without.
-        run_description: What else makes this run itself (data folder, initial weights); a resumed run must match it.
+        frames: Source of frames. Defaults to the videos' files.
+        run_description: Further settings that a resumed run must match, such as the initial weights.
 
     Returns:
-        The best model in evaluation mode, also in `args.output_dir`. It is free of what only training needed, so that
-        a loss-side rival is an `EchoMENModel` that everything else here can load and evaluate.
+        The best model in evaluation mode, also in `args.output_dir`, without the state that only training needed: a
+        loss-side rival is an `EchoMENModel`.
 
     Raises:
         ValueError: If the method, an option or a configuration field is unknown, or the output folder holds another
@@ -116,19 +116,7 @@ def initial_model(
 ) -> EchoMENModel:
     """Make the model that a method's training starts from.
 
-    Whatever methods have in common begins with the same weights for the same seed.
-
-    Args:
-        method: The method.
-        seed: Seed of the weights.
-        model_config: Configuration fields, see `Method.make_config`.
-        initial_weights: Model from which every weight is taken that the method's model has too.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: If the given weights have none for the encoder, or the method has another network.
+    The parts that methods share begin with the same weights for the same seed.
     """
     if initial_weights is not None and not method.shares_encoder:
         raise ValueError(
@@ -136,7 +124,7 @@ def initial_model(
             "`initial_weights` out."
         )
     if initial_weights is None and method.shares_encoder:
-        # One weight fewer in a head would shift the random numbers of all others.
+        # Otherwise one weight fewer in a head would shift the random numbers of all others.
         set_seed(seed)
         known = {field.name for field in fields(EchoMENConfig)}
         shared = {name: value for name, value in (model_config or {}).items() if name in known}
@@ -161,19 +149,7 @@ def initial_model(
 
 
 def model_after_stage_1(method: Method, folder: Path) -> EchoMENModel:
-    """Load the result of a stage 1 that another method has run.
-
-    Args:
-        method: The method.
-        folder: Folder of that stage.
-
-    Returns:
-        The model, with the configuration of this method.
-
-    Raises:
-        ValueError: If the method has a stage 1 of its own.
-        FileNotFoundError: If the folder holds no finished stage.
-    """
+    """Load the finished stage 1 of another method, with the configuration of this one."""
     if method.stage_1_of is None:
         raise ValueError(f"Method {method.name!r} has a stage 1 of its own; leave `stage_1` out.")
     if not is_finished(folder):
@@ -183,14 +159,7 @@ def model_after_stage_1(method: Method, folder: Path) -> EchoMENModel:
 
 
 def without_training_state(model: EchoMENModel) -> EchoMENModel:
-    """Leave away what a loss-side rival carries only while it is trained.
-
-    Args:
-        model: Trained model.
-
-    Returns:
-        An `EchoMENModel` with the same weights, if the model is one that carries more; else the model itself.
-    """
+    """Remove the state that a loss-side rival has only while it is trained."""
     if type(model) is EchoMENModel or model.config_class is not EchoMENModel.config_class:
         return model
     plain = EchoMENModel(model.config)

@@ -1,4 +1,4 @@
-"""Loading what any method has trained, whichever network it has."""
+"""Loading of models that any method has trained."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load_method_checkpoint(folder: str | Path) -> tuple[PreTrainedModel, EchoMEN
         raise FileNotFoundError(f"There is no model folder {folder}.")
     model_type = read_model_type(folder)
     if model_type == EchoMENConfig.model_type:
-        # Also a loss-side rival, which leaves its own class behind when training ends.
+        # Also a loss-side rival, which training leaves as a plain EchoMENModel.
         return load_checkpoint(folder)
     for method in map(get_method, list_methods()):
         model_class: Any = method.model_class

@@ -1,4 +1,4 @@
-"""What a method is: a model, a loss, a trainer and defaults, under a name."""
+"""Description of a method: a model, a loss, a trainer and defaults under a name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..model.configuration_echomen import EchoMENConfig
 from ..model.modeling_echomen import EchoMENModel, EchoMENPreTrainedModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..training import EchoMENTrainer, EchoMENTrainingArguments
-from .method_loss import MethodLoss
+from .method_trainer import MethodLoss
 
 
-__all__ = ["Method", "MethodGroup"]
+__all__ = ["Method", "MethodGroup", "trained_parameter_count"]
 
 MethodGroup = Literal["paper", "rival", "newer", "ablation"]
 """EchoMEN itself, a row of the paper's Table 1, a method published since or beside it, or a row of Table 2."""
@@ -79,25 +79,16 @@ class Method:
         Args:
             model_config: Configuration fields; those of `model_defaults` are replaced. A model with EchoMEN's encoder
                 takes a recipe's, and leaves those of heads that it does not have; another network takes its own.
-
-        Returns:
-            The configuration.
         """
         config_class: Any = self.model_class.config_class
         given = dict(model_config or {})
         if self.shares_encoder:
-            of_other_heads = {f.name for f in fields(EchoMENConfig)} - {f.name for f in fields(config_class)}
+            of_other_heads = set(EchoMENConfig.own_fields()) - {f.name for f in fields(config_class)}
             given = {name: value for name, value in given.items() if name not in of_other_heads}
         return config_class(**{**given, **self.model_defaults})
 
     def make_trainer(self, options: Mapping[str, Any] | None = None) -> Callable[..., EchoMENTrainer]:
-        """Make what makes the trainer.
-
-        Args:
-            options: Options of the loss, as in `options`.
-
-        Returns:
-            The trainer's class, with its loss bound to it.
+        """Bind the loss, with the given options, to the trainer's class.
 
         Raises:
             ValueError: If there is no such option.
@@ -124,9 +115,6 @@ class Method:
             args: Arguments that all methods share.
             published_schedule: Whether to train as long, and at the rates, as the method's publication did, instead of
                 as the shared arguments say.
-
-        Returns:
-            Arguments of this method.
         """
         changes = {"stage": "both", **self.training_defaults}
         if published_schedule:
@@ -138,3 +126,24 @@ class Method:
                 "greater_is_better": None,
             }
         return args.replace(**changes)
+
+
+def trained_parameter_count(method: Method, model: PreTrainedModel) -> int:
+    """Count the parameters that a method trains, in whichever of its stages.
+
+    An EchoMEN model has every head whether or not a method uses it: experts and aggregator are of no use to a method
+    of one stage, the projector to one without a contrast on it, the aggregator to a mean of experts.
+    """
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if not _is_idle(name, method, model))
+
+
+def _is_idle(name: str, method: Method, model: PreTrainedModel) -> bool:
+    if not isinstance(model, EchoMENModel):
+        return False
+    is_single_stage = method.training_defaults.get("stage", "both") == "1"
+    idle = {
+        "projector": method.loss is not None and not getattr(method.loss, "uses_projection", False),
+        "experts": is_single_stage,
+        "aggregator": is_single_stage or model.config.expert_aggregation != "aggregator",
+    }
+    return idle.get(name.split(".")[0], False)

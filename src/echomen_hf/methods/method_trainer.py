@@ -1,20 +1,87 @@
-"""The trainer of EchoMEN with another loss in stage 1."""
+"""Training of EchoMEN's model, or of another one, by the loss of a method."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 from transformers import TrainerCallback
 
-from ..model.modeling_echomen import EchoMENOutput
-from ..training import EchoMENTrainer
-from .method_loss import MethodLoss
+from ..losses import squared_error
+from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
+from ..training import EchoMENTrainer, EchoMENTrainingArguments
+from ..training.stage import Loss, Stage
+from ..training.stage_1 import Stage1
+from ..training.stage_2 import Stage2
 
 
-__all__ = ["MethodTrainer"]
+__all__ = ["Loss", "MethodLoss", "MethodStage", "MethodTrainer"]
+
+
+class MethodLoss(nn.Module):
+    """Loss of stage 1; as it stands, the plain mean squared error.
+
+    A subclass keeps its settings as keyword-only arguments of its constructor. What has to survive a checkpoint
+    belongs into the model and not here.
+
+    Args:
+        train_labels: EF in percent of the training set, shape (N,).
+    """
+
+    uses_projection = False
+    """Whether the projector is part of the loss, and therefore trained."""
+
+    def __init__(self, train_labels: NDArray[np.float64]) -> None:
+        super().__init__()
+
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
+        """Compute the loss of a batch.
+
+        Args:
+            model: Model that is trained, not wrapped.
+            outputs: What it computed of the B * views clips, views of one video next to each other.
+            labels: EF in percent, of every view, shape (B * views,).
+            num_views: Views of each video.
+
+        Returns:
+            Loss, and its parts by the names under which they are logged.
+        """
+        regression = squared_error(outputs.regression, labels)
+        return regression, {"loss_regression": regression}
+
+    def end_epoch(self, model: EchoMENModel) -> None:
+        """Do what is due once an epoch, before it is evaluated and saved; nothing by default."""
+
+
+class MethodStage(Stage1):
+    """Stage 1 by the loss of a method; a projector that it does not use is not trained."""
+
+    def __init__(
+        self,
+        args: EchoMENTrainingArguments,
+        model: EchoMENModel,
+        train_labels: torch.Tensor | None,
+        *,
+        loss: Callable[..., MethodLoss],
+    ) -> None:
+        super().__init__(args, model, train_labels)
+        if train_labels is None:
+            raise ValueError("The losses of methods depend on the training labels: pass `train_labels`.")
+        self.method_loss = loss(train_labels.numpy()).to(args.device)
+
+    def prepare(self, model: EchoMENModel, train_dataset: Any) -> None:
+        """Fix experts and aggregator, and an unused projector."""
+        super().prepare(model, train_dataset)
+        model.projector.requires_grad_(self.method_loss.uses_projection)
+
+    def loss(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
+        """Compute the loss of a batch."""
+        return self.method_loss(model, outputs, labels, num_views)
 
 
 class MethodTrainer(EchoMENTrainer):
@@ -26,50 +93,25 @@ class MethodTrainer(EchoMENTrainer):
         kwargs: As for `EchoMENTrainer`.
     """
 
+    stage_classes: Mapping[str, Callable[..., Stage]] = {"1": MethodStage, "2": Stage2}
+
     def __init__(self, *args: Any, loss: Callable[..., MethodLoss], **kwargs: Any) -> None:
-        self._loss_class = loss
+        self.stage_classes = {**self.stage_classes, "1": partial(self.stage_classes["1"], loss=loss)}
         super().__init__(*args, **kwargs)
         self.add_callback(EndOfEpoch(self.method_loss))
 
-    def prepare_stage(self) -> None:
-        """Set the model up for the stage; a projector that the loss does not use is not trained."""
-        super().prepare_stage()
-        if self.args.stage == "1":
-            self.model.projector.requires_grad_(self.method_loss.uses_projection)
-
-    def _make_losses(self, train_labels: Any) -> None:
-        super()._make_losses(train_labels)
-        self._make_method_loss(train_labels)
-
-    def _make_method_loss(self, train_labels: Any) -> None:
-        if train_labels is None:
-            raise ValueError("The losses of methods depend on the training labels: pass `train_labels`.")
-        self.method_loss = self._loss_class(np.asarray(train_labels, dtype=np.float64)).to(self.args.device)
-
-    def _stage_1_loss(
-        self, outputs: EchoMENOutput, labels: torch.Tensor, label_of_view: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return self.method_loss(self.model, outputs, label_of_view, num_views)
+    @property
+    def method_loss(self) -> MethodLoss:
+        """Loss of the method."""
+        return cast(MethodStage, self.stages["1"]).method_loss
 
 
 class EndOfEpoch(TrainerCallback):
-    """Tells a loss that an epoch has ended, before the model is evaluated and saved.
-
-    Args:
-        loss: The loss.
-    """
+    """Tells a loss that an epoch has ended, before the model is evaluated and saved."""
 
     def __init__(self, loss: MethodLoss) -> None:
         self.loss = loss
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Pass it on.
-
-        Args:
-            args: Not used.
-            state: Not used.
-            control: Not used.
-            model: Model that is trained, not wrapped.
-            kwargs: Not used.
-        """
+        """Pass it on."""
         self.loss.end_epoch(model)

@@ -1,4 +1,4 @@
-"""Every method by its name."""
+"""Lookup of methods by name."""
 
 from __future__ import annotations
 
@@ -33,28 +33,15 @@ REGISTRY = {
 
 
 def list_methods(group: MethodGroup | None = None) -> list[str]:
-    """List the names of the methods in the order of tables.
-
-    Args:
-        group: Which of them; all without.
-
-    Returns:
-        Names.
-    """
+    """List the names of the methods, of one group or all, in the order of tables."""
     return [name for name in REGISTRY if group is None or get_method(name).group == group]
 
 
 def get_method(name: str) -> Method:
-    """Look a method up.
-
-    Args:
-        name: Its name.
-
-    Returns:
-        The method.
+    """Look up a method by name.
 
     Raises:
-        ValueError: If there is none of that name; the message lists those that exist.
+        ValueError: If there is no such method; the message lists those that exist.
     """
     if name not in REGISTRY:
         close = get_close_matches(name, REGISTRY, n=1)

@@ -1,4 +1,4 @@
-"""Published R(2+1)D weights: reading a file of them without running what it may hold, and checking that it fits."""
+"""Reading of published R(2+1)D weights, without running code that a file may contain."""
 
 from pathlib import Path
 from typing import Any
@@ -7,18 +7,7 @@ import torch
 
 
 def read_backbone_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read a backbone file into a flat state dictionary in torchvision's names.
-
-    Args:
-        path: A `.safetensors` file or a PyTorch file.
-
-    Returns:
-        Tensors by name, without a leading `module.`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no weights file, or holds no state dictionary.
-    """
+    """Read a weights file into a flat state dictionary in torchvision's names, without a leading `module.`."""
     if not path.is_file():
         raise FileNotFoundError(
             f"No backbone checkpoint at {path}; give the path of a .pt, .pth or .safetensors file."
@@ -44,16 +33,7 @@ def read_backbone_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def check_backbone_state(path: Path, state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    """Compare the entries of a backbone file with those of an encoder.
-
-    Args:
-        path: The file, for the message.
-        state: Its tensors by name, without a classification head.
-        expected: State dictionary of the encoder.
-
-    Raises:
-        ValueError: If entries are missing, unknown or of another shape; the message names the first of them.
-    """
+    """Refuse entries that are missing, unknown or of another shape than those of an encoder."""
     problems = [f"{name} is missing" for name in expected if name not in state]
     problems += [f"{name} is unknown" for name in state if name not in expected]
     problems += [

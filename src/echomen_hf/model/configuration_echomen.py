@@ -12,37 +12,96 @@ from .prediction_interval_echomen import check_calibration
 
 logger = logging.get_logger(__name__)
 
-# Keys that transformers itself writes into or passes through a configuration besides the declared fields.
-_LIBRARY_KEYS = frozenset(
-    {
-        "_attn_implementation",
-        "_attn_implementation_autoset",
-        "_attn_implementation_internal",
-        "_commit_hash",
-        "_experts_implementation_internal",
-        "_name_or_path",
-        "attn_implementation",
-        "auto_map",
-        "custom_pipelines",
-        "experts_implementation",
-        "model_type",
-        "name_or_path",
-        "num_labels",
-        "output_attentions",
-        "per_layer_config",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-    }
-)
+# What transformers writes into a configuration, or takes as an argument of one, without declaring it anywhere.
+_UNDECLARED = ("attn_implementation", "auto_map", "custom_pipelines", "experts_implementation", "use_cache")
+
+
+def _is_of_transformers(name: str) -> bool:
+    return name.startswith("_") or hasattr(PreTrainedConfig, name) or name in _UNDECLARED
+
+
+def require_positive(config: PreTrainedConfig, *names: str) -> None:
+    """Refuse fields whose number, or one of whose numbers, is not positive."""
+    for name in names:
+        value = getattr(config, name)
+        numbers = value if isinstance(value, list) else [value]
+        if not numbers or min(numbers) <= 0:
+            raise ValueError(f"`{name}` must be positive, got {value}.")
 
 
 @strict
-class EchoMENConfig(PreTrainedConfig):
+class ClipConfig(PreTrainedConfig):
+    r"""Base of the configurations of networks that estimate an ejection fraction from a clip.
+
+    Args:
+        num_frames (`int`, *optional*, defaults to 32):
+            Number of frames of a clip.
+        sampling_period (`int`, *optional*, defaults to 2):
+            A clip takes every `sampling_period`-th frame of a video recorded at `reference_fps`.
+        reference_fps (`float`, *optional*, defaults to 50.0):
+            Frame rate that `sampling_period` refers to; videos at another rate are resampled in time.
+        image_size (`int`, *optional*, defaults to 112):
+            Height and width of a frame in pixels.
+        num_channels (`int`, *optional*, defaults to 3):
+            Number of channels of a frame: 3 for weights pre-trained on colour video, 1 for grayscale.
+    """
+
+    num_frames: int = 32
+    sampling_period: int = 2
+    reference_fps: float | int = 50.0
+    image_size: int = 112
+    num_channels: int = 3
+
+    @classmethod
+    def own_fields(cls) -> list[str]:
+        """Names of the fields that transformers does not declare, in alphabetical order."""
+        return sorted({field.name for field in fields(cls)} - {field.name for field in fields(PreTrainedConfig)})
+
+    def __post_init__(self, **kwargs):
+        """Reject arguments that no field knows, and describe the one output."""
+        name = type(self).__name__
+        unknown = sorted(key for key in kwargs if not _is_of_transformers(key))
+        if unknown:
+            raise TypeError(
+                f"{name} got unknown arguments {unknown}; check their spelling. "
+                f"Known fields: {', '.join(self.own_fields())}."
+            )
+        if kwargs.pop("num_labels", 1) not in (None, 1):
+            raise ValueError(f"{name}: the network predicts one number, so `num_labels` must be 1.")
+        # JSON turns tuples into lists; one type on both sides makes a saved configuration equal its original.
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), tuple):
+                setattr(self, field.name, list(value))
+        self.problem_type = "regression"
+        self.id2label = {0: "ejection_fraction"}
+        self.label2id = {"ejection_fraction": 0}
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """Build a configuration from a stored one, without the fields that a later version has added."""
+        declared = {field.name for field in fields(cls)}
+        dropped = sorted(key for key in config_dict if key not in declared and not _is_of_transformers(key))
+        if dropped:
+            logger.warning(
+                f"Leaving out fields of the stored configuration that {cls.__name__} does not know: {dropped}."
+            )
+        return super().from_dict({key: v for key, v in config_dict.items() if key not in dropped}, **kwargs)
+
+    def validate_clip(self):
+        """Check the shape and the spacing of a clip."""
+        require_positive(self, "num_frames", "sampling_period", "reference_fps", "image_size")
+        if self.num_channels not in (1, 3):
+            raise ValueError(f"`num_channels` must be 1 (grayscale) or 3, got {self.num_channels}.")
+
+
+@strict
+class EchoMENConfig(ClipConfig):
     r"""Configuration of an EchoMEN model: an R(2+1)D video encoder, a projector, a regression head and M experts.
 
     The defaults give the network of the paper: R(2+1)D-18 on 32 frames of 112 x 112 pixels with three experts,
-    31.7 million parameters in all, 31.3 million of them in the encoder.
+    31.7 million parameters in all, 31.3 million of them in the encoder. The shape of a clip is documented at
+    `ClipConfig`.
 
     Args:
         depths (`list[int]`, *optional*, defaults to `(2, 2, 2, 2)`):
@@ -54,16 +113,6 @@ class EchoMENConfig(PreTrainedConfig):
             channels, as in torchvision, and to the same proportion for other widths.
         stem_stride (`int`, *optional*, defaults to 2):
             Stride of the stem in height and width; 4 quarters the cost of everything behind it.
-        num_frames (`int`, *optional*, defaults to 32):
-            Number of frames of a clip.
-        sampling_period (`int`, *optional*, defaults to 2):
-            A clip takes every `sampling_period`-th frame of a video recorded at `reference_fps`.
-        reference_fps (`float`, *optional*, defaults to 50.0):
-            Frame rate that `sampling_period` refers to; videos at another rate are resampled in time.
-        image_size (`int`, *optional*, defaults to 112):
-            Height and width of a frame in pixels.
-        num_channels (`int`, *optional*, defaults to 3):
-            Number of channels of a frame: 3 for weights pre-trained on colour video, 1 for grayscale.
         num_experts (`int`, *optional*, defaults to 3):
             Number of regression experts M.
         expert_top_k (`int`, *optional*):
@@ -114,11 +163,6 @@ class EchoMENConfig(PreTrainedConfig):
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
     stem_mid_channels: int | None = None
     stem_stride: int = 2
-    num_frames: int = 32
-    sampling_period: int = 2
-    reference_fps: float | int = 50.0
-    image_size: int = 112
-    num_channels: int = 3
     num_experts: int = 3
     expert_top_k: int | None = None
     aggregator_hidden_size: int = 128
@@ -135,43 +179,12 @@ class EchoMENConfig(PreTrainedConfig):
     interval_calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
-        """Fill in derived values and reject arguments that no field knows."""
-        unknown = sorted(set(kwargs) - _LIBRARY_KEYS)
-        if unknown:
-            raise TypeError(
-                f"EchoMENConfig got unknown arguments {unknown}; check their spelling. "
-                f"Known fields: {', '.join(sorted(EchoMENConfig.__annotations__))}."
-            )
-        if kwargs.pop("num_labels", 1) not in (None, 1):
-            raise ValueError("EchoMEN predicts one number, the ejection fraction: `num_labels` must be 1.")
-        # JSON turns tuples into lists; one type on both sides makes a saved configuration equal its original.
-        self.depths = list(self.depths)
-        self.hidden_sizes = list(self.hidden_sizes)
+        """Fill in derived values."""
         if self.stem_mid_channels is None and self.hidden_sizes:
             self.stem_mid_channels = max(1, round(45 * self.hidden_sizes[0] / 64))
         if self.projection_hidden_size is None and self.hidden_sizes:
             self.projection_hidden_size = self.hidden_sizes[-1]
-        self.problem_type = "regression"
-        self.id2label = {0: "ejection_fraction"}
-        self.label2id = {"ejection_fraction": 0}
         super().__post_init__(**kwargs)
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
-        """Build a configuration from a stored one, leaving out what a later version of a library may have added.
-
-        Args:
-            config_dict (`dict[str, Any]`): Content of `config.json`.
-            kwargs: Fields to change, and `return_unused_kwargs`.
-
-        Returns:
-            `EchoMENConfig`: The configuration, or a tuple of it and the unused arguments.
-        """
-        known = {field.name for field in fields(cls)} | _LIBRARY_KEYS
-        dropped = sorted(set(config_dict) - known)
-        if dropped:
-            logger.warning(f"Leaving out fields of the stored configuration that EchoMEN does not know: {dropped}.")
-        return super().from_dict({name: v for name, v in config_dict.items() if name not in dropped}, **kwargs)
 
     @property
     def embedding_size(self) -> int:
@@ -192,19 +205,11 @@ class EchoMENConfig(PreTrainedConfig):
             )
         if min(self.depths) < 1 or min(self.hidden_sizes) < 1:
             raise ValueError("Every stage needs at least one block and one channel.")
-        for name in ("num_frames", "image_size", "sampling_period", "stem_mid_channels", "stem_stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if self.num_channels not in (1, 3):
-            raise ValueError(f"`num_channels` must be 1 (grayscale) or 3, got {self.num_channels}.")
-        if not self.reference_fps > 0:
-            raise ValueError(f"`reference_fps` must be positive, got {self.reference_fps}.")
+        require_positive(self, "stem_mid_channels", "stem_stride")
 
     def validate_heads(self):
         """Check the sizes of the projector, the experts and the aggregator."""
-        for name in ("num_experts", "aggregator_hidden_size", "projection_hidden_size", "projection_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        require_positive(self, "num_experts", "aggregator_hidden_size", "projection_hidden_size", "projection_size")
         if self.expert_top_k is not None and not 1 <= self.expert_top_k <= self.num_experts:
             raise ValueError(
                 f"`expert_top_k` must lie between 1 and `num_experts` ({self.num_experts}), got {self.expert_top_k}; "
@@ -217,4 +222,4 @@ class EchoMENConfig(PreTrainedConfig):
             check_calibration(self.interval_calibration)
 
 
-__all__ = ["EchoMENConfig"]
+__all__ = ["ClipConfig", "EchoMENConfig", "require_positive"]

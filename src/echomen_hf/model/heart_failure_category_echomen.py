@@ -34,16 +34,9 @@ def within_ef_range(ejection_fraction: Any) -> Any:
 
 
 def heart_failure_category(ejection_fraction: float) -> str:
-    """Name the heart-failure category of one ejection fraction.
+    """Name the category of an EF in percent: `"hfref"`, `"hfmref"` or `"hfpef"`.
 
-    Args:
-        ejection_fraction: EF in percent; values outside [0, 100] belong to the nearest category.
-
-    Returns:
-        `"hfref"`, `"hfmref"` or `"hfpef"`.
-
-    Raises:
-        ValueError: If the value is not a number.
+    Values outside [0, 100] belong to the nearest category.
     """
     if math.isnan(ejection_fraction):
         raise ValueError("NaN is no ejection fraction and belongs to no heart-failure category.")
@@ -54,17 +47,9 @@ def heart_failure_category(ejection_fraction: float) -> str:
 
 
 def category_probabilities(ejection_fraction: float, standard_deviation: float) -> dict[str, float]:
-    """Share a normal distribution of ejection fractions out to the heart-failure categories.
+    """Compute the probability of every category for a normal distribution of ejection fractions.
 
-    Args:
-        ejection_fraction: Mean EF in percent.
-        standard_deviation: Its uncertainty in EF points; 0 gives all to one category.
-
-    Returns:
-        Probability by category; they sum to 1, since values outside [0, 100] count for the end categories.
-
-    Raises:
-        ValueError: If the standard deviation is negative, or a value is not a number.
+    Values outside [0, 100] count for the end categories. A standard deviation of 0 gives all to one category.
     """
     if not standard_deviation >= 0:
         raise ValueError(f"`standard_deviation` must not be negative, got {standard_deviation}.")

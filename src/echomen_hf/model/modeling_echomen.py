@@ -246,12 +246,7 @@ class EchoMENModel(EchoMENPreTrainedModel):
         self.post_init()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Save weights, configuration and, for a registered class, the code that loads them.
-
-        Args:
-            save_directory: Folder.
-            kwargs: Options of `PreTrainedModel.save_pretrained`.
-        """
+        """Save weights, configuration and, for a registered class, the code that loads them."""
         if self._auto_class is not None:
             # A class registers for one Auto class only; generic video pipelines look for this one.
             known = getattr(self.config, "auto_map", None) or {}
@@ -262,15 +257,12 @@ class EchoMENModel(EchoMENPreTrainedModel):
         """Publish the model on the Hub.
 
         Where the package `echomen_hf` is installed, the video processor, the code of the pipeline, the model card, and
-        the metrics and figures of the folder that the model was loaded from go along, and all of it arrives in one
-        commit; see `echomen_hf.hub.push_model`. Elsewhere, transformers publishes weights, configuration and code.
+        the metrics and figures of the folder from which the model was loaded are published too, in one commit; see
+        `echomen_hf.hub.push_model`. Elsewhere, transformers publishes weights, configuration and code.
 
         Args:
             repo_id: Id of the repository, such as owner/name.
             kwargs: Options, such as `private`, `token`, `commit_message` and `tags`.
-
-        Returns:
-            The commit.
         """
         publisher = type(self).publisher
         if publisher is None:
@@ -284,11 +276,7 @@ class EchoMENModel(EchoMENPreTrainedModel):
         return self.encoder.stem[0]
 
     def freeze_encoder(self, frozen: bool = True) -> None:
-        """Fix the encoder for stage 2: no gradients, and evaluation mode whatever `train()` is told.
-
-        Args:
-            frozen: Whether to fix it, or to release it again.
-        """
+        """Fix the encoder for stage 2, without gradients and always in evaluation mode, or release it."""
         self.encoder_frozen = frozen
         self.encoder.requires_grad_(not frozen)
         self.train(self.training)
@@ -333,7 +321,7 @@ class EchoMENModel(EchoMENPreTrainedModel):
         if (pixel_values is None) == (embedding is None):
             raise ValueError("Give exactly one of `pixel_values` and `embedding`.")
         if pixel_values is not None:
-            self._check_pixel_values(pixel_values)
+            check_pixel_values(pixel_values, self.config.num_channels)
             embedding = self.encoder(pixel_values)
         elif embedding is not None and (embedding.ndim != 2 or embedding.shape[1] != self.config.embedding_size):
             raise ValueError(
@@ -365,18 +353,6 @@ class EchoMENModel(EchoMENPreTrainedModel):
             projection=self.projector(embedding),
             regression=regression,
         )
-
-    def _check_pixel_values(self, pixel_values: torch.Tensor) -> None:
-        if pixel_values.ndim != 5 or pixel_values.shape[2] != self.config.num_channels:
-            raise ValueError(
-                f"`pixel_values` must have shape (batch, frames, {self.config.num_channels}, height, width), got "
-                f"{tuple(pixel_values.shape)}."
-            )
-        if not pixel_values.is_floating_point():
-            raise ValueError(
-                f"`pixel_values` must be normalised floating point numbers, got {pixel_values.dtype}; "
-                "pass raw frames through the video processor first."
-            )
 
     def _weigh_experts(self, embedding: torch.Tensor) -> torch.Tensor:
         if self.config.expert_aggregation == "mean":
@@ -418,7 +394,7 @@ class EchoMENModel(EchoMENPreTrainedModel):
 
     @classmethod
     def from_backbone_checkpoint(cls, path: str | Path, config: EchoMENConfig | None = None) -> "EchoMENModel":
-        """Build a model whose encoder starts from published R(2+1)D weights.
+        """Build a model whose encoder has published R(2+1)D weights, in evaluation mode.
 
         Args:
             path: A state dictionary in torchvision's names (`r2plus1d_18`, Kinetics-400), or EchoNet-Dynamic's
@@ -426,13 +402,6 @@ class EchoMENModel(EchoMENPreTrainedModel):
                 becomes the regression head). A `.safetensors` file, or a PyTorch file, of which only tensors and
                 plain containers are read.
             config: Configuration of the model; its encoder must have the shapes of the file. Defaults to the paper's.
-
-        Returns:
-            `EchoMENModel`: in evaluation mode, with fresh projector, experts and aggregator.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file holds something else, or shapes differ; the message names the entries.
         """
         path = Path(path)
         state = read_backbone_state(path)
@@ -443,6 +412,20 @@ class EchoMENModel(EchoMENPreTrainedModel):
         if head and head["weight"].shape == model.regression_head.weight.shape:
             model.regression_head.load_state_dict(head)
         return model.eval()
+
+
+def check_pixel_values(pixel_values: torch.Tensor, num_channels: int) -> None:
+    """Refuse what are no normalised clips of shape (B, T, `num_channels`, H, W)."""
+    if pixel_values.ndim != 5 or pixel_values.shape[2] != num_channels:
+        raise ValueError(
+            f"`pixel_values` must have shape (batch, frames, {num_channels}, height, width), got "
+            f"{tuple(pixel_values.shape)}."
+        )
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"`pixel_values` must be normalised floating point numbers, got {pixel_values.dtype}; "
+            "pass raw frames through the video processor first."
+        )
 
 
 def batch_norm(channels: int, config: EchoMENConfig) -> nn.BatchNorm3d:

@@ -1,4 +1,4 @@
-"""The training arguments that decide what a run computes; all others say where, how fast or how loudly."""
+"""Training arguments that decide the result of a run; the others decide place, speed or logging."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from transformers import TrainingArguments
 
 __all__ = ["compared_arguments"]
 
-# A list of these, and not of the others, since a later version of transformers may add to the others.
+# transformers does not say which of its arguments decide the result. This lists those that do, and not the others, so
+# that arguments which a later version adds do not stop a run from being resumed.
 _OF_TRANSFORMERS = frozenset(
     {
         "adam_beta1",
@@ -42,17 +43,10 @@ _OF_TRANSFORMERS = frozenset(
         "weight_decay",
     }
 )
-_OWN_OTHERS = {"keep_large_blocks", "stage"}
+_OWN_WITHOUT_EFFECT = {"keep_large_blocks", "stage"}
 
 
 def compared_arguments(names: Iterable[str] = ()) -> frozenset[str]:
-    """Choose the arguments that decide what a run computes.
-
-    Args:
-        names: Names of training arguments, those of transformers and this package's own.
-
-    Returns:
-        All own ones but those that say how fast, and those of transformers' that decide.
-    """
-    own = set(names) - {field.name for field in fields(TrainingArguments)} - _OWN_OTHERS
+    """Choose those of transformers and, out of `names`, those of this package."""
+    own = set(names) - {field.name for field in fields(TrainingArguments)} - _OWN_WITHOUT_EFFECT
     return _OF_TRANSFORMERS | own

@@ -1,4 +1,4 @@
-"""Which versions of which packages are installed, for the record of whatever depends on them."""
+"""Versions of installed packages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,7 @@ RESULT_PACKAGES = ("datasets", "echomen_hf", "numpy", "torch", "transformers")
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str | None]:
-    """Look up the versions of packages.
-
-    Args:
-        packages: Names of distributions.
-
-    Returns:
-        Version by name, `None` for a package that is not installed.
-    """
+    """Look up versions by name of distribution; `None` for a package that is not installed."""
     found: dict[str, str | None] = {}
     for package in packages:
         try:

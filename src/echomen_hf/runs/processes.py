@@ -9,18 +9,10 @@ __all__ = ["available_cores", "is_main_process"]
 
 
 def available_cores() -> int:
-    """Count the processor cores that this process may use.
-
-    Returns:
-        Number of cores.
-    """
+    """Count the processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_main_process() -> bool:
-    """Tell whether this process is the one that writes a run's files.
-
-    Returns:
-        True for the first of several processes, and for one alone.
-    """
+    """Tell whether this process, the first or only one, writes the run's files."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -44,40 +44,19 @@ EMISSIONS_FILE = "emissions.csv"  # of codecarbon, which transformers' `report_t
 
 
 def run_folder(folder: Path) -> Path:
-    """Find the folder of a whole run.
-
-    Args:
-        folder: Output folder of training, or of one of its stages.
-
-    Returns:
-        The parent if the folder is a stage's, else the folder itself, absolute.
-    """
+    """Find the folder of the whole run for its own folder or that of one of its stages; absolute."""
     folder = folder.absolute()
     is_stage = folder.name in ("stage1", "stage2") and (folder.parent / RUN_FILE).is_file()
     return folder.parent if is_stage else folder
 
 
 def is_finished(folder: Path) -> bool:
-    """Tell whether a stage has left its result in a folder.
-
-    Args:
-        folder: Folder of the stage.
-
-    Returns:
-        True if the last file that a stage writes is there.
-    """
+    """Tell whether the stage in this folder has written its result to the end."""
     return (folder / STAGE_FINISHED_FILE).is_file() and (folder / SAFE_WEIGHTS_NAME).is_file()
 
 
 def last_complete_checkpoint(folder: Path) -> str | None:
-    """Find the checkpoint to continue from; one that was cut off while it was written is passed over.
-
-    Args:
-        folder: Folder of the stage.
-
-    Returns:
-        Path of the newest checkpoint whose trainer state, the last file of a checkpoint, is complete; or `None`.
-    """
+    """Find the newest checkpoint of a stage that was written to its end."""
     numbered = {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob("checkpoint-*") if path.is_dir()}
     for _, checkpoint in sorted(numbered.items(), reverse=True):
         try:
@@ -90,15 +69,12 @@ def last_complete_checkpoint(folder: Path) -> str | None:
 
 
 def claim_run(folder: Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Write down what a run is, or compare it with the run that the folder already holds.
+    """Record the settings of a run, or refuse those that differ from the run that the folder already holds.
 
     Args:
         folder: Output folder of the run.
         settings: All settings that decide its result.
         defaults: Values of settings that an older run does not name.
-
-    Raises:
-        ValueError: If the folder holds a run with other settings; the message lists them.
     """
     now = json.loads(json.dumps(settings, sort_keys=True, default=str))
     path = folder / RUN_FILE

@@ -1,4 +1,4 @@
-"""How the C library keeps memory: an option for processes that compute on Linux CPUs, never set on import.
+"""Option of the C library that makes computing on Linux CPUs faster, never set on import.
 
 glibc asks the kernel for every large block and gives it back when it is freed. A network's activations are such
 blocks, so that every step touches fresh pages, which the kernel has to clear. A process that keeps its blocks computes
@@ -26,14 +26,7 @@ def keep_large_blocks(keep: bool = True) -> bool:
     """Let this process, and those that it forks, keep freed memory for its next allocation.
 
     Call it where a process starts: blocks that were allocated before stay as they are. The process then holds the most
-    memory it has ever needed until it ends.
-
-    Args:
-        keep: Whether to do it; for callers that pass a flag on.
-
-    Returns:
-        Whether it was done. Where the C library is not glibc (macOS, Windows, Alpine), which has no such setting, or
-        needs none, a warning says so and nothing happens.
+    memory it has ever needed until it ends. Without glibc (macOS, Windows, Alpine) it warns and returns False.
     """
     if not keep:
         return False

@@ -1,8 +1,8 @@
-"""Convolutions whose gradients a processor gets wrong in bfloat16: how to find them, and to do without.
+"""Detection and replacement of convolutions whose gradients a processor computes wrongly in bfloat16.
 
 In torch 2.14 with oneDNN, the weight gradient of a (3, 1, 1) kernel over two frames is read from memory that nothing
-has written to, on processors with AVX-512 and without AMX: NaN, 1e28 or, worse, something plausible. That is the last
-stage on clips of 16 frames. Nothing reports it, so a training in bfloat16 begins by comparing.
+has written to, on processors with AVX-512 and without AMX: NaN, 1e28 or, worse, something plausible. This
+concerns the last stage on clips of 16 frames. Nothing reports it, so training in bfloat16 begins with a comparison.
 """
 
 from __future__ import annotations
@@ -31,28 +31,13 @@ class FullPrecisionConv3d(nn.Conv3d):
     """A convolution that computes in float32 under autocast."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Convolve.
-
-        Args:
-            input: Features, (B, C, T, H, W).
-
-        Returns:
-            Features, float32.
-        """
+        """Convolve; (B, C, T, H, W) to float32."""
         with torch.autocast(input.device.type, enabled=False):
             return super().forward(input.to(self.weight.dtype))
 
 
 def temporal_convolutions(model: PreTrainedModel, num_frames: int | None = None) -> dict[str, tuple[nn.Conv3d, int]]:
-    """Find the convolutions over time, and how many frames each sees.
-
-    Args:
-        model: Model.
-        num_frames: Frames of a clip; the configured number without.
-
-    Returns:
-        Convolution and its number of input frames, by name.
-    """
+    """Find the convolutions over time, and the number of frames that each receives, by name."""
     found: dict[str, tuple[nn.Conv3d, int]] = {}
     handles = []
     for name, module in model.named_modules():
@@ -63,7 +48,7 @@ def temporal_convolutions(model: PreTrainedModel, num_frames: int | None = None)
 
             handles.append(module.register_forward_pre_hook(note))
     mode, config = model.training, model.config
-    # Space does not matter here: one pixel is left by the last stage, as stem and stages halve it.
+    # Space does not matter here: stem and stages halve it until one pixel is left.
     side = 2 ** len(config.hidden_sizes) if isinstance(model, EchoMENModel) else config.image_size
     clip = torch.zeros(1, num_frames or config.num_frames, config.num_channels, side, side, device=model.device)
     try:
@@ -77,16 +62,9 @@ def temporal_convolutions(model: PreTrainedModel, num_frames: int | None = None)
 
 
 def wrong_in_bf16(model: PreTrainedModel, num_frames: int | None = None) -> dict[str, float]:
-    """Find the temporal convolutions whose result or gradients in bfloat16 are far from those in float32.
+    """Find the temporal convolutions whose bfloat16 results or gradients are wrong, with their relative errors.
 
     Every distinct geometry is tried once, on a small input of random numbers, on the model's device and in its layout.
-
-    Args:
-        model: Model with float32 weights.
-        num_frames: Frames of a clip; the configured number without.
-
-    Returns:
-        Largest relative error (Frobenius norm; infinite if not finite) of every such layer, by name.
     """
     errors: dict[tuple[Any, ...], float] = {}
     wrong = {}
@@ -102,17 +80,7 @@ def wrong_in_bf16(model: PreTrainedModel, num_frames: int | None = None) -> dict
 
 
 def bf16_error(layer: nn.Conv3d, num_frames: int, batch_size: int = 2, side: int = 4) -> float:
-    """Compare a convolution's output and gradients in bfloat16 with those in float32.
-
-    Args:
-        layer: Convolution with float32 weights.
-        num_frames: Frames of the input.
-        batch_size: Samples of the input.
-        side: Height and width of the input.
-
-    Returns:
-        Largest relative error of output, input gradient and weight gradient; infinite if one is not finite.
-    """
+    """Measure the largest relative error of output and gradients in bfloat16; infinite if one is not finite."""
     generator = torch.Generator().manual_seed(0)
     device = layer.weight.device
     shape = (batch_size, layer.in_channels, num_frames, side, side)
@@ -124,7 +92,7 @@ def bf16_error(layer: nn.Conv3d, num_frames: int, batch_size: int = 2, side: int
 
     def results(enabled: bool) -> list[torch.Tensor]:
         with torch.enable_grad(), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
-            # By the layer itself: what is compared is what will run.
+            # By the layer itself, which is what training runs.
             output = torch.func.functional_call(layer, {"weight": weight}, (features,))
             pattern = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(device)
             gradients = torch.autograd.grad(output, (features, weight), pattern.to(output.dtype))
@@ -133,21 +101,13 @@ def bf16_error(layer: nn.Conv3d, num_frames: int, batch_size: int = 2, side: int
     worst = 0.0
     for exact, rounded in zip(results(False), results(True)):
         error = ((rounded.double() - exact.double()).norm() / exact.double().norm()).item()
-        worst = max(worst, error) if error < float("inf") else float("inf")  # a NaN compares as false
+        worst = max(worst, error) if error < float("inf") else float("inf")  # a comparison with NaN is false
     return worst
 
 
 @contextmanager
 def guarded_against_bf16(model: PreTrainedModel, num_frames: int | None = None) -> Iterator[list[str]]:
-    """Compute in float32, for as long as the context lasts, what this processor gets wrong in bfloat16.
-
-    Args:
-        model: Model that will be trained under bfloat16 autocast.
-        num_frames: Frames of a clip; the configured number without.
-
-    Yields:
-        Names of these layers; a warning names them too.
-    """
+    """Compute in float32, within the context, the layers that this processor computes wrongly in bfloat16."""
     wrong = wrong_in_bf16(model, num_frames)
     layers = [model.get_submodule(name) for name in wrong]
     classes = [type(layer) for layer in layers]

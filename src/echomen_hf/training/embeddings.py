@@ -1,4 +1,4 @@
-"""Embeddings of clips, computed once: stage 2 trains on them without running the fixed encoder again."""
+"""Embeddings of clips, computed once, on which stage 2 trains without running the encoder again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrainingEmbeddings(EpochDataset):
     """Embeddings of several random clips per training video; every epoch shows one of them.
 
     Epoch e shows the clips that `TrainingClips` would draw in epoch e modulo the number of draws. With as many draws
-    as epochs the training is that on videos.
+    as epochs, the result is that of training on videos.
 
     Args:
         embeddings: Embeddings, float32, shape (draws, videos, D).
@@ -48,14 +48,7 @@ class TrainingEmbeddings(EpochDataset):
         return self.embeddings.shape[1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Look up one video.
-
-        Args:
-            index: Position of the video.
-
-        Returns:
-            `embedding`, float32, (D,); `labels`, EF in percent.
-        """
+        """Look up the `embedding`, float32, (D,), and `labels`, EF in percent, of one video."""
         draw = self.epoch % len(self.embeddings)
         return {"embedding": self.embeddings[draw, index], "labels": self.ejection_fractions[index]}
 
@@ -81,14 +74,7 @@ class EvaluationEmbeddings(Dataset):
         return len(self.embeddings)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Look up one clip.
-
-        Args:
-            index: Position of the clip.
-
-        Returns:
-            `embedding`, float32, (D,); `labels`, EF of its video in percent.
-        """
+        """Look up the `embedding`, float32, (D,), of one clip and `labels`, EF of its video in percent."""
         return {"embedding": self.embeddings[index], "labels": float(self.labels[self.video_index[index]])}
 
 
@@ -100,21 +86,10 @@ def embed_for_stage_2(
     folder: Path,
     wait_for_everyone: Callable[[], None] = lambda: None,
 ) -> tuple[TrainingEmbeddings, EvaluationEmbeddings]:
-    """Run the encoder over every clip that stage 2 needs, or take what an earlier call has left.
+    """Run the encoder over every clip that stage 2 needs, except those that an earlier call has embedded.
 
-    Every pass over the data set is a file of its own. Several processes share the passes, and an interrupted call
-    continues with the first that is missing.
-
-    Args:
-        model: Model whose encoder is used, in evaluation mode.
-        train_dataset: Training clips; their epochs 0 to `args.embedding_draws` - 1 are embedded.
-        eval_dataset: Validation clips.
-        args: Arguments of stage 2.
-        folder: Folder for the files, seen by all processes.
-        wait_for_everyone: Returns when all processes have called it.
-
-    Returns:
-        Training and validation embeddings.
+    Every pass over the data set is a file of its own. Several processes, which must see the same folder, share the
+    passes, and an interrupted call continues with the first that is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made_from = fingerprint(model, train_dataset, eval_dataset, args)
@@ -122,7 +97,7 @@ def embed_for_stage_2(
     for draw in range(args.embedding_draws):
         passes[f"train-{draw:03d}"] = (train_dataset, draw)
     missing = [name for name in passes if read_embeddings(folder / f"{name}.safetensors", made_from) is None]
-    # Before anyone writes: processes that looked later would share out a shorter list.
+    # Before anyone writes: a process that looked later would divide a shorter list.
     wait_for_everyone()
     for name in missing[args.process_index :: args.world_size]:
         dataset, epoch = passes[name]
@@ -147,17 +122,7 @@ def embed_for_stage_2(
 
 @torch.no_grad()
 def embed(model: EchoMENModel, dataset: Dataset, args: EchoMENTrainingArguments, name: str) -> torch.Tensor:
-    """Run the encoder over a data set of clips, in their order.
-
-    Args:
-        model: Model.
-        dataset: Clips of one view.
-        args: Arguments that say where, in which precision and in what batches.
-        name: What is embedded, for the progress bar.
-
-    Returns:
-        Embeddings, float32, on the CPU, shape (clips, D).
-    """
+    """Run the encoder over a data set of clips, in their order; float32, on the CPU, shape (clips, D)."""
     model = model.to(args.device).eval()
     if args.channels_last:
         model.to(memory_format=torch.channels_last_3d)
@@ -180,17 +145,7 @@ def embed(model: EchoMENModel, dataset: Dataset, args: EchoMENTrainingArguments,
 def fingerprint(
     model: EchoMENModel, train_dataset: TrainingClips, eval_dataset: EvaluationClips, args: EchoMENTrainingArguments
 ) -> str:
-    """Condense everything that embeddings depend on.
-
-    Args:
-        model: Model.
-        train_dataset: Training clips.
-        eval_dataset: Validation clips.
-        args: Arguments of stage 2.
-
-    Returns:
-        Hexadecimal digest.
-    """
+    """Hash everything that embeddings depend on."""
     digest = hashlib.sha256()
     for key, value in model.encoder.state_dict().items():
         digest.update(key.encode())
@@ -211,27 +166,13 @@ def fingerprint(
 
 
 def save_embeddings(path: Path, embeddings: torch.Tensor, made_from: str) -> None:
-    """Write a file of embeddings, completely or not at all.
-
-    Args:
-        path: File.
-        embeddings: Embeddings, shape (clips, D).
-        made_from: Fingerprint of what they were computed from.
-    """
+    """Write a file of embeddings whole or not at all."""
     with replacing(path) as partial:
         save_file({"embeddings": embeddings.contiguous()}, partial, metadata={"made_from": made_from})
 
 
 def read_embeddings(path: Path, made_from: str) -> torch.Tensor | None:
-    """Read a file of embeddings if it is whole and was computed from the same things.
-
-    Args:
-        path: File.
-        made_from: Fingerprint of these things.
-
-    Returns:
-        Embeddings, shape (clips, D), or `None`.
-    """
+    """Read a file of embeddings; `None` if it is missing, damaged or made from something else."""
     try:
         with safe_open(path, framework="pt") as file:
             return file.get_tensor("embeddings") if file.metadata().get("made_from") == made_from else None

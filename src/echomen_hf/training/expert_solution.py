@@ -1,4 +1,4 @@
-"""Experts in closed form: a linear expert on fixed embeddings is a weighted least-squares fit."""
+"""Experts in closed form: on fixed embeddings, a linear expert is a weighted least-squares fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def solve_experts(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Minimise the re-weighted regression loss of every expert exactly.
 
-    Expert m minimises mean_i w_i^m (e_m(f(x_i)) - y_i)^2 + lambda / 2 |W_m|^2, which is where SGD with weight decay
+    Expert m minimises mean_i w_i^m (e_m(f(x_i)) - y_i)^2 + lambda / 2 |W_m|^2, to which SGD with weight decay
     lambda converges (equation 3 of the paper). The bias is not decayed. Without weight decay, and with fewer samples
     than dimensions, it is the solution with the smallest weights.
 
@@ -51,14 +51,7 @@ def solve_experts(
 def set_experts_to_their_optimum(
     model: EchoMENModel, dataset: TrainingEmbeddings, table: BinWeightTable, weight_decay: float
 ) -> None:
-    """Give the experts of a model the weights that training on embeddings converges to.
-
-    Args:
-        model: Model, changed in place.
-        dataset: Embeddings of the training clips; all draws count alike.
-        table: Weights of the samples by their labels.
-        weight_decay: Weight decay of stage 2.
-    """
+    """Give the experts of a model the weights to which training on embeddings converges; all draws count alike."""
     labels = torch.tensor(dataset.ejection_fractions, dtype=torch.float64)
     draws = len(dataset.embeddings)
     weights, biases = solve_experts(

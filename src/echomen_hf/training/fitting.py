@@ -1,4 +1,4 @@
-"""The decoupled training of EchoMEN: stage 1, then stage 2 on its best encoder, resumable at any point."""
+"""Training of stage 1, then of stage 2 on its best encoder, resumable at any point."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def fit(
         args: Arguments; `args.stage` says which stages run.
         crop_padding: Largest random shift of a training clip in pixels.
         eval_protocol: Clips per video on the validation split, see `protocol_starts`.
-        frames: Where frames come from, such as a `FrameCache` of both splits; the videos' files without.
-        run_description: What else makes this run itself (data folder, initial weights); a resumed run must match it.
+        frames: Source of frames, such as a `FrameCache` of both splits. Defaults to the videos' files.
+        run_description: Further settings that a resumed run must match, such as the initial weights.
         make_trainer: Class of the trainer, or a function that makes one.
         make_clips: Class of the training clips, or a function that makes them.
 
@@ -97,7 +97,7 @@ def fit(
         "num_processes": args.world_size,
     }
     claim_output_dir(output_dir, model, processor, args, description)
-    # Intervals of the weights that training starts from say nothing about those it ends with.
+    # Intervals calibrated for the initial weights do not hold for the trained ones.
     if hasattr(model.config, "interval_calibration"):
         model.config.interval_calibration = None
     warn_about_labels(training[args.stages[0]].ejection_fractions, evaluation.labels.tolist())
@@ -108,7 +108,7 @@ def fit(
         stage_args = args.for_stage(stage, str(output_dir / f"stage{stage}"))
         model = fit_stage(model, processor, clips, evaluation, stage_args, make_trainer)
     if is_finished(output_dir / "stage2"):
-        # Running stage 1 again must not put its model in the place of the final one.
+        # Running stage 1 again must not replace the final model.
         model = type(model).from_pretrained(output_dir / "stage2")
     if is_main_process():
         model.save_pretrained(output_dir)
@@ -133,9 +133,6 @@ def fit_stage(
         eval_dataset: Validation clips.
         args: Arguments of this stage, see `EchoMENTrainingArguments.for_stage`.
         make_trainer: Class of the trainer, or a function that makes one.
-
-    Returns:
-        The best model of the stage, loaded from its folder.
     """
     folder = Path(str(args.output_dir))
     if is_finished(folder):
@@ -144,7 +141,7 @@ def fit_stage(
     checkpoint = last_complete_checkpoint(folder)
     if checkpoint is not None:
         logger.warning(f"Stage {args.stage} continues from {checkpoint}.")
-    # What a stage draws must not depend on whether the one before it ran in this process or in an earlier one.
+    # The random numbers of a stage must not depend on whether the one before it ran in this process.
     set_seed(args.seed)
     training: TrainingClips | TrainingEmbeddings = train_dataset
     evaluation: EvaluationClips | EvaluationEmbeddings = eval_dataset
@@ -166,15 +163,7 @@ def fit_stage(
 
 
 def require_metric(name: str | None, evaluation: EvaluationClips) -> None:
-    """Refuse to choose the best epoch by a metric that the validation split will not give, before hours of training.
-
-    Args:
-        name: `metric_for_best_model`; `None` if no epoch is chosen.
-        evaluation: Validation clips.
-
-    Raises:
-        ValueError: If there is no such metric, or a category that it needs has no videos.
-    """
+    """Refuse a metric for the best epoch that the validation split does not give, before hours of training."""
     if name is None:
         return
     labels = evaluation.labels
@@ -188,15 +177,7 @@ def require_metric(name: str | None, evaluation: EvaluationClips) -> None:
 
 
 def require_solvable(model: EchoMENModel, args: EchoMENTrainingArguments) -> None:
-    """Refuse experts in closed form where stage 2 could not have them, before stage 1 is trained in vain.
-
-    Args:
-        model: Model.
-        args: Training arguments.
-
-    Raises:
-        ValueError: If there will be no embeddings, or nothing would be left to train.
-    """
+    """Refuse experts in closed form that stage 2 could not have, before hours of stage 1."""
     if not args.embedding_draws:
         raise ValueError("`expert_solver: least_squares` solves experts from embeddings: set `embedding_draws`.")
     if model.config.expert_aggregation != "aggregator":
@@ -213,18 +194,7 @@ def claim_output_dir(
     args: EchoMENTrainingArguments,
     description: dict[str, Any],
 ) -> None:
-    """Write down what a run is, or compare it with the run that the folder already holds.
-
-    Args:
-        output_dir: Output folder of the run.
-        model: Model, whose configuration is part of the run.
-        processor: Video processor, likewise.
-        args: Training arguments, likewise.
-        description: Whatever else belongs to it.
-
-    Raises:
-        ValueError: If the folder holds a run with other settings; the message lists them.
-    """
+    """Record the settings of a run, or refuse those that differ from the run that the folder already holds."""
     inherited = {field.name for field in fields(PreTrainedConfig)}
     set_by_training = {"prediction_head", "expert_bin_width", "expert_min_count", "interval_calibration"}
     own = {field.name for field in fields(model.config)} - inherited - set_by_training
@@ -239,15 +209,7 @@ def claim_output_dir(
 
 
 def default_settings(model: EchoMENModel, known: Iterable[str]) -> dict[str, Any]:
-    """Find the defaults of settings that have one.
-
-    Args:
-        model: Model, for the fields of its configuration.
-        known: Names of settings as run.json has them.
-
-    Returns:
-        Default by name; those without are left out.
-    """
+    """Find the defaults, by name, of those settings of run.json that have one."""
     prefixes: tuple[tuple[str, Any], ...] = (("model", type(model.config)), ("training", EchoMENTrainingArguments))
     defaults = {
         f"{prefix}.{field.name}": field.default
@@ -259,15 +221,10 @@ def default_settings(model: EchoMENModel, known: Iterable[str]) -> dict[str, Any
 
 
 def warn_about_labels(train_labels: list[float], val_labels: list[float]) -> None:
-    """Warn where the labels cannot teach or select what the method is for.
-
-    Args:
-        train_labels: EF of the training split in percent.
-        val_labels: EF of the validation split in percent.
-    """
+    """Warn of splits whose labels are all the same."""
     for split, labels in (("training", train_labels), ("validation", val_labels)):
         if min(labels) == max(labels):
             logger.warning(
                 f"Every video of the {split} split has the same ejection fraction ({labels[0]:g} %): sample weights "
-                "are equal, label distances are zero, and nothing can be learnt beyond that constant."
+                "are equal, label distances are zero, and nothing but that constant can be learnt."
             )

@@ -1,4 +1,4 @@
-"""Tensors of all processes, with the gradient of one's own."""
+"""Exchange of tensors between processes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,9 @@ __all__ = ["gather_with_gradient", "loss_of_all_processes"]
 
 
 def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
-    """Concatenate the tensors of all processes; the local one keeps its gradient.
+    """Concatenate the tensors of all processes, by rank; the local one keeps its gradient.
 
-    Args:
-        tensor: Local tensor, with the same shape in every process but perhaps for the first dimension.
-
-    Returns:
-        Tensors of all processes in the order of their ranks; the same tensor with a single process.
+    Only the first dimension may differ between processes.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return tensor
@@ -36,15 +32,9 @@ def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
 def loss_of_all_processes(loss: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
     """Compute a loss that compares samples with each other over the samples of all processes.
 
-    Gradients are averaged over processes, but each process holds only its own share of this loss's: the gradient
-    returned is larger by their number, so that the average is the gradient of the whole batch. The value is not.
-
-    Args:
-        loss: Function of the gathered tensors.
-        tensors: Local tensors, see `gather_with_gradient`.
-
-    Returns:
-        Scalar, the same in every process.
+    Gradients are averaged over processes, but each process has only its share of the gradient of this loss. The
+    gradient is therefore multiplied by the number of processes, so that the average is that of the whole batch; the
+    value is not.
     """
     value = loss(*[gather_with_gradient(tensor) for tensor in tensors])
     num_processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -1,4 +1,4 @@
-"""How a trainer publishes: the same files in the same way as everything else here, and no pickles."""
+"""Publishing by a trainer, without pickled files."""
 
 from __future__ import annotations
 
@@ -23,19 +23,14 @@ logger = logging.get_logger(__name__)
 
 
 class HubTrainer(Trainer):
-    """A Trainer whose model card is this package's, and which publishes by `echomen_hf.hub.push_model`.
+    """Trainer that writes this package's model card and publishes by `echomen_hf.hub.push_model`.
 
-    The Trainer of transformers would publish its pickled arguments, and with some values of `hub_strategy` pickled
+    The Trainer of transformers publishes its pickled arguments and, with some values of `hub_strategy`, pickled
     optimiser states.
     """
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository, or refuse one that holds something else, before training begins.
-
-        Args:
-            token: Token with write access; that of the arguments without.
-            private: Whether a new repository is private; what the arguments say without.
-        """
+        """Make the repository, or refuse one that holds something else, before training begins."""
         from ..hub.publishing import create_repository
 
         if not self.is_world_process_zero():
@@ -50,14 +45,7 @@ class HubTrainer(Trainer):
     def create_model_card(
         self, *, model_name: str | None = None, license: str | None = None, tags: str | Sequence[str] = (), **_: Any
     ) -> None:
-        """Write the model card of the run so far to the output folder, as README.md.
-
-        Args:
-            model_name: Name of the model; that of the output folder without.
-            license: Licence to declare instead of the one that follows from the training data.
-            tags: Further tags.
-            _: Arguments of transformers that the files of the run answer.
-        """
+        """Write the model card of the run so far to the output folder, as README.md."""
         from ..hub import create_model_card
         from ..hub.repository import write_card
 
@@ -87,19 +75,11 @@ class HubTrainer(Trainer):
     ) -> CommitInfo | None:
         """Publish the model with its video processor, code, card, metrics and figures.
 
-        Args:
-            commit_message: Title of the commit.
-            blocking: Not used: the call returns when everything has arrived.
-            token: Token with write access; that of the arguments without.
-            revision: Branch; that of the arguments without.
-            private: Whether a new repository is private; what the arguments say without.
-            kwargs: Options of `push_model`, such as `tags`, `evaluation` and `data_dir`.
-
-        Returns:
-            The commit; `None` in processes other than the first.
+        `kwargs` are options of `push_model`. The call returns when everything has arrived, whatever `blocking` says;
+        the result is `None` in processes other than the first.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        # By every process, since weights may have to be gathered.
+        # In every process, since weights may have to be gathered.
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
@@ -112,7 +92,7 @@ class HubTrainer(Trainer):
         try:
             self._publish(f"Training in progress, step {self.state.global_step}")
         except (OSError, ValueError) as error:
-            # Days of training must not end for a lost connection; the last push, after training, does report it.
+            # A lost connection must not end days of training; the last push, after training, does raise.
             logger.warning(f"The checkpoint of step {self.state.global_step} was not published: {error}")
 
     def _publish(
@@ -148,7 +128,7 @@ class HubTrainer(Trainer):
         from ..hub.run_record import StageRecord, read_run
 
         record = read_run(str(self.args.output_dir), evaluation, data_dir)
-        # The stage's own files are written when it ends, and tell a later run that it has ended.
+        # The stage's own files appear only when it ends, since they mark it as finished.
         stage = int(self.args.stage)
         if self.state.global_step and stage not in record.stages:
             record.stages[stage] = StageRecord(json.loads(self.args.to_json_string()), dataclasses.asdict(self.state))

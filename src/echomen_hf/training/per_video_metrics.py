@@ -1,4 +1,4 @@
-"""Errors of videos, out of predictions of clips."""
+"""Errors of videos from predictions for clips."""
 
 from __future__ import annotations
 
@@ -19,14 +19,7 @@ __all__ = ["per_video_metrics"]
 def per_video_metrics(
     dataset: EvaluationClips | EvaluationEmbeddings,
 ) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Make a function that averages the clips of each video and measures the errors of the videos.
-
-    Args:
-        dataset: Evaluation clips or their embeddings, in the order in which predictions will come.
-
-    Returns:
-        Function for `compute_metrics`, whose values include `mse`, `mae` and `balanced_mae`.
-    """
+    """Make the `compute_metrics` that averages the clips of each video and measures the errors of the videos."""
     video_index, labels = dataset.video_index, dataset.labels
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:

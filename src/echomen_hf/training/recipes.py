@@ -1,4 +1,4 @@
-"""Command lines that may begin with a recipe, a file of settings."""
+"""Parsing of command lines that may begin with a recipe, a file of settings."""
 
 from __future__ import annotations
 
@@ -28,21 +28,7 @@ def parse_recipe(
     prog: str | None = None,
     description: str | None = None,
 ) -> tuple[Any, ...]:
-    """Parse flags, or a recipe followed by flags that override it.
-
-    Args:
-        dataclass_types: Dataclasses whose fields are the settings.
-        arguments: Command line without the name of the program; that of the process without.
-        defaults: Defaults that differ from those of the dataclasses.
-        prog: Name of the command for `--help`.
-        description: Text for `--help`.
-
-    Returns:
-        One object per dataclass.
-
-    Raises:
-        ValueError: If the recipe is no mapping, or has a field that nothing reads, or a flag is unknown.
-    """
+    """Parse flags, or the path of a recipe followed by flags that override it, into one object per dataclass."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = HfArgumentParser(
         tuple(dataclass_types),
@@ -68,19 +54,7 @@ def parse_recipe(
 
 
 def read_recipe(recipe: str | Path, known: set[str]) -> dict[str, Any]:
-    """Read a recipe and check that every field of it means something.
-
-    Args:
-        recipe: YAML or JSON file, or the name of one that comes with the package, such as `paper`.
-        known: Names of the fields that are read.
-
-    Returns:
-        Settings by name.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no mapping, or has a field that nothing reads.
-    """
+    """Read a recipe, a YAML or JSON file or the name of one in the package, and refuse fields that are not known."""
     path = Path(recipe)
     if not path.is_file():
         path = RECIPES_FOLDER / f"{recipe}.yaml"

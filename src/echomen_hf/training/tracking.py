@@ -1,4 +1,4 @@
-"""What experiment trackers get besides numbers: example predictions and the distribution of expert weights."""
+"""Example predictions and the distribution of expert weights, for experiment trackers."""
 
 from __future__ import annotations
 
@@ -27,39 +27,22 @@ WEIGHT_BINS = np.linspace(0, 1, 21)
 
 @dataclass(frozen=True)
 class ValidationPredictions:
-    """What a model said about the videos of one evaluation; a few numbers per video are kept.
-
-    Args:
-        dataset: The clips that were evaluated, or their embeddings.
-        ejection_fractions: EF in percent, mean of the clips of each video, shape (V,).
-        expert_predictions: EF of every expert in percent, likewise, NaN where no clip consulted it, shape (V, M).
-        expert_weights: Weight of every expert, likewise, shape (V, M).
-        prefix: What the evaluation is called in the names of metrics.
-        has_experts: Whether the experts made the prediction, which they do from stage 2 on.
-    """
+    """Predictions for the V videos of one evaluation by M experts, in percent."""
 
     dataset: EvaluationClips | EvaluationEmbeddings
-    ejection_fractions: NDArray[np.float64]
-    expert_predictions: NDArray[np.float64]
-    expert_weights: NDArray[np.float64]
-    prefix: str
-    has_experts: bool
+    ejection_fractions: NDArray[np.float64]  # (V,), means of the clips
+    expert_predictions: NDArray[np.float64]  # (V, M), NaN where no clip consulted the expert
+    expert_weights: NDArray[np.float64]  # (V, M)
+    prefix: str  # of the names of metrics
+    has_experts: bool  # whether the experts made the prediction, as from stage 2 on
 
     def mean_weights(self) -> dict[str, float]:
-        """Average the weight of every expert over the videos.
-
-        Returns:
-            Weight by name of metric; empty in stage 1, where no expert is asked.
-        """
+        """Average the weight of every expert over the videos, by name of metric; empty in stage 1."""
         means = self.expert_weights.mean(axis=0) if self.has_experts else []
         return {f"{self.prefix}_expert_{expert}_weight": float(mean) for expert, mean in enumerate(means)}
 
     def examples(self) -> NDArray[np.int64]:
-        """Choose the videos to show: of every heart-failure category some, evenly from its lowest to its highest EF.
-
-        Returns:
-            Positions, ascending by EF, the same at every evaluation, shape (at most 3 * EXAMPLES_PER_CATEGORY,).
-        """
+        """Choose some videos of every heart-failure category, evenly from its lowest to its highest EF, ascending."""
         labels = self.dataset.labels
         by_label = np.argsort(labels, kind="stable")
         chosen = []
@@ -74,11 +57,8 @@ class ValidationPredictions:
 class EvaluationTracker(TrainerCallback):
     """Sends example predictions and histograms of expert weights to TensorBoard and trackio after every evaluation.
 
-    The values are caught on their way to the metrics, so nothing is computed twice and nothing is drawn at random. The
-    names of the example videos go to the tracker with them. Without one of the two trackers it does nothing.
-
-    Args:
-        callbacks: All callbacks of the Trainer, among which those of the trackers are found.
+    It takes the values on their way to the metrics, so nothing is computed twice and nothing is drawn at random. The
+    names of the example videos go to the tracker too. Without one of the two trackers it does nothing.
     """
 
     def __init__(self, callbacks: list[TrainerCallback]) -> None:
@@ -92,17 +72,7 @@ class EvaluationTracker(TrainerCallback):
         prefix: str,
         has_experts: bool,
     ) -> Callable[..., dict[str, float]] | None:
-        """Make the function for `compute_metrics` that also keeps what goes through it.
-
-        Args:
-            compute_metrics: Function of predicted ejection fractions; `None` stays that.
-            dataset: What is evaluated; only clips of videos, or their embeddings, are kept.
-            prefix: What the evaluation is called in the names of metrics.
-            has_experts: Whether the experts make the prediction.
-
-        Returns:
-            Function of ejection fractions, expert predictions and expert weights.
-        """
+        """Wrap `compute_metrics`, if there is one, so that it also keeps the predictions for clips of videos."""
         self.caught = None
         if compute_metrics is None:
             return None
@@ -120,14 +90,7 @@ class EvaluationTracker(TrainerCallback):
         return compute_and_keep
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Send what the evaluation has left, then forget it.
-
-        Args:
-            args: Not used.
-            state: State of the training.
-            control: Not used.
-            kwargs: Not used.
-        """
+        """Send the predictions of the evaluation, then forget them."""
         caught, self.caught = self.caught, None
         if caught is None or not state.is_world_process_zero:
             return
@@ -147,19 +110,7 @@ def per_video(
     prefix: str,
     has_experts: bool,
 ) -> ValidationPredictions:
-    """Average the clips of each video.
-
-    Args:
-        ejection_fractions: EF in percent, shape (clips,).
-        expert_predictions: EF of every expert in percent, NaN for one that was not consulted, shape (clips, M).
-        expert_weights: Weight of every expert, shape (clips, M).
-        dataset: The clips or their embeddings, in the same order.
-        prefix: See `ValidationPredictions`, as for the next.
-        has_experts: Whether the experts made the prediction.
-
-    Returns:
-        Means of the videos.
-    """
+    """Average the clips of each video."""
     # Clips of one video follow each other.
     ends = np.flatnonzero(np.diff(dataset.video_index)) + 1
 
@@ -177,27 +128,14 @@ def per_video(
 
 
 def only_ejection_fractions(predictions: Any) -> Any:
-    """Leave of a Trainer's predictions what its users expect.
-
-    Args:
-        predictions: Tuple of EF, expert predictions and expert weights, or a list of such tuples, one per batch.
-
-    Returns:
-        EF in percent, shape (clips,), or a list with that of every batch; anything else unchanged.
-    """
+    """Leave of a Trainer's predictions what its users expect."""
     if isinstance(predictions, tuple):
         return predictions[0]
     return [only_ejection_fractions(batch) for batch in predictions] if isinstance(predictions, list) else predictions
 
 
 def send_to_tensorboard(writer: Any, caught: ValidationPredictions, step: int) -> None:
-    """Write a figure of the examples and, in stage 2, a histogram per expert.
-
-    Args:
-        writer: `SummaryWriter`.
-        caught: What the model said.
-        step: Training step.
-    """
+    """Write a figure of the examples and, in stage 2, a histogram per expert."""
     chosen = caught.examples()
     names, labels = caught.dataset.file_names, caught.dataset.labels
     figure = example_predictions_figure(
@@ -216,12 +154,7 @@ def send_to_tensorboard(writer: Any, caught: ValidationPredictions, step: int) -
 
 
 def send_to_trackio(caught: ValidationPredictions, step: int) -> None:
-    """Log a table of the examples and, in stage 2, a histogram per expert, to the current run of trackio.
-
-    Args:
-        caught: What the model said.
-        step: Training step.
-    """
+    """Log a table of the examples and, in stage 2, a histogram per expert, to the current run of trackio."""
     import trackio
 
     if trackio.context_vars.current_run.get() is None:
@@ -234,15 +167,7 @@ def send_to_trackio(caught: ValidationPredictions, step: int) -> None:
 
 
 def example_rows(caught: ValidationPredictions) -> tuple[list[str], list[list[Any]]]:
-    """Lay the examples out as a table.
-
-    Args:
-        caught: What the model said.
-
-    Returns:
-        Names of the columns, and the rows; `None` for the EF of an expert that was not consulted, since the table
-        becomes JSON, which has no NaN.
-    """
+    """Lay the examples out as a table."""
     experts = range(caught.expert_weights.shape[1] if caught.has_experts else 0)
     columns = ["video", "EF", "EF predicted", *(f"expert {m}" for m in experts), *(f"weight {m}" for m in experts)]
     names, labels = caught.dataset.file_names, caught.dataset.labels
@@ -262,12 +187,5 @@ def example_rows(caught: ValidationPredictions) -> tuple[list[str], list[list[An
 
 
 def tag(name: str) -> str:
-    """Name a value as the Trainer names its metrics in a tracker: `eval_mae` becomes `eval/mae`.
-
-    Args:
-        name: Name with the prefix of the evaluation.
-
-    Returns:
-        Name with a slash.
-    """
+    """Name a value as the Trainer names its metrics in a tracker: `eval_mae` becomes `eval/mae`."""
     return next(iter(rewrite_logs({name: None})))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,23 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from ..data.clip_dataset import EvaluationClips
 from ..data.collation import collate_clips
 from ..data.device_clips import CLIP_FIELDS, with_pixel_values
-from ..labels import ExpertWeightTable
-from ..losses import LDWSupConLoss, ReweightedRegressionLoss, squared_error
+from ..losses import squared_error
 from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
 from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .bf16_probe import guarded_against_bf16
-from .embeddings import EvaluationEmbeddings, TrainingEmbeddings
-from .epoch_of_dataset import EpochOfDataset
-from .expert_solution import set_experts_to_their_optimum
-from .gather import loss_of_all_processes
+from .embeddings import EvaluationEmbeddings
 from .hub_trainer import HubTrainer
 from .per_video_metrics import per_video_metrics
+from .stage import Stage
+from .stage_1 import Stage1
+from .stage_2 import Stage2
 from .tracking import EvaluationTracker, only_ejection_fractions
 
 
@@ -38,24 +38,26 @@ __all__ = ["EchoMENTrainer"]
 class EchoMENTrainer(HubTrainer):
     """Trains one stage of EchoMEN; `args.stage` says which.
 
-    Stage 1 trains encoder, projector and regression head by the regression loss plus lambda times the contrastive
-    loss (section 2.1 of the paper). Stage 2 fixes the encoder and trains every expert by its own re-weighted loss and
-    the aggregator by the regression loss of the ensemble (section 2.2). Everything else is the Trainer of
-    transformers: pass a video processor as `processing_class` and it is saved beside the weights.
+    Stage 1 trains encoder, projector and regression head, stage 2 experts and aggregator on the fixed encoder; their
+    losses are those of section 2 of the paper. Everything else is the Trainer of transformers: pass a video processor
+    as `processing_class` and it is saved beside the weights.
 
     Args:
         model: Model to train.
-        args: Arguments; the paper's defaults without.
-        data_collator: Function that makes batches; `collate_clips` without.
+        args: Arguments. Defaults to the paper's.
+        data_collator: Function that makes batches. Defaults to `collate_clips`.
         train_dataset: `TrainingClips`, with `args.num_views` views in stage 1 and one in stage 2, or any data set of
             items with `pixel_values` or `embedding` and `labels`.
         eval_dataset: `EvaluationClips` or `EvaluationEmbeddings`, whose clips of one video are averaged before metrics
             are taken, or any data set of such items with `compute_metrics`.
         positional: Further arguments in the order of the Trainer.
         train_labels: EF in percent of the training set, shape (N,), from which sample weights and label statistics
-            come; those of `train_dataset` without.
+            come. Defaults to those of `train_dataset`.
         kwargs: Anything else that a Trainer takes.
     """
+
+    stage_classes: Mapping[str, Callable[..., Stage]] = {"1": Stage1, "2": Stage2}
+    """Class of each stage by the value of `args.stage`."""
 
     def __init__(
         self,
@@ -77,15 +79,6 @@ class EchoMENTrainer(HubTrainer):
                 f"The best epoch is chosen by {args.metric_for_best_model!r}, which only `EvaluationClips` give: pass "
                 "one of them as `eval_dataset`, or `compute_metrics`, or another `metric_for_best_model`."
             )
-        if (
-            args.stage == "2"
-            and args.expert_solver == "least_squares"
-            and not isinstance(train_dataset, TrainingEmbeddings)
-        ):
-            raise ValueError(
-                "Experts are solved in closed form from embeddings: set `embedding_draws`, or pass "
-                "`TrainingEmbeddings` as `train_dataset`."
-            )
         keep_large_blocks(args.keep_large_blocks)
         super().__init__(
             model, args, data_collator or collate_clips, train_dataset, eval_dataset, *positional, **kwargs
@@ -99,47 +92,33 @@ class EchoMENTrainer(HubTrainer):
         self.add_callback(self.tracker)
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-        self._make_losses(train_labels if train_labels is not None else labels_of(train_dataset))
+        labels = train_labels if train_labels is not None else labels_of(train_dataset)
+        labels = None if labels is None else torch.as_tensor(np.asarray(labels, dtype=np.float64))
+        # Both, so that labels and settings which stage 2 cannot work with are refused before stage 1.
+        self.stages = {name: make(args, self.model, labels) for name, make in self.stage_classes.items()}
         self._parts: dict[str, torch.Tensor] = {}
         self._num_parts = 0
 
+    @property
+    def stage(self) -> Stage:
+        """The stage that `args.stage` names."""
+        return self.stages[self.args.stage]
+
     def prepare_stage(self) -> None:
-        """Set the model up for the stage: what is trained, what is fixed, and which head predicts.
-
-        Training begins with this, and undoes what concerns gradients when it ends.
-        """
-        model, first = self.model, self.args.stage == "1"
-        model.config.prediction_head = "regression" if first else "experts"
-        model.freeze_encoder(not first)
-        model.projector.requires_grad_(first)
-        model.regression_head.requires_grad_(first)
-        solve = not first and self.args.expert_solver == "least_squares"
-        model.experts.requires_grad_(not first and not solve)
-        # Without its softmax in the ensemble the aggregator gets no gradient, which DistributedDataParallel refuses.
-        model.aggregator.requires_grad_(not first and model.config.expert_aggregation == "aggregator")
-        if not first:
-            model.config.expert_bin_width = self.args.expert_bin_width
-            model.config.expert_min_count = self.args.expert_min_count
-        if solve and self.expert_loss is not None:
-            table, weight_decay = self.expert_loss.weight_table, self.args.weight_decay
-            set_experts_to_their_optimum(model, self.train_dataset, table, weight_decay)
-
-    def leave_stage(self) -> None:
-        """Let everything be trained again."""
-        self.model.freeze_encoder(False)
-        self.model.requires_grad_(True)
+        """Set the model up for the stage, as training does when it begins."""
+        self.stage.prepare(self.model, self.train_dataset)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in `train`, which may make the model anew by `model_init`.
         self.prepare_stage()
         # A frozen encoder has no gradients that could be wrong.
-        is_at_risk = self.args.bf16 and self.args.stage == "1"
+        is_at_risk = self.args.bf16 and self.stage.trains_encoder
         num_frames = getattr(self.processing_class, "num_frames", None)
         try:
             with guarded_against_bf16(self.model, num_frames) if is_at_risk else nullcontext():
                 return super()._inner_training_loop(*args, **kwargs)
         finally:
-            self.leave_stage()
+            self.stage.leave(self.model)
 
     def evaluation_loop(
         self,
@@ -149,18 +128,7 @@ class EchoMENTrainer(HubTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> Any:
-        """Predict a data set and measure its errors, per video if it is `EvaluationClips`.
-
-        Args:
-            dataloader: Loader of the data set.
-            description: What is being done, for the progress bar.
-            prediction_loss_only: Whether to return the loss alone.
-            ignore_keys: Not used.
-            metric_key_prefix: Put before the names of metrics.
-
-        Returns:
-            `EvalLoopOutput` of transformers.
-        """
+        """Predict a data set and measure its errors, per video if it is `EvaluationClips` or their embeddings."""
         self.compute_metrics: Any
         given = self.compute_metrics
         if given is None and isinstance(dataloader.dataset, (EvaluationClips, EvaluationEmbeddings)):
@@ -178,25 +146,6 @@ class EchoMENTrainer(HubTrainer):
         if self.tracker.caught is not None:
             output.metrics.update(self.tracker.caught.mean_weights())
         return output._replace(predictions=only_ejection_fractions(output.predictions))
-
-    def _make_losses(self, train_labels: Any) -> None:
-        args, labels = self.args, None
-        if train_labels is not None:
-            labels = torch.as_tensor(np.asarray(train_labels, dtype=np.float64))
-        self.contrastive_loss = LDWSupConLoss(
-            temperature=args.contrastive_temperature,
-            label_bin_width=args.positive_bin_width or None,
-            distance=args.label_distance,
-            distance_scale=args.label_distance_scale,
-            train_labels=labels,
-        ).to(args.device)
-        self.expert_loss, self.aggregator_loss = None, None
-        if labels is not None:
-            num_experts, bins = self.model.config.num_experts, (args.expert_bin_width, args.expert_min_count)
-            self.expert_loss = ReweightedRegressionLoss(ExpertWeightTable(labels.numpy(), num_experts, *bins))
-            self.aggregator_loss = ReweightedRegressionLoss(
-                ExpertWeightTable(labels.numpy(), 1, *bins, exponents=[args.aggregator_weight_exponent])
-            )
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         # Frames arrive as 8-bit integers and become floating point numbers where the model is.
@@ -222,9 +171,6 @@ class EchoMENTrainer(HubTrainer):
             return_outputs: Whether to return the output too.
             num_items_in_batch: Not used: losses are means over a batch.
 
-        Returns:
-            The loss, or loss and output.
-
         Raises:
             FloatingPointError: If the loss is not finite.
         """
@@ -235,39 +181,16 @@ class EchoMENTrainer(HubTrainer):
             num_views = features["pixel_values"].shape[1]
             features["pixel_values"] = features["pixel_values"].flatten(0, 1)  # (B, V, T, ...) -> (B * V, T, ...)
         outputs = model(**features)
-        label_of_view = labels.repeat_interleave(num_views)
+        labels = labels.repeat_interleave(num_views)  # (B,) -> (B * V,)
 
         if not model.training:
-            loss = squared_error(outputs.ejection_fraction, label_of_view)
+            loss = squared_error(outputs.ejection_fraction, labels)
         else:
-            parts = self._stage_1_loss if self.args.stage == "1" else self._stage_2_loss
-            loss, terms = parts(outputs, labels, label_of_view, num_views)
+            loss, terms = self.stage.loss(self.model, outputs, labels, num_views)
             self._require_finite(loss, terms)
             self._record(terms)
         outputs.loss = loss
         return (loss, outputs) if return_outputs else loss
-
-    def _stage_1_loss(
-        self, outputs: EchoMENOutput, labels: torch.Tensor, label_of_view: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        regression = squared_error(outputs.regression, label_of_view)
-        projections = outputs.projection.unflatten(0, (-1, num_views))  # (B * V, P) -> (B, V, P)
-        contrastive = loss_of_all_processes(self.contrastive_loss, projections, labels)
-        loss = regression + self.args.contrastive_weight * contrastive
-        return loss, {"loss_regression": regression, "loss_contrastive": contrastive}
-
-    def _stage_2_loss(
-        self, outputs: EchoMENOutput, labels: torch.Tensor, label_of_view: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        if self.expert_loss is None or self.aggregator_loss is None:
-            raise ValueError("Stage 2 weighs samples by the training labels: pass `train_labels` or `train_dataset`.")
-        experts = self.expert_loss(outputs.expert_predictions, label_of_view)
-        predictions = outputs.expert_predictions
-        if self.args.aggregator_gradients == "detached":
-            predictions = predictions.detach()
-        ensemble = (outputs.expert_weights * predictions).sum(dim=-1)
-        aggregator = self.aggregator_loss(ensemble.unsqueeze(-1), label_of_view)
-        return experts + aggregator, {"loss_experts": experts, "loss_aggregator": aggregator}
 
     def _require_finite(self, loss: torch.Tensor, terms: dict[str, torch.Tensor]) -> None:
         if not torch.isfinite(loss):
@@ -284,12 +207,7 @@ class EchoMENTrainer(HubTrainer):
         self._num_parts += 1
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log values, adding the parts of the loss since the last training log.
-
-        Args:
-            logs: Values by name.
-            start_time: Start of training, for speeds.
-        """
+        """Log values, and with a training loss the means of its parts since the last log."""
         if "loss" in logs and self._num_parts:
             for name, total in self._parts.items():
                 mean = self.accelerator.reduce(total / self._num_parts, reduction="mean")
@@ -298,36 +216,15 @@ class EchoMENTrainer(HubTrainer):
         super().log(logs, start_time)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Make the optimiser, in stage 2 with the aggregator's own learning rate.
-
-        Args:
-            model: Model to optimise; the trainer's own without.
-
-        Returns:
-            The optimiser.
-        """
+        """Make the optimiser, with the learning rates of the stage."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        factor = self.args.aggregator_learning_rate_factor
-        if is_new and factor != 1 and self.args.stage == "2":
-            aggregator = {id(parameter) for parameter in self.model.aggregator.parameters()}
-            for group in list(optimizer.param_groups):
-                own = [parameter for parameter in group["params"] if id(parameter) in aggregator]
-                if own:
-                    group["params"] = [parameter for parameter in group["params"] if id(parameter) not in aggregator]
-                    optimizer.add_param_group({**group, "params": own, "lr": group["lr"] * factor})
+        if is_new:
+            self.stage.set_learning_rates(optimizer, self.model)
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Make the learning rate schedule: decays per epoch if it is constant otherwise, as in the paper.
-
-        Args:
-            num_training_steps: Steps of the whole training.
-            optimizer: Optimiser; the trainer's own without.
-
-        Returns:
-            The schedule.
-        """
+        """Make the learning rate schedule: a constant rate decays every `lr_decay_epochs`, as in the paper."""
         decay_epochs = self.args.lr_decay_epochs
         self.lr_scheduler: Any
         if self.lr_scheduler is None and decay_epochs and self.args.lr_scheduler_type == "constant":
@@ -339,14 +236,7 @@ class EchoMENTrainer(HubTrainer):
         return super().create_scheduler(num_training_steps, optimizer)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Name the parameters that weight decay shrinks: weights of convolutions and linear layers only.
-
-        Args:
-            model: Model being trained.
-
-        Returns:
-            Names of parameters.
-        """
+        """Name the parameters that weight decay shrinks: weights of convolutions and linear layers only."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
 
     def prediction_step(
@@ -356,17 +246,9 @@ class EchoMENTrainer(HubTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | tuple[torch.Tensor, ...] | None, torch.Tensor | None]:
-        """Predict one batch of evaluation clips.
+        """Predict one batch: EF in percent (B,), expert predictions (B, M) and expert weights (B, M).
 
-        Args:
-            model: Model.
-            inputs: Clips, packed or as `pixel_values`, and `labels`.
-            prediction_loss_only: Whether to return the loss alone.
-            ignore_keys: Not used: what is returned is always the same.
-
-        Returns:
-            Loss; EF predicted in percent (B,) with expert predictions (B, M) and weights (B, M); and EF in percent
-            (B,). `evaluation_loop` keeps the experts for trackers and returns the EF alone.
+        `evaluation_loop` keeps the experts for trackers and returns the EF alone.
         """
         given, inputs = inputs, self._prepare_inputs(inputs)
         if "inputs" in self.args.include_for_metrics:
@@ -392,16 +274,19 @@ class EchoMENTrainer(HubTrainer):
 
 
 def labels_of(dataset: Any) -> list[float] | None:
-    """Find the labels of a training set without reading its videos.
-
-    Args:
-        dataset: `TrainingClips`, `TrainingEmbeddings`, or a list of items.
-
-    Returns:
-        EF in percent of every item, or `None` if that would mean to read them.
-    """
+    """Find the labels of a training set, EF in percent; `None` if that would mean to read its videos."""
     if hasattr(dataset, "ejection_fractions"):
         return dataset.ejection_fractions
     if isinstance(dataset, (list, tuple)):
         return [float(item["labels"]) for item in dataset]
     return None
+
+
+class EpochOfDataset(TrainerCallback):
+    """Tells the training set which epoch begins, also after a resume and with several processes."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        """Pass the number of the epoch on."""
+        dataset: Any = getattr(train_dataloader, "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(state.epoch or 0))

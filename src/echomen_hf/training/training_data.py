@@ -1,4 +1,4 @@
-"""What a training reads: the videos of a data set, or videos that are simulated when they are read."""
+"""Training data: the videos of a data set, or videos simulated when they are read."""
 
 from __future__ import annotations
 
@@ -20,21 +20,13 @@ from .arguments import DataArguments, EchoMENTrainingArguments, SimulationArgume
 
 __all__ = ["TrainingData", "load_training_data"]
 
-# Added to the seed of a run, so that VAL never holds a heart of the training split.
+# Added to the seed of a run, so that no heart is in both TRAIN and VAL.
 _VAL_SEED_OFFSET = 1_000_003
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Videos to train on and to choose by.
-
-    Args:
-        train: Rows of the training split.
-        val: Rows of the validation split.
-        frames: Where their frames come from; their files if `None`.
-        make_clips: Class of the training clips.
-        description: What tells these data from others, for the record of the run.
-    """
+    """Videos of both splits, the source of their frames (`None`: their files), and what run.json records of them."""
 
     train: Sequence[dict[str, Any]]
     val: Sequence[dict[str, Any]]
@@ -49,21 +41,7 @@ def load_training_data(
     args: EchoMENTrainingArguments,
     processor: EchoMENVideoProcessor,
 ) -> TrainingData:
-    """Load a data set, or prepare a simulation.
-
-    Args:
-        data_args: Which data set, and how clips are taken from it.
-        simulation_args: What is simulated, if anything.
-        args: Training arguments, for seed and processes.
-        processor: Video processor of the model.
-
-    Returns:
-        The data.
-
-    Raises:
-        ValueError: If neither or both are asked for, or a split has no videos.
-        VideoReadError: If the decoder is not installed or does not work.
-    """
+    """Load a data set, or prepare a simulation, whichever of the two is asked for."""
     if bool(data_args.data_dir) == bool(simulation_args.simulated_videos):
         raise ValueError(
             "Give either `--data_dir`, a folder in EchoNet-Dynamic's layout, or `--simulated_videos`, the number of "

@@ -10,9 +10,14 @@ from echomen_hf.data import collate_clips, with_pixel_values
 from echomen_hf.data.layouts.echonet_dynamic import read_volume_tracings
 from echomen_hf.methods import get_method
 from echomen_hf.methods.networks.uvt import UVTLoss
-from echomen_hf.methods.networks.uvt_clips import RepeatedFrames, UVTTrainingClips, mirrored_beat, phase_of_frames
+from echomen_hf.methods.networks.uvt_clips import (
+    RepeatedFrames,
+    UVTTrainingClips,
+    UVTVideoProcessor,
+    mirrored_beat,
+    phase_of_frames,
+)
 from echomen_hf.methods.networks.uvt_model import UVTOutput, masked_squared_error
-from echomen_hf.methods.networks.uvt_processor import UVTVideoProcessor
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
 from helpers.small_networks import small_config, small_model
 

@@ -10,8 +10,7 @@ from ...losses import label_distances, squared_error, weighted_supcon_loss
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import loss_of_all_processes
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 
 
@@ -32,22 +31,8 @@ def adacon_loss(
     For anchor i, the mean over its positives p of -log exp(s c_ip) / (sum over positives q of exp(s c_iq) + sum over
     negatives n of exp(s (c_in + m_in))), with c the cosine similarity and m_in = 2 |F(y_i) - F(y_n)| for the
     distribution function F of the labels: the margin reaches from 0 to 2, as far as cosine similarities do. LDW-SupCon
-    differs in that it normalises the weights exp(s m) of the negatives of each anchor.
-
-    Args:
-        projections: L2-normalised projections, shape (N, views, P).
-        labels: EF in percent, shape (N,).
-        scale: Scale s of similarities and margins, the inverse of a temperature.
-        margin_scale: Factor on the margins.
-        label_bin_width: Width in EF points of the bins that make samples positives of each other; `None` leaves only
-            the other views of the same sample.
-        reference_labels: Training labels in percent, whose distribution function is used; `None` takes the batch's.
-
-    Returns:
-        Scalar loss; float32, or float64 if the projections are.
-
-    Raises:
-        ValueError: If the scale is not positive, or shapes do not fit.
+    differs in that it normalises the weights exp(s m) of the negatives of each anchor. Projections have shape (N,
+    views, P) and unit length; F is that of `reference_labels`, by default the batch's.
     """
     if not scale > 0:
         raise ValueError(f"`scale` must be positive, got {scale}.")
@@ -67,9 +52,10 @@ class AdaConLoss(MethodLoss):
     Args:
         train_labels: EF in percent of the training set, shape (K,).
         weight: Factor on the contrastive loss.
-        scale: See `adacon_loss`, as for the others.
+        scale: Scale s of similarities and margins, the inverse of a temperature.
         margin_scale: Factor on the margins.
-        label_bin_width: Width of the bins that make samples positives of each other.
+        label_bin_width: Width in EF points of the bins that make samples positives of each other. Defaults to none:
+            only views of the same sample are.
     """
 
     uses_projection = True
@@ -91,9 +77,7 @@ class AdaConLoss(MethodLoss):
         self.reference_labels: torch.Tensor
         self.register_buffer("reference_labels", torch.tensor(train_labels, dtype=torch.float32), persistent=False)
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`; samples of all processes are compared."""
         regression = squared_error(outputs.regression, labels)
         projections = outputs.projection.unflatten(0, (-1, num_views))  # (B * V, P) -> (B, V, P)

@@ -1,4 +1,4 @@
-"""Balanced MSE (Ren et al., CVPR 2022): a regression loss that takes the imbalance of the labels out."""
+"""Balanced MSE (Ren et al., CVPR 2022): a regression loss that accounts for the imbalance of the labels."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from ...model.configuration_echomen import EchoMENConfig
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import gather_with_gradient
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 
 
 __all__ = ["BALANCED_MSE", "BalancedMSELoss", "BalancedMSEModel", "balanced_mse_loss"]
 
 SMALLEST_NOISE_STD = 0.1
-"""In EF points; no reading of an echocardiogram is more exact, and a noise of 0 would have no loss."""
+"""In EF points; no reading of an echocardiogram is more exact, and with a noise of 0 there is no loss."""
 
 
 def balanced_mse_loss(
@@ -34,16 +33,8 @@ def balanced_mse_loss(
     """Balanced MSE: -log of N(y; f, s^2) / sum over candidates y' of N(y'; f, s^2), times 2 s^2.
 
     The sum stands for the integral over the training distribution of the labels. With the labels of the batch as
-    candidates it is the batch-based Monte Carlo form; with all training labels it is exact, up to a constant.
-
-    Args:
-        predictions: EF f in percent, shape (N,).
-        labels: EF y in percent, shape (N,).
-        candidates: Labels y' that represent the training distribution, in percent, shape (K,).
-        noise_std: Standard deviation s of the noise in EF points; the factor 2 s^2 carries no gradient.
-
-    Returns:
-        Scalar loss in squared percent; float32, or float64 if the predictions are.
+    candidates, shape (K,), it is the batch-based Monte Carlo form; with all training labels it is exact, up to a
+    constant. The factor 2 s^2 carries no gradient.
     """
     dtype = torch.promote_types(predictions.dtype, torch.float32)
     predictions, labels, candidates = (tensor.to(dtype) for tensor in (predictions, labels, candidates))
@@ -62,13 +53,9 @@ class NoiseScale(nn.Module):
 
 
 class BalancedMSEModel(EchoMENModel):
-    """An EchoMEN model that carries the noise of its labels while it is trained.
+    """An EchoMEN model with a learnt noise of the labels, while it is trained."""
 
-    Args:
-        config: Configuration.
-    """
-
-    # Its checkpoints continue a training; what leaves the training is a plain model without the noise.
+    # Only for checkpoints of a training, whose result is a plain model without the noise.
     _auto_class = None
     _keep_in_fp32_modules_strict = [*(EchoMENModel._keep_in_fp32_modules_strict or []), "noise_scale"]
 
@@ -91,7 +78,7 @@ class BalancedMSELoss(MethodLoss):
     Args:
         train_labels: EF in percent of the training set, shape (N,).
         initial_noise_std: Standard deviation of the noise in EF points when training begins.
-        candidates: What represents the training distribution: the labels of each `"batch"`, or all of `"train"`.
+        candidates: Labels that represent the training distribution: those of each `"batch"`, or all of `"train"`.
     """
 
     def __init__(
@@ -111,9 +98,7 @@ class BalancedMSELoss(MethodLoss):
         self.train_labels: torch.Tensor
         self.register_buffer("train_labels", torch.tensor(train_labels, dtype=torch.float32), persistent=False)
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`; the candidates come from all processes."""
         scale: NoiseScale = model.get_submodule("noise_scale")
         noise_std = (self.initial_noise_std * scale.log_factor.exp()).clamp(min=SMALLEST_NOISE_STD)

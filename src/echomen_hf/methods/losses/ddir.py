@@ -12,8 +12,7 @@ from ...model.configuration_echomen import EchoMENConfig
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import gather_with_gradient
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 from .fds import FeatureStatistics
 from .lds import gaussian_kernel, lds_weights
@@ -23,13 +22,9 @@ __all__ = ["DDIR", "DDIRLoss", "DDIRModel"]
 
 
 class DDIRModel(EchoMENModel):
-    """An EchoMEN model that carries the statistics of its features while it is trained.
+    """An EchoMEN model with statistics of its features, while it is trained."""
 
-    Args:
-        config: Configuration.
-    """
-
-    # Its checkpoints continue a training; what leaves the training is a plain model without the statistics.
+    # Only for checkpoints of a training, whose result is a plain model without the statistics.
     _auto_class = None
     _keep_in_fp32_modules_strict = [*(EchoMENModel._keep_in_fp32_modules_strict or []), "feature_statistics"]
 
@@ -74,7 +69,7 @@ class DDIRLoss(MethodLoss):
     ) -> None:
         super().__init__(train_labels)
         self.weights = lds_weights(train_labels, lds_kernel_size, lds_sigma)
-        gaussian_kernel(fds_kernel_size, fds_sigma)  # complains now and not after the first epoch
+        gaussian_kernel(fds_kernel_size, fds_sigma)  # raises now and not after the first epoch
         if not 0 <= fds_momentum < 1:
             raise ValueError(f"`fds_momentum` must be at least 0 and below 1, got {fds_momentum}.")
         self.fds_kernel_size = fds_kernel_size
@@ -83,9 +78,7 @@ class DDIRLoss(MethodLoss):
         self.fds_start_update = fds_start_update
         self.fds_start_smooth = fds_start_smooth
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`; the features of all processes join the statistics."""
         statistics: FeatureStatistics = model.get_submodule("feature_statistics")
         smoothed = statistics.smooth(outputs.embedding, labels, self.fds_start_smooth)
@@ -96,11 +89,7 @@ class DDIRLoss(MethodLoss):
         return regression, {"loss_regression": regression}
 
     def end_epoch(self, model: EchoMENModel) -> None:
-        """Update and smooth the statistics.
-
-        Args:
-            model: Model that is trained.
-        """
+        """Update and smooth the statistics."""
         statistics: FeatureStatistics = model.get_submodule("feature_statistics")
         statistics.end_epoch(self.fds_momentum, self.fds_kernel_size, self.fds_sigma, self.fds_start_update)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import MethodLoss, MethodTrainer
 
 
 __all__ = ["ECHONET", "ECHONET_SCHEDULE"]

@@ -1,4 +1,4 @@
-"""Feature distribution smoothing: features of neighbouring labels share statistics (Yang et al., ICML 2021, 3.2)."""
+"""Feature distribution smoothing (Yang et al., ICML 2021, 3.2): neighbouring labels share feature statistics."""
 
 from __future__ import annotations
 
@@ -20,17 +20,9 @@ BIN_WIDTH = 1.0
 def merge_statistics(
     count: torch.Tensor, mean: torch.Tensor, squares: torch.Tensor, features: torch.Tensor, bins: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Add a batch to the statistics of the bins, without the cancellation of a sum of squares (Chan et al. 1979).
+    """Add a batch to the statistics of the bins, without cancellation (Chan et al. 1979).
 
-    Args:
-        count: Samples per bin so far, shape (B,).
-        mean: Their mean features, shape (B, D).
-        squares: Sums of their squared deviations from the mean, shape (B, D).
-        features: Features of the batch, shape (N, D).
-        bins: Bin of each sample, shape (N,).
-
-    Returns:
-        The three with the batch.
+    These are the number of samples per bin, (B,), their mean, (B, D), and the sums of squared deviations, (B, D).
     """
     membership = F.one_hot(bins, len(count)).T.to(features.dtype)  # (B, N)
     batch_count = membership.sum(dim=1)
@@ -45,15 +37,8 @@ def merge_statistics(
 def smooth_over_bins(values: torch.Tensor, seen: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     """Average the statistics of neighbouring bins under a kernel, reflected at both ends.
 
-    Bins without a sample have no statistics and take no part; where every bin has, this is the plain convolution.
-
-    Args:
-        values: Statistics, shape (B, D).
-        seen: Whether a bin has had a sample, shape (B,).
-        kernel: Kernel, shape (K,).
-
-    Returns:
-        Smoothed statistics, shape (B, D); 0 where no bin under the kernel has had a sample.
+    Bins without a sample have no statistics and do not count; if every bin has one, this is the plain convolution. The
+    result is 0 where no bin under the kernel has a sample.
     """
     padding = len(kernel) // 2
     present = seen.to(values.dtype)[:, None]
@@ -72,19 +57,9 @@ def calibrate_features(
     lowest_ratio: float = 0.1,
     highest_ratio: float = 10.0,
 ) -> torch.Tensor:
-    """Give features the smoothed mean and variance in the place of their own bin's.
+    """Replace the mean and variance of the bin in features, (N, D), by the smoothed ones.
 
-    Args:
-        features: Features, shape (N, D).
-        mean: Mean of each sample's bin, shape (N, D), as for the next three.
-        variance: Its variance.
-        smoothed_mean: Smoothed mean.
-        smoothed_variance: Smoothed variance.
-        lowest_ratio: Lower bound of the ratio of the variances.
-        highest_ratio: Upper bound.
-
-    Returns:
-        Calibrated features, shape (N, D); a feature whose variance is 0 stays as it is.
+    The ratio of the variances is clamped. A feature whose variance is 0 stays as it is.
     """
     has_spread = variance > 0
     ratio = smoothed_variance / torch.where(has_spread, variance, torch.ones_like(variance))
@@ -95,10 +70,7 @@ def calibrate_features(
 class FeatureStatistics(nn.Module):
     """Statistics of the features of every label bin, as buffers, so that they are saved with the model.
 
-    Smoothing reads those of the epochs before; the running epoch has its own, which join them when it ends.
-
-    Args:
-        embedding_size: Size D of the features.
+    Smoothing uses the statistics of earlier epochs; those of the running epoch join them when it ends.
     """
 
     def __init__(self, embedding_size: int) -> None:
@@ -127,12 +99,7 @@ class FeatureStatistics(nn.Module):
 
     @torch.no_grad()
     def observe(self, features: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch to the statistics of the running epoch.
-
-        Args:
-            features: Features, shape (N, D).
-            labels: EF in percent, shape (N,).
-        """
+        """Add a batch to the statistics of the running epoch."""
         with torch.autocast(features.device.type, enabled=False):
             merged = merge_statistics(
                 self.epoch_count,
@@ -148,13 +115,9 @@ class FeatureStatistics(nn.Module):
     def end_epoch(
         self, momentum: float = 0.9, kernel_size: int = 5, sigma: float = 2.0, start_update: int = 0
     ) -> None:
-        """Let the statistics of the running epoch join those of earlier ones, and smooth them over the bins.
+        """Add the statistics of the running epoch to those of earlier ones, and smooth them over the bins.
 
-        Args:
-            momentum: Share of the earlier statistics; a bin that had none takes the new ones.
-            kernel_size: Bins that the Gaussian kernel covers.
-            sigma: Standard deviation of the kernel in bins.
-            start_update: First epoch, from 0, whose statistics are taken.
+        A bin without earlier statistics takes the new ones; epochs before `start_update` do not count.
         """
         if self.num_epochs >= start_update:
             found = self.epoch_count > 0
@@ -171,16 +134,7 @@ class FeatureStatistics(nn.Module):
         self.num_epochs += 1
 
     def smooth(self, features: torch.Tensor, labels: torch.Tensor, start_smooth: int = 1) -> torch.Tensor:
-        """Calibrate features by the statistics of the epochs before.
-
-        Args:
-            features: Features, shape (N, D); gradients go through.
-            labels: EF in percent, shape (N,).
-            start_smooth: First epoch, from 0, in which anything is done.
-
-        Returns:
-            Features, shape (N, D); unchanged in bins that had no sample.
-        """
+        """Calibrate features by the statistics of earlier epochs, from the epoch `start_smooth` on."""
         if self.num_epochs < start_smooth:
             return features
         bins = label_bins(labels, BIN_WIDTH)

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 
 
@@ -32,19 +31,7 @@ def focal_r_loss(
 ) -> torch.Tensor:
     """Focal regression loss: the mean of error times a(beta |e|)^gamma, with e the deviation in EF points.
 
-    Args:
-        predictions: EF in percent, shape (N,).
-        labels: EF in percent, shape (N,).
-        beta: How fast the factor rises with the deviation, per EF point.
-        gamma: Exponent of the factor; 0 leaves the plain error.
-        activation: `"sigmoid"`, a(x) = 2 sigmoid(x) - 1, or `"tanh"`.
-        error: `"l1"`, |e|, or `"mse"`, e squared.
-
-    Returns:
-        Scalar loss; float32, or float64 if the predictions are.
-
-    Raises:
-        ValueError: If a setting is unknown or negative.
+    The factor is a(x) = 2 sigmoid(x) - 1 or tanh(x); the error is |e| or e squared.
     """
     if activation not in ("sigmoid", "tanh") or error not in ("l1", "mse"):
         raise ValueError(
@@ -65,10 +52,10 @@ class FocalRLoss(MethodLoss):
 
     Args:
         train_labels: Not used.
-        beta: See `focal_r_loss`, as for the others.
-        gamma: Exponent of the factor.
-        activation: Shape of the factor.
-        error: Error that is multiplied by it.
+        beta: Slope of the factor, per EF point.
+        gamma: Exponent of the factor; 0 leaves the plain error.
+        activation: `"sigmoid"`, a(x) = 2 sigmoid(x) - 1, or `"tanh"`.
+        error: `"l1"`, |e|, or `"mse"`, e squared.
     """
 
     def __init__(
@@ -86,9 +73,7 @@ class FocalRLoss(MethodLoss):
         self.activation: Literal["sigmoid", "tanh"] = activation
         self.error: Literal["l1", "mse"] = error
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`."""
         regression = focal_r_loss(
             outputs.regression,

@@ -1,4 +1,4 @@
-"""Label distribution smoothing: a label is as frequent as its neighbourhood (Yang et al., ICML 2021, section 3.1)."""
+"""Label distribution smoothing (Yang et al., ICML 2021, 3.1): the frequency of a label is that around it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,7 @@ __all__ = ["gaussian_kernel", "lds_weights"]
 
 
 def gaussian_kernel(size: int, sigma: float) -> NDArray[np.float64]:
-    """Sample a symmetric Gaussian, with sum 1.
-
-    Args:
-        size: Number of bins that it covers, odd.
-        sigma: Standard deviation in bins.
-
-    Returns:
-        Kernel, shape (size,).
-
-    Raises:
-        ValueError: If the size is not odd and positive, or sigma is not positive.
-    """
+    """Sample a symmetric Gaussian, with sum 1."""
     if size < 1 or size % 2 == 0:
         raise ValueError(f"The size of a smoothing kernel must be odd and positive, got {size}.")
     if not sigma > 0:
@@ -36,16 +25,9 @@ def gaussian_kernel(size: int, sigma: float) -> NDArray[np.float64]:
 def lds_weights(
     train_labels: NDArray[np.float64], kernel_size: int = 5, sigma: float = 2.0, bin_width: float = 1.0
 ) -> BinWeightTable:
-    """Weigh samples by the inverse of the smoothed square root of the counts, with mean 1 over the training set.
+    """Weight samples by the inverse of the smoothed square root of the counts, with mean 1 over the training set.
 
-    Args:
-        train_labels: EF in percent of the training set, shape (N,).
-        kernel_size: Bins that the Gaussian kernel covers.
-        sigma: Standard deviation of the kernel in bins.
-        bin_width: Width of a bin in EF points.
-
-    Returns:
-        Table of one weight per bin. A bin far from every training label has the weight of the rarest other one.
+    A bin far from every training label has the weight of the rarest other one.
     """
     root_counts = np.sqrt(bin_counts(train_labels, bin_width))
     effective = convolve1d(root_counts, gaussian_kernel(kernel_size, sigma), mode="constant")

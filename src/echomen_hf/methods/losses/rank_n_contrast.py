@@ -1,4 +1,4 @@
-"""Rank-N-Contrast (Zha et al., NeurIPS 2023): features are ordered as labels are, then a linear head reads them."""
+"""Rank-N-Contrast (Zha et al., NeurIPS 2023): features ordered as the labels are, then a linear head."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import loss_of_all_processes
+from ...training.stage_2 import Stage2
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 
 
@@ -18,21 +18,10 @@ __all__ = ["RANK_N_CONTRAST", "RankNContrastLoss", "RankNContrastTrainer", "rank
 
 
 def rank_n_contrast_loss(features: torch.Tensor, labels: torch.Tensor, *, temperature: float = 2.0) -> torch.Tensor:
-    """Rank-N-Contrast loss: j is to be more similar to i than every k whose label is at least as far from i's.
+    """Rank-N-Contrast loss: j must be more similar to i than every k whose label is at least as far from i's.
 
     The mean over all ordered pairs (i, j) of -log exp(s_ij / tau) / sum over k in S_ij of exp(s_ik / tau), with s the
     negative Euclidean distance and S_ij = {k != i : |y_i - y_k| >= |y_i - y_j|}.
-
-    Args:
-        features: Features of all views of all samples, shape (N, D).
-        labels: EF in percent, of every view, shape (N,).
-        temperature: Temperature tau.
-
-    Returns:
-        Scalar loss, 0 for a single view; float32, or float64 if the features are.
-
-    Raises:
-        ValueError: If the temperature is not positive.
     """
     if not temperature > 0:
         raise ValueError(f"`temperature` must be positive, got {temperature}.")
@@ -58,9 +47,9 @@ def rank_n_contrast_loss(features: torch.Tensor, labels: torch.Tensor, *, temper
 
 
 class RankNContrastLoss(MethodLoss):
-    """Rank-N-Contrast on the embedding; the regression head learns from embeddings that it cannot change.
+    """Rank-N-Contrast on the embedding.
 
-    That head is there to choose the best epoch on VAL.
+    The regression head, which serves to choose the best epoch on VAL, does not change the embeddings.
 
     Args:
         train_labels: Not used.
@@ -71,9 +60,7 @@ class RankNContrastLoss(MethodLoss):
         super().__init__(train_labels)
         self.temperature = temperature
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`; samples of all processes are compared."""
         contrastive = loss_of_all_processes(self._contrast, outputs.embedding, labels)
         with torch.autocast(labels.device.type, enabled=False):
@@ -85,26 +72,23 @@ class RankNContrastLoss(MethodLoss):
         return rank_n_contrast_loss(features, labels, temperature=self.temperature)
 
 
-class RankNContrastTrainer(MethodTrainer):
-    """Trains the encoder by Rank-N-Contrast in stage 1, and in stage 2 a linear head on it by the absolute error."""
+class LinearHeadStage(Stage2):
+    """Stage 2 of a linear head, the only expert, by the absolute error."""
 
-    def _stage_2_loss(
-        self, outputs: EchoMENOutput, labels: torch.Tensor, label_of_view: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        regression = absolute_error(outputs.expert_predictions[:, 0], label_of_view)
+    def loss(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
+        """Compute the loss of a batch."""
+        regression = absolute_error(outputs.expert_predictions[:, 0], labels)
         return regression, {"loss_regression": regression}
 
 
+class RankNContrastTrainer(MethodTrainer):
+    """Trains the encoder by Rank-N-Contrast in stage 1, and in stage 2 a linear head on it by the absolute error."""
+
+    stage_classes = {**MethodTrainer.stage_classes, "2": LinearHeadStage}
+
+
 def absolute_error(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Average the absolute errors in single precision at least.
-
-    Args:
-        predictions: EF in percent, shape (N,).
-        labels: EF in percent, shape (N,).
-
-    Returns:
-        Scalar in percent.
-    """
+    """Average the absolute errors in single precision at least."""
     dtype = torch.promote_types(predictions.dtype, torch.float32)
     return (predictions.to(dtype) - labels.to(dtype)).abs().mean()
 

@@ -1,4 +1,4 @@
-"""RankSim (Gong et al., ICML 2022): neighbours in label space are to be the neighbours in feature space."""
+"""RankSim (Gong et al., ICML 2022): neighbours in label space become neighbours in feature space."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from ...losses import squared_error
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import loss_of_all_processes
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 
 
@@ -21,14 +20,7 @@ __all__ = ["RANKSIM", "RankSimLoss", "blackbox_rank_gradient", "one_per_label", 
 
 
 def ranks(values: torch.Tensor) -> torch.Tensor:
-    """Rank the values of every row, the largest first: rk(a)_j = 1 + the number of values above a_j, divided by n.
-
-    Args:
-        values: Values, shape (..., n).
-
-    Returns:
-        Ranks in (0, 1], shape (..., n); equal values have equal ranks.
-    """
+    """Rank the values of every row, the largest first: rk(a)_j = 1 + the number of values above a_j, divided by n."""
     above = (values[..., None, :] > values[..., :, None]).sum(dim=-1)  # (..., n, n) -> (..., n)
     return (1 + above).to(values.dtype) / values.shape[-1]
 
@@ -36,30 +28,15 @@ def ranks(values: torch.Tensor) -> torch.Tensor:
 def blackbox_rank_gradient(
     values: torch.Tensor, gradient_of_ranks: torch.Tensor, interpolation: float
 ) -> torch.Tensor:
-    """Differentiate a loss of `ranks` by a finite perturbation of what is ranked (Vlastelica et al., ICLR 2020).
+    """Differentiate a loss of `ranks` with respect to the ranked values a (Vlastelica et al., ICLR 2020).
 
-    Args:
-        values: Ranked values a, shape (..., n).
-        gradient_of_ranks: Gradient g of the loss with respect to the ranks, shape (..., n).
-        interpolation: Size lambda of the perturbation.
-
-    Returns:
-        Gradient with respect to the values, -(rk(a) - rk(a + lambda g)) / lambda, shape (..., n).
+    For the gradient g of the ranks and a perturbation of size lambda: -(rk(a) - rk(a + lambda g)) / lambda.
     """
     return (ranks(values + interpolation * gradient_of_ranks) - ranks(values)) / interpolation
 
 
 def one_per_label(labels: torch.Tensor, keys: torch.Tensor, bin_width: float = 1.0) -> torch.Tensor:
-    """Choose one sample of every label bin, that with the largest key.
-
-    Args:
-        labels: EF in percent, shape (N,).
-        keys: A number per sample, shape (N,), such as a random one.
-        bin_width: EF points within which labels are the same.
-
-    Returns:
-        Positions of the chosen samples, ascending.
-    """
+    """Choose the sample of every label bin with the largest key; positions, ascending."""
     order = keys.argsort(descending=True, stable=True)
     bins = label_bins(labels, bin_width)[order]
     has_earlier = (bins[:, None] == bins[None, :]).tril(diagonal=-1).any(dim=1)
@@ -74,18 +51,6 @@ def ranksim_loss(
     Row i compares how sample i ranks all samples by cosine similarity of features with how it ranks them by -|y_i -
     y_j|. The perturbation behind the gradient is that of the weighted loss, as in the publication, and does not depend
     on what the result is multiplied by later (accumulation, loss scaling, several processes).
-
-    Args:
-        features: Features, shape (N, D).
-        labels: EF in percent, shape (N,), no two of them in the same bin.
-        weight: Factor gamma on the loss.
-        interpolation: Size lambda of the perturbation that differentiates the ranks.
-
-    Returns:
-        Scalar loss, weighted; float32, or float64 if the features are.
-
-    Raises:
-        ValueError: If lambda is not positive.
     """
     if not interpolation > 0:
         raise ValueError(f"`interpolation` must be positive, got {interpolation}.")
@@ -126,9 +91,7 @@ class RankSimLoss(MethodLoss):
         self.interpolation = interpolation
         self.bin_width = bin_width
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`; samples of all processes are ranked."""
         regression = squared_error(outputs.regression, labels)
         # Drawn on the CPU, whose generator a resumed run restores, and gathered, so that all processes choose alike.

@@ -1,4 +1,4 @@
-"""SQInv: squared errors weighted by the inverse square root of how frequent a label is."""
+"""SQInv: squared errors weighted by the inverse square root of the label's frequency."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from ...labels import BinWeightTable, ExpertWeightTable
 from ...losses import reweighted_regression_loss
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ..method import Method
-from ..method_loss import MethodLoss
-from ..method_trainer import MethodTrainer
+from ..method_trainer import Loss, MethodLoss, MethodTrainer
 from .echonet import ECHONET_SCHEDULE
 
 
@@ -19,15 +18,7 @@ __all__ = ["SQINV", "SQInvLoss", "sqrt_inverse_weights"]
 
 
 def sqrt_inverse_weights(train_labels: NDArray[np.float64], bin_width: float = 1.0) -> BinWeightTable:
-    """Weigh samples by 1 / sqrt(count of their label bin), with mean 1 over the training set.
-
-    Args:
-        train_labels: EF in percent of the training set, shape (N,).
-        bin_width: Width of a bin in EF points.
-
-    Returns:
-        Table of one weight per bin.
-    """
+    """Weight samples by 1 / sqrt(count of their label bin), with mean 1 over the training set."""
     # Of three experts the middle one has p = 1/2.
     table = ExpertWeightTable(train_labels, num_experts=3, bin_width=bin_width, min_count=1)
     return BinWeightTable(table.weights[:, 1:2], bin_width)
@@ -45,9 +36,7 @@ class SQInvLoss(MethodLoss):
         super().__init__(train_labels)
         self.weights = sqrt_inverse_weights(train_labels, bin_width)
 
-    def forward(
-        self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`."""
         regression = reweighted_regression_loss(outputs.regression[:, None], labels, self.weights(labels))
         return regression, {"loss_regression": regression}

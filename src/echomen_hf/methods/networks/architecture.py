@@ -1,17 +1,23 @@
-"""What lets a network of another architecture be trained and evaluated as EchoMEN is."""
+"""Base classes of networks of another architecture than EchoMEN's, and of their training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
 
 from ...losses import squared_error
-from ...model.modeling_echomen import EchoMENOutput
-from ..method_trainer import MethodTrainer
+from ...model.configuration_echomen import ClipConfig
+from ...model.modeling_echomen import EchoMENOutput, EchoMENRegressionHead, check_pixel_values
+from ...training.stage import Stage
+from ..method_trainer import MethodStage, MethodTrainer
 
 
-__all__ = ["ArchitectureTrainer", "single_prediction"]
+__all__ = ["ArchitectureTrainer", "ClipModel", "present_frames", "single_prediction"]
 
 Output = TypeVar("Output", bound=EchoMENOutput)
 
@@ -29,9 +35,6 @@ def single_prediction(
         output_class: Class of the output; a dataclass derived from `EchoMENOutput` if it has more parts.
         labels: EF in percent, shape (B,); with them the output has their squared error as `loss`.
         parts: Further parts, such as `embedding` or an uncertainty.
-
-    Returns:
-        The output, complete for trainer and test protocols.
     """
     if labels is not None:
         parts["loss"] = squared_error(ejection_fraction, labels.view(-1))
@@ -45,14 +48,74 @@ def single_prediction(
     )
 
 
+class ArchitectureStage(MethodStage):
+    """The one stage of a network, of which every parameter is trained."""
+
+    def prepare(self, model: Any, train_dataset: Any) -> None:
+        """Fix nothing."""
+
+    def leave(self, model: Any) -> None:
+        """Leave everything as it is."""
+
+
 class ArchitectureTrainer(MethodTrainer):
     """Trains every parameter of a network of any architecture by the loss of a method, in one stage."""
 
-    def prepare_stage(self) -> None:
-        """Do nothing: there are no parts to fix."""
+    stage_classes: Mapping[str, Callable[..., Stage]] = {"1": ArchitectureStage}
 
-    def leave_stage(self) -> None:
-        """Do nothing, likewise."""
 
-    def _make_losses(self, train_labels: Any) -> None:
-        self._make_method_loss(train_labels)
+class ClipModel(PreTrainedModel):
+    """Base of networks that estimate an ejection fraction from a clip.
+
+    Linear layers begin with N(0, `initializer_range`) if the configuration has that field, else they and convolutions
+    as PyTorch does it; biases begin with 0.
+    """
+
+    config_class = ClipConfig
+    base_model_prefix = "model"
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    # The Trainer divides by the gradient accumulation steps only if the model does not claim to do so itself.
+    accepts_loss_kwargs = False
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, EchoMENRegressionHead):
+            init.normal_(module.weight, std=self.config.head_initializer_range)
+            init.constant_(module.bias, self.config.initial_ejection_fraction)
+        elif isinstance(module, (nn.Linear, nn.Conv3d)):
+            spread = getattr(self.config, "initializer_range", None)
+            if spread is not None and isinstance(module, nn.Linear):
+                init.normal_(module.weight, std=spread)
+            else:
+                init.kaiming_uniform_(module.weight, a=5**0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, (nn.BatchNorm3d, nn.LayerNorm)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            if isinstance(module, nn.BatchNorm3d):
+                init.zeros_(module.running_mean)
+                init.ones_(module.running_var)
+                init.zeros_(module.num_batches_tracked)
+
+    def channels_first(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Check clips, and bring them to the order and precision of convolutions."""
+        check_pixel_values(pixel_values, self.config.num_channels)
+        return pixel_values.to(self.dtype).transpose(1, 2)  # (B, T, C, H, W) -> (B, C, T, H, W)
+
+
+def present_frames(pixel_values: torch.Tensor) -> torch.Tensor:
+    """Tell the frames of a video from those that fill a clip up which the video was too short for.
+
+    The video processor fills up with zeros, which no frame of a video is: an all-black one is negative. A clip of
+    nothing but zeros has all its frames.
+
+    Args:
+        pixel_values: Normalised clips, shape (B, T, C, H, W).
+
+    Returns:
+        True for frames of the video, shape (B, T).
+    """
+    present = pixel_values.ne(0).flatten(2).any(dim=2)  # (B, T, C, H, W) -> (B, T)
+    return present | ~present.any(dim=1, keepdim=True)

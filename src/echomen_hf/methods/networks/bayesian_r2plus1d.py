@@ -1,4 +1,4 @@
-"""R(2+1)D with a Bayesian linear head: an ejection fraction and how sure the head is of it."""
+"""R(2+1)D with a Bayesian linear head, which estimates the ejection fraction and its uncertainty."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from torch import nn
 from transformers import initialization as init
 from transformers.utils.generic import maybe_autocast
 
-from ...model.modeling_echomen import EchoMENOutput, EchoMENPreTrainedModel, R2Plus1DEncoder
+from ...model.modeling_echomen import EchoMENOutput, EchoMENPreTrainedModel, R2Plus1DEncoder, check_pixel_values
 from .architecture import single_prediction
-from .clip_model import check_pixel_values
 from .configuration_bayesian_r2plus1d import BayesianR2Plus1DConfig
 
 
@@ -39,11 +38,7 @@ class BayesianR2Plus1DOutput(EchoMENOutput):
 
 
 class BayesianRegressionHead(nn.Module):
-    """Linear layer whose weights are independent Gaussians (mean-field variational inference, Blundell et al. 2015).
-
-    Args:
-        config: Configuration.
-    """
+    """Linear layer with independent Gaussian weights (mean-field variational inference, Blundell et al. 2015)."""
 
     def __init__(self, config: BayesianR2Plus1DConfig) -> None:
         super().__init__()
@@ -58,29 +53,14 @@ class BayesianRegressionHead(nn.Module):
         """Estimate every clip with weights of its own.
 
         The estimate is drawn from its own distribution instead of the weights from theirs, which is the same and
-        leaves a gradient of less noise (local reparametrisation, Kingma et al. 2015).
-
-        Args:
-            embedding: Features, shape (B, D).
-
-        Returns:
-            EF in percent, shape (B,).
+        gives a gradient with less noise (local reparametrisation, Kingma et al. 2015).
         """
         mean = embedding @ self.weight_mean + self.bias_mean
         variance = embedding.square() @ F.softplus(self.weight_rho).square() + F.softplus(self.bias_rho).square()
         return mean + variance.sqrt() * torch.randn_like(mean)
 
     def sample(self, embedding: torch.Tensor, num_samples: int, seed: int) -> torch.Tensor:
-        """Estimate all clips with the same samples of the weights.
-
-        Args:
-            embedding: Features, shape (B, D).
-            num_samples: Samples S of the weights.
-            seed: Their seed.
-
-        Returns:
-            EF in percent, shape (B, S).
-        """
+        """Estimate all clips with the same S samples of the weights; (B, D) -> (B, S)."""
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(num_samples, self.weight_mean.numel() + 1, generator=generator).to(embedding)
         weights = self.weight_mean + F.softplus(self.weight_rho) * noise[:, :-1]  # (S, D)
@@ -88,11 +68,7 @@ class BayesianRegressionHead(nn.Module):
         return embedding @ weights.T + biases
 
     def kl_divergence(self) -> torch.Tensor:
-        """Compute the divergence of the posterior from the prior, N(0, s^2) and for the bias N(55.6, s^2).
-
-        Returns:
-            Scalar in nats.
-        """
+        """Compute the divergence of the posterior from the prior, N(0, s^2) and for the bias N(55.6, s^2)."""
         of_weights = gaussian_kl(self.weight_mean, F.softplus(self.weight_rho), 0.0, self.prior_std)
         of_bias = gaussian_kl(self.bias_mean, F.softplus(self.bias_rho), self.prior_bias, self.prior_std)
         return of_weights.sum() + of_bias
@@ -101,17 +77,7 @@ class BayesianRegressionHead(nn.Module):
 def gaussian_kl(
     mean: torch.Tensor, std: torch.Tensor, prior_mean: float | int, prior_std: float | int
 ) -> torch.Tensor:
-    """Divergence of Gaussians from a Gaussian prior.
-
-    Args:
-        mean: Means, any shape.
-        std: Standard deviations, same shape.
-        prior_mean: Mean of the prior.
-        prior_std: Standard deviation of the prior.
-
-    Returns:
-        Divergences in nats, same shape.
-    """
+    """Compute the divergences of Gaussians from a Gaussian prior, in nats."""
     squares = (std.square() + (mean - prior_mean).square()) / (2 * prior_std**2)
     return math.log(prior_std) - std.log() + squares - 0.5
 
@@ -120,9 +86,6 @@ class BayesianR2Plus1DModel(EchoMENPreTrainedModel):
     """EchoMEN's encoder with one Bayesian head.
 
     In evaluation mode the estimate is the mean over `num_samples` samples of the weights, the same for all clips.
-
-    Args:
-        config: Configuration.
     """
 
     config: BayesianR2Plus1DConfig

@@ -2,40 +2,30 @@
 
 from huggingface_hub.dataclasses import strict
 
-from .clip_configuration import ClipModelConfig, require_positive
+from ...model.configuration_echomen import ClipConfig, require_positive
 
 
 @strict
-class BayesianR2Plus1DConfig(ClipModelConfig):
+class BayesianR2Plus1DConfig(ClipConfig):
     r"""Configuration of an R(2+1)D encoder with a Bayesian linear head; the defaults are R(2+1)D-18.
 
     Fields of the encoder and of the clip mean what they mean in `EchoMENConfig`.
 
     Args:
-        depths (`list[int]`, *optional*, defaults to `(2, 2, 2, 2)`):
-            Number of residual blocks in each stage of the encoder.
-        hidden_sizes (`list[int]`, *optional*, defaults to `(64, 128, 256, 512)`):
-            Number of channels of each stage.
-        stem_mid_channels (`int`, *optional*):
-            Channels between the spatial and the temporal convolution of the stem; 45 for a stem of 64.
-        stem_stride (`int`, *optional*, defaults to 2):
-            Stride of the stem in height and width.
-        batch_norm_eps (`float`, *optional*, defaults to 1e-5):
-            Epsilon of the batch normalisation layers.
-        batch_norm_momentum (`float`, *optional*, defaults to 0.1):
-            Momentum of the running statistics of the batch normalisation layers.
-        initial_ejection_fraction (`float`, *optional*, defaults to 55.6):
-            Initial mean of the bias, and mean of its prior, in percent.
-        head_initializer_range (`float`, *optional*, defaults to 0.01):
-            Standard deviation of the initial means of the weights.
-        initial_posterior_std (`float`, *optional*, defaults to 0.05):
-            Initial standard deviation of every weight's posterior.
-        prior_std (`float`, *optional*, defaults to 1.0):
-            Standard deviation of the Gaussian prior of every weight.
-        num_samples (`int`, *optional*, defaults to 20):
-            Samples S of the weights that a prediction averages in evaluation mode.
-        sampling_seed (`int`, *optional*, defaults to 0):
-            Seed of these samples, so that a clip has the same estimate every time and in every batch.
+        depths (`list[int]`): Number of residual blocks in each stage of the encoder.
+        hidden_sizes (`list[int]`): Number of channels of each stage.
+        stem_mid_channels (`int`): Channels between the spatial and the temporal convolution of the stem; 45 for a stem
+            of 64.
+        stem_stride (`int`): Stride of the stem in height and width.
+        batch_norm_eps (`float`): Epsilon of the batch normalisation layers.
+        batch_norm_momentum (`float`): Momentum of the running statistics of the batch normalisation layers.
+        initial_ejection_fraction (`float`): Initial mean of the bias, and mean of its prior, in percent.
+        head_initializer_range (`float`): Standard deviation of the initial means of the weights.
+        initial_posterior_std (`float`): Initial standard deviation of every weight's posterior.
+        prior_std (`float`): Standard deviation of the Gaussian prior of every weight.
+        num_samples (`int`): Samples S of the weights that a prediction averages in evaluation mode.
+        sampling_seed (`int`): Seed of these samples, so that a clip has the same estimate every time and in every
+            batch.
     """
 
     model_type = "bayesian_r2plus1d"

@@ -2,25 +2,21 @@
 
 from huggingface_hub.dataclasses import strict
 
-from .clip_configuration import ClipModelConfig, require_positive
+from ...model.configuration_echomen import ClipConfig, require_positive
 
 
 @strict
-class EchoGNNConfig(ClipModelConfig):
+class EchoGNNConfig(ClipConfig):
     r"""Configuration of EchoGNN; the defaults are the published sizes on 64 grey frames.
 
     Args:
-        hidden_sizes (`list[int]`, *optional*, defaults to `(16, 32, 64, 128, 256)`):
-            Number of channels of each residual block; the last is the size of a frame's embedding.
-        attention_hidden_size (`int`, *optional*, defaults to 192):
-            Width of the layers that find the weights of nodes and edges; chosen so that the network has the 1.7
-            million parameters that EchoGNN is quoted with, since this width is not.
-        graph_hidden_sizes (`list[int]`, *optional*, defaults to `(128, 64, 32)`):
-            Width of each graph convolution.
-        regression_hidden_size (`int`, *optional*, defaults to 16):
-            Width of the hidden layer of the regression and the classification head.
-        class_edges (`list[float]`, *optional*, defaults to `(30.0, 40.0, 55.0)`):
-            Ejection fractions in percent between the classes of the auxiliary classification.
+        hidden_sizes (`list[int]`): Number of channels of each residual block; the last is the size of a frame's
+            embedding.
+        attention_hidden_size (`int`): Width of the layers that find the weights of nodes and edges; chosen so that the
+            network has the 1.7 million parameters that EchoGNN is quoted with, since this width is not.
+        graph_hidden_sizes (`list[int]`): Width of each graph convolution.
+        regression_hidden_size (`int`): Width of the hidden layer of the regression and the classification head.
+        class_edges (`list[float]`): Ejection fractions in percent between the classes of the auxiliary classification.
     """
 
     model_type = "echognn"

@@ -2,38 +2,28 @@
 
 from huggingface_hub.dataclasses import strict
 
-from .clip_configuration import ClipModelConfig, require_positive
+from ...model.configuration_echomen import ClipConfig, require_positive
 
 
 @strict
-class UniFormerConfig(ClipModelConfig):
+class UniFormerConfig(ClipConfig):
     r"""Configuration of UniFormer (Li et al. 2022) with a regression head.
 
     The defaults are EchoCoTr-S: UniFormer-S on 36 frames, every 4th, of 112 x 112 pixels.
 
     Args:
-        depths (`list[int]`, *optional*, defaults to `(3, 4, 8, 3)`):
-            Number of blocks in each stage.
-        hidden_sizes (`list[int]`, *optional*, defaults to `(64, 128, 320, 512)`):
-            Number of channels of each stage.
-        num_local_stages (`int`, *optional*, defaults to 2):
-            The first stages relate neighbouring pixels by convolutions, the others all pixels by self-attention.
-        local_kernel_size (`int`, *optional*, defaults to 5):
-            Frames and pixels across the neighbourhood of the first stages; an odd number.
-        head_dim (`int`, *optional*, defaults to 64):
-            Channels of an attention head.
-        mlp_ratio (`int`, *optional*, defaults to 4):
-            Width of the hidden layer of the feed-forward networks, as a multiple of the channels.
-        stem_stride (`list[int]`, *optional*, defaults to `(2, 4, 4)`):
-            Stride of the stem in time, height and width.
-        layer_norm_eps (`float`, *optional*, defaults to 1e-6):
-            Epsilon of the layer normalisation layers.
-        initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the initial weights of linear layers.
-        initial_ejection_fraction (`float`, *optional*, defaults to 55.6):
-            Initial bias of the regression head, in percent.
-        head_initializer_range (`float`, *optional*, defaults to 0.01):
-            Standard deviation of the initial weights of the regression head.
+        depths (`list[int]`): Number of blocks in each stage.
+        hidden_sizes (`list[int]`): Number of channels of each stage.
+        num_local_stages (`int`): The first stages relate neighbouring pixels by convolutions, the others all pixels by
+            self-attention.
+        local_kernel_size (`int`): Frames and pixels across the neighbourhood of the first stages; an odd number.
+        head_dim (`int`): Channels of an attention head.
+        mlp_ratio (`int`): Width of the hidden layer of the feed-forward networks, as a multiple of the channels.
+        stem_stride (`list[int]`): Stride of the stem in time, height and width.
+        layer_norm_eps (`float`): Epsilon of the layer normalisation layers.
+        initializer_range (`float`): Standard deviation of the initial weights of linear layers.
+        initial_ejection_fraction (`float`): Initial bias of the regression head, in percent.
+        head_initializer_range (`float`): Standard deviation of the initial weights of the regression head.
     """
 
     model_type = "echo_uniformer"

@@ -2,36 +2,26 @@
 
 from huggingface_hub.dataclasses import strict
 
-from .clip_configuration import ClipModelConfig, require_positive
+from ...model.configuration_echomen import ClipConfig, require_positive
 
 
 @strict
-class UVTConfig(ClipModelConfig):
+class UVTConfig(ClipConfig):
     r"""Configuration of UVT, the ultrasound video transformer; the defaults are the published sizes.
 
     Args:
-        encoder_sizes (`list[int]`, *optional*, defaults to `(8, 16, 32, 64, 128)`):
-            Channels of the frame encoder: of its first convolution, and behind each halving of the frame.
-        encoder_depth (`int`, *optional*, defaults to 8):
-            Residual blocks before each halving.
-        hidden_size (`int`, *optional*, defaults to 1024):
-            Size of the embedding of a frame, and of the transformer.
-        num_hidden_layers (`int`, *optional*, defaults to 16):
-            Layers of the transformer.
-        num_attention_heads (`int`, *optional*, defaults to 16):
-            Heads of each of its self-attentions.
-        intermediate_size (`int`, *optional*, defaults to 8192):
-            Width of the hidden layer of its feed-forward networks.
-        head_hidden_size (`int`, *optional*, defaults to 512):
-            Width of the hidden layer of the heads for ejection fraction and phase.
-        hidden_dropout_prob (`float`, *optional*, defaults to 0.1):
-            Dropout behind the sub-layers of the transformer, as BERT has it.
-        attention_probs_dropout_prob (`float`, *optional*, defaults to 0.1):
-            Dropout of attention weights.
-        layer_norm_eps (`float`, *optional*, defaults to 1e-12):
-            Epsilon of the layer normalisation layers.
-        initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the initial weights of linear layers.
+        encoder_sizes (`list[int]`): Channels of the frame encoder: of its first convolution, and behind each halving
+            of the frame.
+        encoder_depth (`int`): Residual blocks before each halving.
+        hidden_size (`int`): Size of the embedding of a frame, and of the transformer.
+        num_hidden_layers (`int`): Layers of the transformer.
+        num_attention_heads (`int`): Heads of each of its self-attentions.
+        intermediate_size (`int`): Width of the hidden layer of its feed-forward networks.
+        head_hidden_size (`int`): Width of the hidden layer of the heads for ejection fraction and phase.
+        hidden_dropout_prob (`float`): Dropout behind the sub-layers of the transformer, as BERT has it.
+        attention_probs_dropout_prob (`float`): Dropout of attention weights.
+        layer_norm_eps (`float`): Epsilon of the layer normalisation layers.
+        initializer_range (`float`): Standard deviation of the initial weights of linear layers.
     """
 
     model_type = "uvt"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..method import Method
-from ..method_loss import MethodLoss
+from ..method_trainer import MethodLoss
 from .architecture import ArchitectureTrainer
 from .uniformer import UniFormerModel
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ..method import Method
-from ..method_loss import MethodLoss
+from ..method_trainer import Loss, MethodLoss
 from .architecture import ArchitectureTrainer
 from .echognn_model import EchoGNNModel
 
@@ -32,9 +32,7 @@ class EchoGNNLoss(MethodLoss):
             raise ValueError(f"`classification_weight` must not be negative, got {classification_weight}.")
         self.classification_weight = classification_weight
 
-    def forward(
-        self, model: Any, outputs: Any, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: Any, outputs: Any, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of an `EchoGNNOutput`, see `MethodLoss`; an edge of classes belongs to the upper one."""
         regression = (outputs.regression.float() - labels.float()).abs().mean() / 100
         edges = torch.tensor(model.config.class_edges, dtype=torch.float32, device=labels.device)

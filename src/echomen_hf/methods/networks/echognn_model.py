@@ -1,4 +1,4 @@
-"""EchoGNN (Mokhtari et al., MICCAI 2022): frames are the nodes of a graph whose weights explain the estimate."""
+"""EchoGNN (Mokhtari et al., MICCAI 2022): a graph of frames whose weights explain the estimate."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...model.modeling_echomen import EchoMENOutput
-from .architecture import single_prediction
-from .clip_model import ClipModel, present_frames
+from .architecture import ClipModel, present_frames, single_prediction
 from .configuration_echognn import EchoGNNConfig
 
 
@@ -85,7 +84,7 @@ class PairLayers(nn.Module):
 
 
 class AttentionEncoder(nn.Module):
-    """Finds the weights of frames and of their relations by passing messages over the complete graph.
+    """Computes the weights of frames and of their relations by passing messages over the complete graph.
 
     From nodes to edges, back to nodes and to edges again, as in neural relational inference (Kipf et al. 2018).
     """
@@ -101,19 +100,11 @@ class AttentionEncoder(nn.Module):
         self.edge_weight = nn.Linear(size, 1)
 
     def forward(self, frames: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weigh nodes and edges.
-
-        Args:
-            frames: Embeddings of frames, shape (B, T, D).
-            present: True for frames that the video has, shape (B, T).
-
-        Returns:
-            Weights of nodes, shape (B, T), and of edges, shape (B, T, T), between 0 and 1.
-        """
+        """Weight nodes, (B, T), and edges, (B, T, T), between 0 and 1; frames are (B, T, D)."""
         others = ~torch.eye(frames.shape[1], dtype=torch.bool, device=frames.device)
         exists = (present.unsqueeze(2) & present.unsqueeze(1) & others).unsqueeze(-1)  # (B, T, T, 1)
         edges = self.first_edges(self.embed(frames))  # (B, T, T, E)
-        # The mean of the messages that arrive; a lone frame gets none.
+        # The mean of the messages that arrive; a single frame receives none.
         messages = (edges * exists).sum(dim=1) / exists.sum(dim=1).clamp(min=1)  # (B, T, E)
         nodes = self.nodes(messages)
         edges = self.second_edges(nodes, edges)
@@ -135,11 +126,7 @@ class DenseGraphConvolution(nn.Module):
 
 
 class EchoGNNModel(ClipModel):
-    """EchoGNN: a video encoder, an attention encoder that makes the graph, and a graph regressor.
-
-    Args:
-        config: Configuration.
-    """
+    """EchoGNN: a video encoder, an attention encoder that makes the graph, and a graph regressor."""
 
     config: EchoGNNConfig
     config_class = EchoGNNConfig
@@ -164,15 +151,7 @@ class EchoGNNModel(ClipModel):
         return self.get_submodule("video_encoder.0.convolution.0")
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> EchoGNNOutput:
-        """Estimate the ejection fraction of clips and say which frames and relations it rests on.
-
-        Args:
-            pixel_values (`torch.FloatTensor` of shape `(B, T, C, H, W)`): Normalised clips.
-            labels (`torch.FloatTensor` of shape `(B,)`, *optional*): Ejection fractions in percent.
-
-        Returns:
-            `EchoGNNOutput`: estimate, weights of nodes and edges, and classes.
-        """
+        """Estimate the ejection fraction of clips, and the weights of frames and relations."""
         present = present_frames(pixel_values)
         frames = self.video_encoder(self.channels_first(pixel_values))
         frames = frames.mean(dim=(3, 4)).transpose(1, 2)  # (B, D, T, H, W) -> (B, T, D)
@@ -196,14 +175,7 @@ class EchoGNNModel(ClipModel):
 
 
 def sinusoidal_positions(frames: torch.Tensor) -> torch.Tensor:
-    """Make sines and cosines that tell the position of a frame (Vaswani et al. 2017).
-
-    Args:
-        frames: Embeddings of frames, shape (B, T, D); only shape, precision and device matter.
-
-    Returns:
-        Encoding, shape (T, D): sines in even columns, cosines in odd ones.
-    """
+    """Encode the position of frames, (B, T, D), by sines and cosines, (T, D) (Vaswani et al. 2017)."""
     length, size = frames.shape[1:]
     position = torch.arange(length, device=frames.device, dtype=torch.float32).unsqueeze(1)  # (T, 1)
     column = torch.arange(size, device=frames.device)
@@ -214,11 +186,7 @@ def sinusoidal_positions(frames: torch.Tensor) -> torch.Tensor:
 def normalized_adjacency(edge_weights: torch.Tensor) -> torch.Tensor:
     """Add self-loops of weight 1 and normalise by the degrees: D^-1/2 (A + I) D^-1/2.
 
-    Args:
-        edge_weights: Weights from the first frame to the second, shape (B, T, T).
-
-    Returns:
-        Matrix that multiplies node features from the left, shape (B, T, T): a row gathers what arrives at its node.
+    A row of the result gathers the messages that arrive at its node.
     """
     identity = torch.eye(edge_weights.shape[-1], dtype=edge_weights.dtype, device=edge_weights.device)
     arriving = edge_weights.transpose(1, 2) + identity

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...losses import squared_error
 from ..losses.echonet import ECHONET_SCHEDULE
 from ..method import Method
-from ..method_loss import MethodLoss
+from ..method_trainer import Loss, MethodLoss
 from .architecture import ArchitectureTrainer
 from .bayesian_r2plus1d import BayesianR2Plus1DModel
 
@@ -35,9 +35,7 @@ class EsfehLoss(MethodLoss):
             raise ValueError(f"`kl_weight` must not be negative, got {kl_weight}.")
         self.factor = kl_weight / len(train_labels)
 
-    def forward(
-        self, model: Any, outputs: Any, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: Any, outputs: Any, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch, see `MethodLoss`; of a `BayesianR2Plus1DOutput`."""
         regression = squared_error(outputs.regression, labels)
         divergence = self.factor * outputs.kl_divergence

@@ -1,4 +1,4 @@
-"""UniFormer (Li et al., ICLR 2022): convolutions relate neighbours first, self-attention relates everything later."""
+"""UniFormer (Li et al., ICLR 2022): convolutions in the first stages, self-attention in the later ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from torch import nn
 from transformers.utils.generic import maybe_autocast
 
 from ...model.modeling_echomen import EchoMENOutput, EchoMENRegressionHead
-from .architecture import single_prediction
-from .clip_model import ClipModel
+from .architecture import ClipModel, single_prediction
 from .configuration_uniformer import UniFormerConfig
 
 
@@ -102,11 +101,7 @@ def position_encoding(channels: int) -> nn.Conv3d:
 
 
 class UniFormerModel(ClipModel):
-    """UniFormer with one regression head on the pooled feature.
-
-    Args:
-        config: Configuration.
-    """
+    """UniFormer with one regression head on the pooled feature."""
 
     config: UniFormerConfig
     config_class = UniFormerConfig
@@ -138,15 +133,7 @@ class UniFormerModel(ClipModel):
         return self.get_submodule("embeddings.0.projection")
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> EchoMENOutput:
-        """Estimate the ejection fraction of clips.
-
-        Args:
-            pixel_values (`torch.FloatTensor` of shape `(B, T, C, H, W)`): Normalised clips.
-            labels (`torch.FloatTensor` of shape `(B,)`, *optional*): Ejection fractions in percent.
-
-        Returns:
-            `EchoMENOutput`: estimate and embedding.
-        """
+        """Estimate the ejection fraction of clips."""
         hidden_state = self.channels_first(pixel_values)
         for embedding, stage in zip(self.embeddings, self.stages):
             hidden_state = stage(embedding(hidden_state))

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 
 from ..method import Method
-from ..method_loss import MethodLoss
+from ..method_trainer import Loss, MethodLoss
 from .architecture import ArchitectureTrainer
-from .uvt_clips import UVTTrainingClips
+from .uvt_clips import UVTTrainingClips, UVTVideoProcessor
 from .uvt_model import UVTModel
-from .uvt_processor import UVTVideoProcessor
 
 
 __all__ = ["UVT", "UVTLoss"]
@@ -22,12 +21,10 @@ EJECTION_FRACTION_WEIGHT = 5.0
 class UVTLoss(MethodLoss):
     """Five times the squared error of the fraction between 0 and 1, plus that of the phase where it is known."""
 
-    def forward(
-        self, model: Any, outputs: Any, labels: torch.Tensor, num_views: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, model: Any, outputs: Any, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a `UVTOutput`, see `MethodLoss`."""
         regression = ((outputs.regression.float() - labels.float()) / 100).square().mean()
-        # Times 0, since every trained parameter needs a gradient where several processes average them.
+        # Times 0, since with several processes every trained parameter needs a gradient.
         phase = outputs.phase_loss if outputs.phase_loss is not None else 0.0 * outputs.phase.sum()
         return EJECTION_FRACTION_WEIGHT * regression + phase, {"loss_regression": regression, "loss_phase": phase}
 

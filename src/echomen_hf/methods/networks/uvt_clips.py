@@ -1,44 +1,59 @@
-"""Training clips of UVT: one beat, mirrored over and over, or the video itself, with the phase of every frame."""
+"""Video processor and training clips of UVT: one beat played back and forth, with the phase of every frame."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers.processing_utils import Unpack
 
 from ...data.clip_dataset import FrameSource, TrainingClips, video_length_and_rate
 from ...data.layouts.echonet_dynamic import TRACINGS_NAME, VolumeTracing, read_volume_tracings
 from ...model.clip_sampling_echomen import ClipSpec
-from .uvt_processor import UVTVideoProcessor
+from ...model.video_processing_echomen import EchoMENVideoProcessor, EchoMENVideosKwargs
 
 
-__all__ = ["RepeatedFrames", "UVTTrainingClips", "mirrored_beat", "phase_of_frames"]
+__all__ = ["RepeatedFrames", "UVTTrainingClips", "UVTVideoProcessor", "mirrored_beat", "phase_of_frames"]
+
+
+class UVTVideosKwargs(EchoMENVideosKwargs, total=False):  # type: ignore[call-arg]
+    """Options of `UVTVideoProcessor` besides those of `EchoMENVideoProcessor`."""
+
+    training_clip: Literal["mirrored_beat", "video"] | None
+
+
+class UVTVideoProcessor(EchoMENVideoProcessor):
+    r"""`EchoMENVideoProcessor` with the choice of UVT's training clips; where it is used to predict, nothing differs.
+
+    Args:
+        training_clip (`str`, *optional*, defaults to `"mirrored_beat"`):
+            `"mirrored_beat"` goes back and forth between the end-diastolic and the end-systolic frame that were
+            traced, `"video"` takes frames of the video one after the other.
+    """
+
+    # The code that travels with a checkpoint is that of the base class, and this one stays behind.
+    _auto_class = None
+    valid_kwargs = UVTVideosKwargs
+    training_clip = "mirrored_beat"
+
+    def __init__(self, **kwargs: Unpack[UVTVideosKwargs]) -> None:
+        super().__init__(**kwargs)
+        if self.training_clip not in ("mirrored_beat", "video"):
+            raise ValueError(f"`training_clip` must be 'mirrored_beat' or 'video', got {self.training_clip!r}.")
 
 
 class RepeatedFrames:
-    """Frames in any order, and more than once, from a source that gives each once and in order.
-
-    Args:
-        frames: That source.
-    """
+    """Frames in any order, also repeated, from a source that gives each once and in order."""
 
     def __init__(self, frames: FrameSource) -> None:
         self.frames = frames
 
     def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-        """Read frames of one video, see `FrameSource`.
-
-        Args:
-            row: Row as `load_echonet_dynamic` gives it.
-            indices: Frames in any order, shape (K,); all without.
-
-        Returns:
-            Frames, uint8, shape (K, height, width).
-        """
+        """Read frames of one video, see `FrameSource`."""
         if indices is None:
             return self.frames.read(row)
         needed, position = np.unique(indices, return_inverse=True)
@@ -50,14 +65,6 @@ class UVTTrainingClips(TrainingClips):
 
     End-diastolic and end-systolic frames come from VolumeTracings.csv beside the videos' folder. A video without a
     usable pair of them gives a clip of the video itself, whose phase is not known.
-
-    Args:
-        videos: Rows as `load_echonet_dynamic` gives them.
-        processor: Video processor.
-        num_views: Independent crops of each clip.
-        crop_padding: Zero pixels added on every side before a window of the original size is cut out.
-        seed: Seed of all draws.
-        frames: Where frames come from; the videos' files without.
     """
 
     def __init__(
@@ -75,32 +82,16 @@ class UVTTrainingClips(TrainingClips):
         self._tracings: dict[Path, dict[str, VolumeTracing]] = {}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read, cut and crop the clip of one video.
-
-        Args:
-            index: Position of the video.
-
-        Returns:
-            As for `TrainingClips`, and `phase_labels`, float32, (T,): 1 at end diastole, -1 at end systole, 0 between
-            them, NaN where it is not known.
-        """
+        """Read the clip of one video, with `phase_labels` as of `phase_of_frames`, float32, (T,)."""
         item = super().__getitem__(index)
         row = self.videos[index]
-        # The frames are the first thing that is drawn of a clip, so drawing them again gives the same.
+        # The frames are drawn first, so drawing them again gives the same ones.
         indices = self.draw_frames(row, np.random.default_rng((self.seed, self.epoch, index)))
         phase = phase_of_frames(indices, self._phase_frames(row))
         return {**item, "phase_labels": torch.from_numpy(phase)}
 
     def draw_frames(self, row: dict[str, Any], generator: np.random.Generator) -> NDArray[np.int64]:
-        """Draw the frames of a training clip.
-
-        Args:
-            row: Row of the video.
-            generator: Source of randomness.
-
-        Returns:
-            Frame numbers, shape (T,), back and forth through the beat, or as for `TrainingClips`.
-        """
+        """Draw the frames of a training clip: back and forth through the beat, or as for `TrainingClips`."""
         frames = self._phase_frames(row)
         if not self.mirrors_beat or frames is None:
             return super().draw_frames(row, generator)
@@ -124,17 +115,9 @@ class UVTTrainingClips(TrainingClips):
 def mirrored_beat(
     first: int, last: int, fps: float, spec: ClipSpec, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Go back and forth between the two ends of half a beat until the clip is full.
+    """Go back and forth between the two ends of half a beat until the clip is full; frame numbers, (T,).
 
-    Args:
-        first: End-diastolic or end-systolic frame, whichever comes first.
-        last: The other one.
-        fps: Frames per second of the video.
-        spec: Length and spacing of the clip.
-        generator: Source of the place to begin at, so that places in a clip tell nothing of the phase.
-
-    Returns:
-        Frame numbers between the two, shape (T,).
+    The random start keeps the position in the clip from telling the phase.
     """
     span = last - first
     steps = int(generator.integers(2 * span)) + spec.frame_offsets(fps)
@@ -143,15 +126,7 @@ def mirrored_beat(
 
 
 def phase_of_frames(indices: NDArray[np.int64], frames: tuple[int, int] | None) -> NDArray[np.float32]:
-    """Tell the phase of the heart in the frames of a clip.
-
-    Args:
-        indices: Frame numbers, shape (T,).
-        frames: End-diastolic and end-systolic frame; `None` if they are not known.
-
-    Returns:
-        1 at end diastole, -1 at end systole, 0 between them, NaN elsewhere, shape (T,).
-    """
+    """Label frames with the phase: 1 at end diastole, -1 at end systole, 0 between them, NaN elsewhere."""
     phase = np.full(len(indices), np.nan, dtype=np.float32)
     if frames is not None:
         end_diastole, end_systole = frames

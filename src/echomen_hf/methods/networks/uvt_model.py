@@ -12,8 +12,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.bert.modeling_bert import BertEncoder
 
 from ...model.modeling_echomen import EchoMENOutput
-from .architecture import single_prediction
-from .clip_model import ClipModel, present_frames
+from .architecture import ClipModel, present_frames, single_prediction
 from .configuration_uvt import UVTConfig
 
 
@@ -101,9 +100,6 @@ class UVTModel(ClipModel):
 
     Without position embedding a clip may have any number of frames, such as all those of a video. Frames that fill a
     clip up past the end of a video are seen by none of the others, and no head averages them.
-
-    Args:
-        config: Configuration.
     """
 
     config: UVTConfig
@@ -140,17 +136,7 @@ class UVTModel(ClipModel):
         labels: torch.Tensor | None = None,
         phase_labels: torch.Tensor | None = None,
     ) -> UVTOutput:
-        """Estimate the ejection fraction of clips, and the phase of their frames.
-
-        Args:
-            pixel_values (`torch.FloatTensor` of shape `(B, T, C, H, W)`): Normalised clips.
-            labels (`torch.FloatTensor` of shape `(B,)`, *optional*): Ejection fractions in percent.
-            phase_labels (`torch.FloatTensor` of shape `(B, T)`, *optional*):
-                Phase of every frame, between -1 and 1; NaN where it is not known.
-
-        Returns:
-            `UVTOutput`: estimate, phase, and the error of the phase.
-        """
+        """Estimate the ejection fraction of clips, and the phase of their frames."""
         present = present_frames(pixel_values)  # (B, T)
         frames = self.frame_encoder(self.channels_first(pixel_values))  # (B, T, D)
         mask = create_bidirectional_mask(self.transformer.config, frames, present)
@@ -173,15 +159,7 @@ class UVTModel(ClipModel):
 
 
 def masked_squared_error(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Average the squared errors of what is known.
-
-    Args:
-        predictions: Any shape.
-        labels: Same shape; NaN where not known.
-
-    Returns:
-        Scalar; 0, with a gradient of 0, if nothing is known.
-    """
+    """Average the squared errors where labels are not NaN; 0, with a gradient of 0, if all are."""
     known = ~labels.isnan()
     errors = torch.where(known, predictions - labels.nan_to_num(), 0.0)
     return errors.square().sum() / known.sum().clamp(min=1)

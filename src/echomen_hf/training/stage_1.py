@@ -1,0 +1,47 @@
+"""Stage 1: regression and contrast (section 2.1 of the paper)."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+
+from ..losses import LabelDistance, LDWSupConLoss, squared_error
+from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
+from .arguments import EchoMENTrainingArguments
+from .gather import loss_of_all_processes
+from .stage import Loss, Stage
+
+
+__all__ = ["Stage1"]
+
+
+class Stage1(Stage):
+    """Trains encoder, projector and regression head by the regression loss plus lambda times the contrastive loss."""
+
+    def __init__(self, args: EchoMENTrainingArguments, model: EchoMENModel, train_labels: torch.Tensor | None) -> None:
+        super().__init__(args, model, train_labels)
+        self.contrastive_loss = LDWSupConLoss(
+            temperature=args.contrastive_temperature,
+            label_bin_width=args.positive_bin_width or None,
+            distance=cast(LabelDistance, args.label_distance),
+            distance_scale=args.label_distance_scale,
+            train_labels=train_labels,
+        ).to(args.device)
+
+    def prepare(self, model: EchoMENModel, train_dataset: Any) -> None:
+        """Fix experts and aggregator."""
+        model.config.prediction_head = "regression"
+        model.freeze_encoder(False)
+        model.projector.requires_grad_(True)
+        model.regression_head.requires_grad_(True)
+        model.experts.requires_grad_(False)
+        model.aggregator.requires_grad_(False)
+
+    def loss(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
+        """Compute the loss of a batch; pairs reach over all processes."""
+        regression = squared_error(outputs.regression, labels)
+        projections = outputs.projection.unflatten(0, (-1, num_views))  # (B * V, P) -> (B, V, P)
+        contrastive = loss_of_all_processes(self.contrastive_loss, projections, labels[::num_views])
+        loss = regression + self.args.contrastive_weight * contrastive
+        return loss, {"loss_regression": regression, "loss_contrastive": contrastive}
