@@ -27,7 +27,7 @@ def calibrate_intervals(
     and Shafer 2005): of n videos in a category, the errors with ranks floor((n + 1) a / 2) and
     ceil((n + 1) (1 - a / 2)) for a = 1 - coverage enclose a further error with at least the given probability. So the
     few patients with a weak heart are covered as often as the many healthy ones, whatever the distribution of errors,
-    as long as later videos are like those that calibrate. Where a category has too few videos for such ranks, 39 for
+    as long as later videos are like those that calibrate. Where a category has too few videos for such ranks, 19 for
     90 %, no error is ruled out: its part of the interval is as wide as the category.
 
     Args:
