@@ -1,6 +1,6 @@
-"""Speed of this package against the reference that a user has today: measured in turns, results compared."""
+"""Speed of this package against a reference, and the difference between their results."""
 
-# What needs torch is not imported here: processes of sides begin with this, and set the allocator up before that.
+# Nothing here imports torch: the processes of sides must set up the allocator before that.
 from benchmarks.speed.alternation import Comparison, Row, Side, measure
 from benchmarks.speed.workload import Unavailable, Workload
 

@@ -1,4 +1,4 @@
-"""Measure how much faster this package is than what a user has today, and what that costs in accuracy.
+"""Measure the speed of this package against a reference, and the loss of accuracy.
 
     python -m benchmarks.speed --output runs/benchmark
 
@@ -25,14 +25,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print and write.
-
-    Args:
-        arguments: Command line without the name of the program.
-
-    Returns:
-        Exit status, 1 if a result failed.
-    """
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="Folder for the report.")
     parser.add_argument("--quick", action="store_true", help="Fewer rounds and results, in two minutes.")
@@ -45,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.write_docs and args.quick:
         raise ValueError("The documentation shows no quick runs: leave out --quick.")
 
-    # Before an hour of measuring, and not after it.
+    # Fail before an hour of measuring, not after it.
     args.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="echomen_benchmark_") as folder:
         report = run_benchmark(

@@ -1,4 +1,4 @@
-"""Comparisons of a reference with faster ways to do the same: taken in turns, because a machine's speed drifts."""
+"""Comparisons of a reference with faster implementations, run alternately because the speed of a machine drifts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.speed.judges import Judge
+from benchmarks.speed.errors import Comparer
 from benchmarks.speed.side_process import SideError, SideProcess
 from benchmarks.speed.workload import Unavailable
 
@@ -20,93 +20,54 @@ from benchmarks.speed.workload import Unavailable
 __all__ = ["Comparison", "Row", "Side", "largest_difference", "measure", "ratio_statistics"]
 
 SETTLING_SECONDS = 0.1
-"""Pause between two sides, in which threads that wait actively fall asleep."""
+"""Pause between two sides, so that spinning threads go to sleep."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to do the work.
-
-    Args:
-        name: What it is, in a few words.
-        workload: `module:Class` of its `Workload`.
-        options: Keyword arguments of the constructor.
-        keep_large_blocks: Whether its process starts with `echomen_hf.training.allocator.keep_large_blocks`.
-    """
+    """One implementation of the work."""
 
     name: str
-    workload: str
-    options: dict[str, Any] = field(default_factory=dict)
+    workload: str  # `module:Class` of its `Workload`
+    options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the constructor
+    # Whether its process starts with `echomen_hf.training.allocator.keep_large_blocks`.
     keep_large_blocks: bool = False
 
 
 def largest_difference(reference: NDArray[np.float64], own: NDArray[np.float64]) -> dict[str, float]:
-    """Judge a result by its largest difference from the reference.
-
-    Args:
-        reference: Values of the reference.
-        own: Values of the same shape.
-
-    Returns:
-        `error`, in the unit of the values.
-    """
+    """Largest difference from the reference."""
     return {"error": float(np.abs(own - reference).max())}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the report: one side against the reference.
-
-    Args:
-        name: Name of the result.
-        side: The faster side.
-        target: Ratio that is aimed at; `None` if there is none.
-        bound: Largest error; a larger one makes the row a failure. `None` if the error is only reported.
-        judge: Computes `error`, and anything else worth telling, from the values of the reference and of the side.
-        error_unit: What the error is measured in.
-        flops: Floating-point operations of an item; `None` where they do not decide the time.
-        precision: Precision that they are done in, `fp32`, `bf16` or `int8`.
-    """
+    """A row of the report: one side compared with the reference."""
 
     name: str
     side: Side
-    target: float | None = None
+    target: float | None = None  # ratio to reach, if any
+    # Largest error allowed. `None`: the error is only reported.
     bound: float | None = None
-    judge: Judge = largest_difference
+    # Computes `error` and further values for the report from the values of the reference and the side.
+    compare: Comparer = largest_difference
     error_unit: str = "EF points"
-    flops: float | None = None
-    precision: str | None = None
+    flops: float | None = None  # FLOPs of an item; `None` where they do not determine the time
+    precision: str | None = None  # of these FLOPs: `fp32`, `bf16` or `int8`
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several ways to do the same work, taken in turns with one reference.
-
-    Args:
-        reference: What a user has today.
-        rows: Sides that are compared with it.
-        item: What is counted, such as `clip`.
-        rounds: Times that every side is run after the warm-up.
-        warm_ups: Runs of every side before that, not counted.
-    """
+    """Several implementations of the same work, run alternately with one reference."""
 
     reference: Side
     rows: tuple[Row, ...]
-    item: str
+    item: str  # what is counted, such as a clip
     rounds: int = 7
-    warm_ups: int = 1
+    warm_ups: int = 1  # rounds before these, not counted
 
 
 def ratio_statistics(reference: list[float], own: list[float]) -> dict[str, float]:
-    """Condense the times of all rounds.
-
-    Args:
-        reference: Seconds per item of the reference in every round.
-        own: Seconds per item of the side in the same rounds.
-
-    Returns:
-        Median, least and largest ratio of a round, and the median seconds of both.
-    """
+    """Summarise the seconds per item of all rounds."""
     ratios = [before / now for before, now in zip(reference, own)]
     return {
         "ratio_median": statistics.median(ratios),
@@ -118,17 +79,10 @@ def ratio_statistics(reference: list[float], own: list[float]) -> dict[str, floa
 
 
 def measure(comparison: Comparison, say: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
-    """Run all sides in turns and compare what they computed.
+    """Run all sides alternately and compare their results, in the reverse order in every other round.
 
-    The order is turned round in every other round. A side that cannot be had here is skipped; one that fails, or whose
-    error is above its bound, is reported as a failure and does not stop the others.
-
-    Args:
-        comparison: What to compare.
-        say: Receives a line about what is being done.
-
-    Returns:
-        One result per row, see `report.RESULT_FIELDS`.
+    A side that is not available is skipped. One that fails, or whose error exceeds its bound, is reported as failed,
+    and the others go on.
     """
     base = [describe(row, comparison) for row in comparison.rows]
     problems: dict[str, dict[str, Any]] = {}
@@ -157,7 +111,7 @@ def measure(comparison: Comparison, say: Callable[[str], None] = lambda text: No
                 try:
                     own, notes = processes[row.name].values(), processes[row.name].notes()
                     result |= ratio_statistics(times["reference"], times[row.name])
-                    result |= judgement(row, expected, own)
+                    result |= compare_values(row, expected, own)
                     result |= {"notes": notes, "reference_notes": about_reference}
                 except (Unavailable, SideError) as error:
                     problems[row.name] = problem_of(error)
@@ -166,15 +120,7 @@ def measure(comparison: Comparison, say: Callable[[str], None] = lambda text: No
 
 
 def start(stack: ExitStack, side: Side) -> SideProcess:
-    """Start the process of a side, which then prepares its workload.
-
-    Args:
-        stack: Ends the process.
-        side: The side.
-
-    Returns:
-        The process.
-    """
+    """Start the process of a side and the preparation of its workload."""
     process = stack.enter_context(SideProcess(side.name, side.workload, side.options, side.keep_large_blocks))
     process.prepare()
     return process
@@ -186,21 +132,7 @@ def alternate(
     processes: dict[str, SideProcess],
     problems: dict[str, dict[str, Any]],
 ) -> dict[str, list[float]]:
-    """Run the sides in turns.
-
-    Args:
-        comparison: What is compared.
-        reference: Process of the reference.
-        processes: Process of every row.
-        problems: What is wrong with rows that are left out; receives those whose side fails.
-
-    Returns:
-        Seconds per item in every round, for `reference` and by name of the row.
-
-    Raises:
-        SideError: If the reference fails.
-        Unavailable: If it cannot run here.
-    """
+    """Run the sides alternately, and return the seconds per item of every round. Adds failures to `problems`."""
     times: dict[str, list[float]] = {name: [] for name in ("reference", *processes)}
     for number in range(comparison.warm_ups + comparison.rounds):
         order = ["reference", *processes]
@@ -220,39 +152,22 @@ def alternate(
     return times
 
 
-def judgement(row: Row, expected: NDArray[np.float64], own: NDArray[np.float64]) -> dict[str, Any]:
-    """Compare what a side computed with what the reference computed.
-
-    Args:
-        row: Row of the report.
-        expected: Values of the reference.
-        own: Values of the side.
-
-    Returns:
-        `error` and `status`, with a `reason` if the error is too large.
-    """
+def compare_values(row: Row, expected: NDArray[np.float64], own: NDArray[np.float64]) -> dict[str, Any]:
+    """Compare the values of a side with those of the reference: `error` and `status`."""
     if expected.shape != own.shape:
         reason = f"the reference computed values of shape {expected.shape}, this side {own.shape}"
         return {"error": None, "status": "failed", "reason": reason}
-    judged: dict[str, Any] = row.judge(expected, own)
-    if not np.isfinite(judged["error"]):
+    found: dict[str, Any] = row.compare(expected, own)
+    if not np.isfinite(found["error"]):
         return {"error": None, "status": "failed", "reason": "the error is not a finite number"}
-    if row.bound is not None and judged["error"] > row.bound:
-        reason = f"an error of {judged['error']:.3g} {row.error_unit} is above the bound of {row.bound:g}"
-        return {**judged, "status": "failed", "reason": reason}
-    return {**judged, "status": "measured"}
+    if row.bound is not None and found["error"] > row.bound:
+        reason = f"an error of {found['error']:.3g} {row.error_unit} is above the bound of {row.bound:g}"
+        return {**found, "status": "failed", "reason": reason}
+    return {**found, "status": "measured"}
 
 
 def describe(row: Row, comparison: Comparison) -> dict[str, Any]:
-    """Write down what is compared, before anything is measured.
-
-    Args:
-        row: Row of the report.
-        comparison: Comparison that it belongs to.
-
-    Returns:
-        The result without its measurements.
-    """
+    """The result of a row before anything is measured."""
     return {
         "name": row.name,
         "ratio_median": None,
@@ -274,12 +189,5 @@ def describe(row: Row, comparison: Comparison) -> dict[str, Any]:
 
 
 def problem_of(error: Unavailable | SideError) -> dict[str, Any]:
-    """Turn an error into what the report says of it.
-
-    Args:
-        error: The error.
-
-    Returns:
-        `status` and `reason`.
-    """
+    """`status` and `reason` of an error for the report."""
     return {"status": "skipped" if isinstance(error, Unavailable) else "failed", "reason": str(error)}

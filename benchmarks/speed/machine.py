@@ -1,4 +1,4 @@
-"""What the figures were measured on, and the most that it can compute."""
+"""Description of the machine, and its peak performance."""
 
 from __future__ import annotations
 
@@ -22,11 +22,7 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 
 def describe_machine() -> dict[str, Any]:
-    """Describe the machine by what decides its speed.
-
-    Returns:
-        Values that JSON can hold.
-    """
+    """Properties of the machine that determine its speed."""
     capabilities = torch.cpu.get_capabilities()
     names = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -41,24 +37,14 @@ def describe_machine() -> dict[str, Any]:
 
 
 def processor_name() -> str | None:
-    """Read the name of the processor, which Python does not know on Linux.
-
-    Returns:
-        The name; `None` where there is no /proc/cpuinfo or no name in it.
-    """
+    """Name of the processor, which Python does not know on Linux."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 class MatrixProduct(Workload):
-    """Product of two square matrices, the fastest thing that a processor does: its peak, as far as it can be reached.
-
-    Args:
-        precision: `fp32`, `bf16` or `int8`.
-        size: Rows of the matrices.
-        repetitions: Products per run, the fastest of which counts.
-    """
+    """Product of two square matrices, the measure of peak performance."""
 
     def __init__(self, precision: str, size: int = 4096, repetitions: int = 3) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -68,7 +54,7 @@ class MatrixProduct(Workload):
         self.fastest = float("inf")
 
     def run(self) -> float:
-        """Multiply."""
+        """Multiply the matrices several times."""
         multiply = torch._int_mm if self.precision == "int8" else torch.mm
         for _ in range(self.repetitions):
             began = time.perf_counter()
@@ -77,5 +63,5 @@ class MatrixProduct(Workload):
         return self.repetitions
 
     def values(self) -> NDArray[np.floating]:
-        """Largest FLOP/s reached so far; a multiplication and an addition are two."""
+        """Highest FLOP/s so far."""
         return np.array([2 * self.size**3 / self.fastest])

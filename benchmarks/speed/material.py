@@ -1,4 +1,4 @@
-"""What all sides of the benchmark work on: weights, clips and videos, written to one folder before they start."""
+"""Weights, clips and videos of the benchmark, written to one folder before it starts."""
 
 from __future__ import annotations
 
@@ -27,30 +27,23 @@ from echomen_hf.model.video_reading_echomen import read_video
 __all__ = ["Material", "prepare_material", "random_model", "scale_head"]
 
 DEMO_MODEL, DEMO_DATA = Path("runs/demo/model"), Path("runs/demo/data")
-"""What `make demo` leaves, and the benchmark takes unless it is told otherwise."""
+"""Results of `make demo`, the default model and data."""
 
 NUM_CLIPS = 8
-"""Clips for the full-size network."""
+"""Number of clips for the full-size network."""
 
 HEAD_RANGE = 10.0
-"""EF points by which the head of the network with random weights moves the ejection fraction."""
+"""Root mean square of the change of EF, in points, by the head of the network with random weights."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """Files that the sides read.
+    """Files that the sides read."""
 
-    Args:
-        folder: Folder of all that is made for the benchmark.
-        data_dir: Videos in EchoNet-Dynamic's layout.
-        trained: Trained checkpoint; `None` if there is none.
-        labels: EF of the clips that the trained checkpoint is measured on, in percent, shape (N,).
-    """
-
-    folder: Path
-    data_dir: Path
-    trained: Path | None
-    labels: NDArray[np.float64]
+    folder: Path  # folder of all that is made for the benchmark
+    data_dir: Path  # videos in EchoNet-Dynamic's layout
+    trained: Path | None  # trained checkpoint; `None` if there is none
+    labels: NDArray[np.float64]  # EF of the clips that the trained checkpoint is measured on, in percent, shape (N,)
 
     @property
     def model(self) -> Path:
@@ -68,11 +61,7 @@ class Material:
         return self.folder / "trained_clips.npy"
 
     def options(self) -> dict[str, Any]:
-        """Name the files that inference needs.
-
-        Returns:
-            Options of workloads, which JSON can hold.
-        """
+        """Files for inference, as options of workloads."""
         trained = {"trained": str(self.trained), "trained_clips": str(self.trained_clips)} if self.trained else {}
         return {"model": str(self.model), "clips": str(self.clips), **trained}
 
@@ -80,28 +69,12 @@ class Material:
 def prepare_material(
     folder: Path, model: Path | None, data_dir: Path | None, seed: int, max_clips: int, config: EchoMENConfig
 ) -> Material:
-    """Make everything that the sides work on.
-
-    Args:
-        folder: Folder for it.
-        model: Trained checkpoint; that of `make demo`, if it is there, without.
-        data_dir: Its data; those of `make demo`, or else simulated videos, without.
-        seed: Seed of the weights and of simulated videos.
-        max_clips: Test videos that the trained checkpoint is measured on.
-        config: Configuration of the network with random weights.
-
-    Returns:
-        The material.
-
-    Raises:
-        ValueError: If a checkpoint is given without the videos it is to be measured on.
-        OSError: If something that is named does not exist.
-    """
+    """Make all files. Without a model, the results of `make demo` are used if there are any."""
     folder.mkdir(parents=True, exist_ok=True)
     if model is None and data_dir is None and DEMO_MODEL.is_dir() and DEMO_DATA.is_dir():
         model, data_dir = DEMO_MODEL, DEMO_DATA
     if model is not None and data_dir is None:
-        raise ValueError("Give the videos that the checkpoint is measured on, of its test split, as `--data_dir`.")
+        raise ValueError("A model is measured on videos of its test split: give `--data_dir` too.")
     if data_dir is None:
         data_dir = simulate_videos(folder / "data", seed)
     labels = np.empty(0)
@@ -119,32 +92,14 @@ def prepare_material(
 
 
 def simulate_videos(folder: Path, seed: int) -> Path:
-    """Simulate videos as long as the median one of EchoNet-Dynamic.
-
-    Args:
-        folder: Folder of the data set.
-        seed: Seed.
-
-    Returns:
-        The folder.
-    """
+    """Simulate videos with the median length of EchoNet-Dynamic's."""
     from echomen_hf.simulation import write_synthetic_echonet
 
     return write_synthetic_echonet(folder, 12, seed=seed, progress=False, frames_range=(160, 200))
 
 
 def write_trained_clips(path: Path, model: Path, data_dir: Path, max_clips: int) -> NDArray[np.float64]:
-    """Write the central clips of test videos.
-
-    Args:
-        path: File for the clips.
-        model: Checkpoint whose video processor makes them.
-        data_dir: Data set.
-        max_clips: Number of videos, at most.
-
-    Returns:
-        EF of the videos in percent.
-    """
+    """Write the central clips of test videos, and return their EF in percent."""
     _, processor = load_checkpoint(model)
     test = load_echonet_dynamic(data_dir)["test"]
     dataset = EvaluationClips(test.select(range(min(max_clips, len(test)))), processor, "center")
@@ -154,15 +109,7 @@ def write_trained_clips(path: Path, model: Path, data_dir: Path, max_clips: int)
 
 
 def central_clip(row: dict[str, Any], processor: EchoMENVideoProcessor) -> torch.Tensor:
-    """Read the central clip of a video.
-
-    Args:
-        row: Row as `load_echonet_dynamic` gives it.
-        processor: Video processor.
-
-    Returns:
-        Normalised clip, (T, C, H, W).
-    """
+    """Central clip of a video, normalised, (T, C, H, W)."""
     video = read_video(row["video"])
     starts = protocol_starts("center", video.num_frames, video.fps, processor.clip_spec)
     return processor.make_clips(video, starts)[0]
@@ -170,25 +117,17 @@ def central_clip(row: dict[str, Any], processor: EchoMENVideoProcessor) -> torch
 
 @torch.no_grad()
 def random_model(config: EchoMENConfig, clips: torch.Tensor, seed: int) -> EchoMENModel:
-    """Make a network that computes as a trained one does, though its weights are random.
+    """Make a network with random weights that behaves numerically like a trained one.
 
     Its batch statistics are those of the clips, so that activations neither vanish nor explode, and its head is scaled
     to move the ejection fraction by `HEAD_RANGE` points, so that errors have the size they have in a trained network.
-
-    Args:
-        config: Configuration.
-        clips: Normalised clips, shape (B, T, C, H, W).
-        seed: Seed of the weights.
-
-    Returns:
-        Model in evaluation mode, which predicts from its regression head.
     """
     torch.manual_seed(seed)
     model = EchoMENModel(config)
     model.config.prediction_head = "regression"
     norms = [module for module in model.encoder.modules() if isinstance(module, nn.BatchNorm3d)]
     for norm in norms:
-        norm.momentum = None  # the mean over all clips seen, which is these
+        norm.momentum = None  # plain mean over these clips
     model.train()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -202,11 +141,6 @@ def random_model(config: EchoMENConfig, clips: torch.Tensor, seed: int) -> EchoM
 
 @torch.no_grad()
 def scale_head(model: EchoMENModel, embeddings: torch.Tensor) -> None:
-    """Scale the weights of the regression head so that they move the ejection fraction by `HEAD_RANGE` points.
-
-    Args:
-        model: Model, changed in place.
-        embeddings: Embeddings of clips, shape (B, D).
-    """
+    """Scale the weights of the regression head so that they move the ejection fraction by `HEAD_RANGE` points."""
     moved = embeddings @ model.regression_head.weight.T  # (B, 1)
     model.regression_head.weight.mul_(HEAD_RANGE / moved.square().mean().sqrt().item())

@@ -1,4 +1,4 @@
-"""The results as benchmark.json, as a table, and in the documentation."""
+"""Report of the benchmark: benchmark.json, a table, and the page in the documentation."""
 
 from __future__ import annotations
 
@@ -22,18 +22,13 @@ __all__ = [
 ]
 
 RESULT_FIELDS = ("name", "ratio_median", "ratio_min", "ratio_max", "reference", "error")
-"""Fields of every result; those that are no names are `None` if it was skipped, or failed before it was timed."""
+"""Fields of every result. Numbers are `None` if it was skipped or failed."""
 
 COLUMNS = ("result", "times faster", "aim", "error", "reference", "this package", "share of peak", "how")
 
 
 def add_share_of_peak(results: list[dict[str, Any]], peaks: dict[str, float]) -> None:
-    """Add to results how much of what the machine can do they reach.
-
-    Args:
-        results: Results, changed in place.
-        peaks: FLOP/s by precision.
-    """
+    """Add the share of peak performance to results."""
     for result in results:
         if result.get("flops") and result.get("seconds") and peaks.get(result["precision"]):
             result["flops_per_second"] = result["flops"] / result["seconds"]
@@ -41,38 +36,19 @@ def add_share_of_peak(results: list[dict[str, Any]], peaks: dict[str, float]) ->
 
 
 def save_report(folder: Path, report: dict[str, Any]) -> None:
-    """Write benchmark.json and benchmark.md.
-
-    Args:
-        folder: Folder, made if missing.
-        report: `machine`, `versions` and `results`, and anything else that JSON can hold.
-    """
+    """Write benchmark.json and benchmark.md."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("benchmark.json", to_json(report)), ("benchmark.md", markdown_table(report) + "\n")):
         write_text(folder / name, text)
 
 
 def to_json(report: dict[str, Any]) -> str:
-    """Write a report as JSON.
-
-    Args:
-        report: Report.
-
-    Returns:
-        Text; null for numbers that are not finite, which JSON does not have.
-    """
+    """Report as JSON, with null for numbers that are not finite."""
     return json.dumps(without_infinities(report), indent=2, allow_nan=False) + "\n"
 
 
 def without_infinities(value: Any) -> Any:
-    """Replace numbers that are not finite, at any depth.
-
-    Args:
-        value: Anything that JSON could hold otherwise.
-
-    Returns:
-        The same with `None` in their places.
-    """
+    """Replace numbers that are not finite by `None`, at any depth."""
     if isinstance(value, dict):
         return {key: without_infinities(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -81,14 +57,7 @@ def without_infinities(value: Any) -> Any:
 
 
 def markdown_table(report: dict[str, Any]) -> str:
-    """Make a table of the results, and a line for each that has something to say.
-
-    Args:
-        report: Report.
-
-    Returns:
-        Markdown.
-    """
+    """Table of the results, with remarks below."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(cells(result)) + " |" for result in report["results"]]
     remarks = [f"- `{result['name']}` {remark(result)}" for result in report["results"] if remark(result)]
@@ -96,14 +65,7 @@ def markdown_table(report: dict[str, Any]) -> str:
 
 
 def cells(result: dict[str, Any]) -> list[str]:
-    """Make the cells of one result.
-
-    Args:
-        result: Result.
-
-    Returns:
-        Text of every column.
-    """
+    """Cells of one result."""
     how = f"{result['side']}, against {result['reference']}; per {result['item']}"
     aim = f"{result['target']:g}" if result.get("target") else ""
     if result["ratio_median"] is None:
@@ -120,14 +82,7 @@ def cells(result: dict[str, Any]) -> list[str]:
 
 
 def remark(result: dict[str, Any]) -> str:
-    """Say what a reader of the table must know about a result.
-
-    Args:
-        result: Result.
-
-    Returns:
-        A clause; empty if there is nothing.
-    """
+    """Remark on a result, if there is anything to say."""
     clauses = []
     if result["status"] != "measured":
         clauses.append(f"{result['status']}: {result['reason'].splitlines()[0]}")
@@ -181,26 +136,12 @@ def remark(result: dict[str, Any]) -> str:
 
 
 def number(value: float) -> str:
-    """Write a ratio with three digits.
-
-    Args:
-        value: Ratio.
-
-    Returns:
-        Text.
-    """
+    """Ratio with three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:
-    """Write a time in the unit that suits it.
-
-    Args:
-        seconds: Seconds.
-
-    Returns:
-        Text.
-    """
+    """Time in a suitable unit."""
     for unit, factor in (("h", 3600), ("s", 1), ("ms", 1e-3)):
         if seconds >= factor:
             return f"{seconds / factor:.3g} {unit}"
@@ -208,15 +149,7 @@ def duration(seconds: float) -> str:
 
 
 def arithmetic_text(config: EchoMENConfig, decode_seconds: float | None) -> str:
-    """Work out stage 1 of the paper's recipe on accelerators that nobody has measured here.
-
-    Args:
-        config: Configuration of the full-size network.
-        decode_seconds: Seconds in which one core of the measured machine reads a training item; `None` if unknown.
-
-    Returns:
-        Markdown.
-    """
+    """Computed time of the paper's stage 1 on accelerators, as Markdown."""
     recipe, one = Recipe(), Accelerators()
     total_flops = estimate_training(config, one).total_flops
     forward, both = encoder_flops(config), encoder_flops(config, training=True)
@@ -242,14 +175,7 @@ def arithmetic_text(config: EchoMENConfig, decode_seconds: float | None) -> str:
 
 
 def roofline_text(report: dict[str, Any]) -> str:
-    """Say what the machine could do.
-
-    Args:
-        report: Report with `peaks`.
-
-    Returns:
-        Markdown.
-    """
+    """Machine, versions and peak performance, as Markdown."""
     machine, peaks = report["machine"], report["peaks"]
     flops = next((result["flops"] for result in report["results"] if result.get("flops")), None)
     lines = [
@@ -268,15 +194,7 @@ def roofline_text(report: dict[str, Any]) -> str:
 
 
 def with_results(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
-    """Replace some results of a report by those of a later run.
-
-    Args:
-        whole: Report of a whole run.
-        part: Report of a run of some results, perhaps on another machine, which then is noted with each of them.
-
-    Returns:
-        A report; results that it did not have stand behind those they were measured with.
-    """
+    """Replace some results of a report by those of a later run, and note its machine if it is another one."""
     results = list(whole["results"])
     origin = {key: part[key] for key in ("machine", "versions") if part[key] != whole[key]}
     place = len(results) - 1
@@ -289,19 +207,12 @@ def with_results(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
         else:
             place += 1
             results.insert(place, measured)
-    # The best of the engines stays that of the whole run.
+    # `inference_best` stays that of the whole run.
     return {**whole, "results": results}
 
 
 def update_documentation(page: Path, report: dict[str, Any], config: EchoMENConfig, *, is_whole: bool = True) -> None:
-    """Write the results into the page about performance, and beside it as JSON.
-
-    Args:
-        page: docs/performance.md, with marks for `machine`, `results` and `arithmetic`.
-        report: Report.
-        config: Configuration of the full-size network.
-        is_whole: Whether the report has all results; else it replaces those that it has.
-    """
+    """Write the results into docs/performance.md and docs/performance.json."""
     if not is_whole:
         report = with_results(json.loads(page.with_suffix(".json").read_text(encoding="utf-8")), report)
     seconds = {result["name"]: result.get("seconds") for result in report["results"]}

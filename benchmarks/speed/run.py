@@ -1,4 +1,4 @@
-"""The whole benchmark: from what the sides work on to the report."""
+"""Run of the whole benchmark."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PACKAGES = (
     "onnxruntime",
     "simplejpeg",
 )
-"""Packages whose versions decide the speed."""
+"""Packages whose versions affect the speed."""
 
 
 def run_benchmark(
@@ -43,21 +43,7 @@ def run_benchmark(
     seed: int = 42,
     config: EchoMENConfig | None = None,
 ) -> dict[str, Any]:
-    """Measure everything that is asked for.
-
-    Args:
-        folder: Folder for what the sides work on.
-        effort: How much is measured.
-        only: Names of results; all without.
-        model: Trained checkpoint to measure accuracy on, see `prepare_material`.
-        data_dir: Its videos.
-        seed: Seed of weights, clips and simulated videos.
-        config: Configuration of the network with random weights; the paper's without.
-
-    Returns:
-        `machine`, `versions`, `peaks` in FLOP/s if a result computes that much, `accuracy_measured_on`, `results`, and
-        `left_out`.
-    """
+    """Measure all results, or some of them, and return the report."""
     config = config if config is not None else EchoMENConfig()
     say("preparing weights, clips and videos")
     material = prepare_material(folder, model, data_dir, seed, effort.trained_clips, config)
@@ -89,11 +75,7 @@ def run_benchmark(
 
 
 def measure_peaks() -> dict[str, float]:
-    """Measure the most that this machine computes, by products of matrices.
-
-    Returns:
-        FLOP/s by precision; a precision without instructions is as slow as it is here.
-    """
+    """Peak FLOP/s of this machine by precision, measured with products of matrices."""
     peaks = {}
     for precision in ("fp32", "bf16", "int8"):
         workload, options = "benchmarks.speed.machine:MatrixProduct", {"precision": precision}
@@ -108,14 +90,7 @@ def measure_peaks() -> dict[str, float]:
 
 
 def accuracy_data(material: Material) -> str | None:
-    """Say what the accuracy of lower precisions was measured on.
-
-    Args:
-        material: Material.
-
-    Returns:
-        Checkpoint and videos; `None` without a trained checkpoint.
-    """
+    """Checkpoint and videos that the accuracy was measured on, `None` without a checkpoint."""
     if material.trained is None:
         return None
     synthetic = "SYNTHETIC " if is_synthetic(material.data_dir) else ""
@@ -123,9 +98,5 @@ def accuracy_data(material: Material) -> str | None:
 
 
 def say(text: str) -> None:
-    """Report progress.
-
-    Args:
-        text: Line.
-    """
+    """Print progress."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The process that one side of a comparison lives in, as the process that compares sees it."""
+"""Process of one side of a comparison, seen from the process that compares."""
 
 from __future__ import annotations
 
@@ -24,19 +24,11 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class SideError(RuntimeError):
-    """A side failed, or its process has died; the message ends with what it printed last."""
+    """A side failed or its process died. The message ends with its last output."""
 
 
 class SideProcess:
-    """A process of its own for a workload, so that neither side profits from what the other's allocator kept.
-
-    Args:
-        name: Name of the side, for messages.
-        workload: `module:Class` of the workload.
-        options: Keyword arguments of its constructor.
-        keep_large_blocks: Whether it starts with `echomen_hf.training.allocator.keep_large_blocks`.
-        num_threads: Threads; all cores without, whatever the environment says.
-    """
+    """Separate process for a workload, so that sides do not share an allocator."""
 
     def __init__(
         self,
@@ -62,7 +54,7 @@ class SideProcess:
             env=environment,
             text=True,
             encoding="utf-8",
-            # An interruption is for the process that compares, which then ends this one.
+            # Ctrl-C is for the comparing process, which then ends this one.
             start_new_session=True,
         )
 
@@ -80,11 +72,7 @@ class SideProcess:
         return self._process.pid
 
     def close(self, at_once: bool = False) -> None:
-        """End the process.
-
-        Args:
-            at_once: Whether not to let it finish what it does.
-        """
+        """End the process."""
         if at_once:
             self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -99,15 +87,7 @@ class SideProcess:
         self._printed.close()
 
     def send(self, call: str, **arguments: Any) -> None:
-        """Ask for something without waiting for the answer.
-
-        Args:
-            call: Name of the call, see `worker.answer`.
-            arguments: Its arguments.
-
-        Raises:
-            SideError: If the process has died.
-        """
+        """Send a request without waiting for the answer."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"call": call, **arguments}) + "\n")
@@ -116,18 +96,7 @@ class SideProcess:
             raise self._death(call) from None
 
     def receive(self, call: str) -> dict[str, Any]:
-        """Wait for the answer to what was asked.
-
-        Args:
-            call: Name of the call, for messages.
-
-        Returns:
-            The answer.
-
-        Raises:
-            Unavailable: If this machine lacks what the workload needs.
-            SideError: If the workload failed or its process died.
-        """
+        """Wait for the answer to a request."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -140,7 +109,7 @@ class SideProcess:
         return reply
 
     def prepare(self) -> None:
-        """Begin to build the workload; `receive("prepare")` waits until that is done."""
+        """Start to build the workload. `receive("prepare")` waits for it."""
         self.send(
             "prepare",
             workload=self.workload,
@@ -149,21 +118,13 @@ class SideProcess:
         )
 
     def run(self) -> float:
-        """Run the workload once.
-
-        Returns:
-            Seconds per item, taken inside the process.
-        """
+        """Run the workload once, and return the seconds per item."""
         self.send("run")
         reply = self.receive("run")
         return float(reply["seconds"]) / float(reply["items"])
 
     def values(self) -> NDArray[np.float64]:
-        """Fetch the numbers that must agree with the other side's.
-
-        Returns:
-            Array of any shape.
-        """
+        """Fetch the values that are compared with those of the other side."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "values.npy"
             self.send("values", path=str(path))
@@ -171,11 +132,7 @@ class SideProcess:
             return np.load(path, allow_pickle=False)
 
     def notes(self) -> dict[str, Any]:
-        """Fetch what the report should say about this side, and the largest memory its process has had.
-
-        Returns:
-            Notes of the workload, and `peak_memory_bytes`.
-        """
+        """Fetch the notes for the report, with `peak_memory_bytes`."""
         self.send("notes")
         return self.receive("notes")["notes"]
 

@@ -1,4 +1,4 @@
-"""The comparisons of the benchmark, under the names that documents refer to."""
+"""Comparisons of the benchmark, by the names of their results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.speed.alternation import Comparison, Row, Side
 from benchmarks.speed.arithmetic import encoder_flops
-from benchmarks.speed.judges import (
+from benchmarks.speed.errors import (
     change_of_ejection_fraction,
     change_of_first_step,
     change_of_video_mean,
@@ -22,10 +22,10 @@ __all__ = ["BEST", "FULL", "QUICK", "Effort", "best_of", "make_suite", "select"]
 WORKLOADS = "benchmarks.speed.workloads"
 
 EXACT_BOUND = 1e-3
-"""EF points within which a result counts as the same."""
+"""Largest difference in EF points of results that count as equal."""
 
 HALF_PRECISION_BOUND = 0.1
-"""EF points that a prediction may change by on average in bfloat16, and that the MAE may rise by in any precision."""
+"""Largest mean change in bfloat16, and largest rise of the MAE in any precision, in EF points."""
 
 BEST = "inference_best"
 
@@ -34,27 +34,16 @@ TORCHVISION = "torchvision r2plus1d_18, eager, fp32"
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured.
+    """How much is measured."""
 
-    Args:
-        rounds: Rounds of comparisons whose runs take less than some seconds.
-        long_rounds: Rounds of the others.
-        train_batch: Clips of a training step.
-        window_frames: Frames of the video that all windows are taken from.
-        compared_clips: Clips that the full-size network's results are compared on.
-        trained_clips: Test videos of the trained checkpoint that inference is compared on.
-        trained_videos: Test videos of it that windows are compared on.
-        left_out: Rows that take too long.
-    """
-
-    rounds: int = 7
-    long_rounds: int = 5
-    train_batch: int = 4
-    window_frames: int = 140
-    compared_clips: int = 8
-    trained_clips: int = 64
-    trained_videos: int = 16
-    left_out: tuple[str, ...] = ()
+    rounds: int = 7  # of comparisons whose runs take a few seconds at most
+    long_rounds: int = 5  # of the others
+    train_batch: int = 4  # clips of a training step
+    window_frames: int = 140  # of the video for all windows
+    compared_clips: int = 8  # for the full-size network
+    trained_clips: int = 64  # test videos for inference with the trained checkpoint
+    trained_videos: int = 16  # test videos for windows with it
+    left_out: tuple[str, ...] = ()  # results that take too long
 
 
 FULL = Effort()
@@ -79,20 +68,11 @@ QUICK = Effort(
         "processes",
     ),
 )
-"""What can be had in two minutes."""
+"""Takes two minutes."""
 
 
 def make_suite(material: Material, effort: Effort, config: EchoMENConfig) -> list[Comparison]:
-    """List all comparisons.
-
-    Args:
-        material: What they work on.
-        effort: How much is measured.
-        config: Configuration of the full-size network.
-
-    Returns:
-        Comparisons, in the order in which they are best read.
-    """
+    """List all comparisons."""
     return [
         *inference(material, effort, config),
         training_step(material, effort, config),
@@ -113,8 +93,8 @@ def inference(material: Material, effort: Effort, config: EchoMENConfig) -> list
     def row(name: str, engine: str, precision: str, batch_size: int, **more: Any) -> Row:
         chosen = {"engine": engine, "precision": precision, "batch_size": batch_size, **options}
         side = Side(f"{engine} {precision}", f"{WORKLOADS}.inference:EngineInference", chosen, keep_large_blocks=True)
-        limits = {"bound": EXACT_BOUND, "judge": exact} if precision == "fp32" else {}
-        limits = {"bound": HALF_PRECISION_BOUND, "judge": half} if precision == "bf16" else limits
+        limits = {"bound": EXACT_BOUND, "compare": exact} if precision == "fp32" else {}
+        limits = {"bound": HALF_PRECISION_BOUND, "compare": half} if precision == "bf16" else limits
         return Row(name, side, flops=flops, precision=precision, **{**limits, **more})
 
     def reference(batch_size: int) -> Side:
@@ -136,8 +116,8 @@ def inference(material: Material, effort: Effort, config: EchoMENConfig) -> list
             {"data_dir": str(material.data_dir), **options},
             keep_large_blocks=True,
         )
-        # Not a failure if it is above the bound: `inference_best` then is another one.
-        one = (*one, Row("inference_int8_openvino", quantised, judge=half, flops=flops, precision="int8"))
+        # Not a failure above the bound: `inference_best` is then another one.
+        one = (*one, Row("inference_int8_openvino", quantised, compare=half, flops=flops, precision="int8"))
     four = (
         row("inference_exact_batch4", "torch", "fp32", 4, target=1.7),
         row("inference_bf16_batch4", "torch", "bf16", 4, target=3.4),
@@ -159,7 +139,7 @@ def training_step(material: Material, effort: Effort, config: EchoMENConfig) -> 
         side = Side(title, f"{WORKLOADS}.training_step:EchoMENStep", chosen, keep_large_blocks=True)
         unit = "EF points, root of the first loss"
         precision = "bf16" if bf16 else "fp32"
-        return Row(name, side, error_unit=unit, flops=flops, precision=precision, judge=change_of_first_step, **more)
+        return Row(name, side, error_unit=unit, flops=flops, precision=precision, compare=change_of_first_step, **more)
 
     workload = f"{WORKLOADS}.training_step:TorchvisionStep"
     return Comparison(
@@ -172,7 +152,7 @@ def training_step(material: Material, effort: Effort, config: EchoMENConfig) -> 
 
 
 def decoding(material: Material, effort: Effort) -> Comparison:
-    """Compare reading a training item."""
+    """Compare the reading of a training item."""
     options = {"model": str(material.model), "data_dir": str(material.data_dir)}
 
     def row(name: str, title: str, workload: str, decoder: str = "pyav", **more: Any) -> Row:
@@ -201,7 +181,7 @@ def decoding(material: Material, effort: Effort) -> Comparison:
 
 
 def stage_2(material: Material, effort: Effort) -> list[Comparison]:
-    """Compare an epoch of stage 2, and finding experts in closed form."""
+    """Compare an epoch of stage 2, and the experts in closed form."""
     model, seeds = {"model": str(material.model)}, f"{WORKLOADS}.stage_2"
     clips = {**model, "data_dir": str(material.data_dir)}
     epoch = Row(
@@ -221,7 +201,7 @@ def stage_2(material: Material, effort: Effort) -> list[Comparison]:
 
 
 def windows(material: Material, effort: Effort) -> Comparison:
-    """Compare ways to predict a video from all its clips, or from some."""
+    """Compare predictions of a video from all of its clips, or from some."""
     options: dict[str, Any] = {
         "model": str(material.model),
         "data_dir": str(material.data_dir),
@@ -241,12 +221,12 @@ def windows(material: Material, effort: Effort) -> Comparison:
             side("every start, shared work", "Sharing", "all"),
             target=2.0,
             bound=EXACT_BOUND,
-            judge=largest_change_by_start,
+            compare=largest_change_by_start,
         )
     ]
     for stride in (4, 8):
         strided = side(f"every {stride}th start, shared work", "Sharing", f"every{stride}")
-        rows.append(Row(f"windows_strided{stride}", strided, judge=change_of_video_mean))
+        rows.append(Row(f"windows_strided{stride}", strided, compare=change_of_video_mean))
     reference = side("every start, clip by clip, same engine", "ClipByClip", "all")
     return Comparison(reference, tuple(rows), f"video of {effort.window_frames} frames", min(3, effort.long_rounds), 0)
 
@@ -269,14 +249,7 @@ def processes(material: Material, effort: Effort) -> Comparison:
 
 
 def best_of(results: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Choose the fastest engine that keeps the accuracy of the trained checkpoint.
-
-    Args:
-        results: Results, of which those of engines with one clip at a time are looked at.
-
-    Returns:
-        Result `inference_best`; `None` if no engine was measured.
-    """
+    """Result `inference_best`: the fastest engine that keeps the accuracy, `None` if no engine was measured."""
     candidates = [
         result
         for result in results
@@ -287,7 +260,7 @@ def best_of(results: list[dict[str, Any]]) -> dict[str, Any] | None:
     ]
     if not candidates:
         return None
-    # Without a trained checkpoint the mean change, which the MAE cannot rise above, takes its place.
+    # Without a trained checkpoint, the mean change is used: the MAE cannot rise by more.
     rises = {result["name"]: max(0.0, result.get("rise_of_mae", result["error"])) for result in candidates}
     allowed = [result for result in candidates if rises[result["name"]] <= HALF_PRECISION_BOUND]
     if not allowed:
@@ -312,19 +285,7 @@ def best_of(results: list[dict[str, Any]]) -> dict[str, Any] | None:
 def select(
     comparisons: list[Comparison], only: list[str] | None, left_out: tuple[str, ...]
 ) -> tuple[list[Comparison], list[str]]:
-    """Keep the rows that are wanted.
-
-    Args:
-        comparisons: All comparisons.
-        only: Names of rows; all without. `inference_best` stands for the engines that it is chosen from.
-        left_out: Rows that are left out unless they are asked for by name.
-
-    Returns:
-        Comparisons with at least one row, and the names of rows left out.
-
-    Raises:
-        ValueError: If there is no row of a name.
-    """
+    """Keep the requested rows, and return the names of those left out."""
     names = [row.name for comparison in comparisons for row in comparison.rows]
     unknown = sorted(set(only or ()) - {*names, BEST})
     if unknown:

@@ -1,4 +1,4 @@
-"""The process of one side: reads requests as lines of JSON and answers each with one line."""
+"""Process of one side, which reads requests as lines of JSON and answers each with one line."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.resident_memory import peak_resident_bytes
+from benchmarks.memory import peak_resident_bytes
 from benchmarks.speed.workload import Unavailable, Workload
 
 
 __all__ = ["answer", "find_workload", "serve"]
 
 GRACE_SECONDS = 5.0
-"""Time to end after the last request, before the process is ended."""
+"""Time to finish after the last request."""
 
 
 def serve() -> None:
-    """Answer requests until the input ends, even in the middle of one: whoever asked is not there any more."""
-    # Whatever libraries print must not be taken for an answer.
+    """Answer requests until the input ends, even in the middle of one."""
+    # The output of libraries must not be taken for an answer.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     state: dict[str, Workload] = {}
@@ -44,32 +44,17 @@ def serve() -> None:
 
 
 def forward_requests(requests: queue.SimpleQueue[str]) -> None:
-    """Read requests while another one may be under way, and end the process when the input ends.
-
-    Args:
-        requests: Queue for the lines.
-    """
+    """Read requests in a thread, and end the process when the input ends."""
     for line in sys.stdin:
         requests.put(line)
     requests.put("")
-    # An idle process ends by itself, and removes its temporary files.
+    # An idle process ends by itself and removes its temporary files.
     time.sleep(GRACE_SECONDS)
     os._exit(0)
 
 
 def answer(request: dict[str, Any], state: dict[str, Workload]) -> dict[str, Any]:
-    """Do what one request asks for.
-
-    Args:
-        request: `call` (`prepare`, `run`, `values` or `notes`) and its arguments.
-        state: Holds the workload from one request to the next.
-
-    Returns:
-        The answer.
-
-    Raises:
-        ValueError: If there is no such call.
-    """
+    """Answer one request. `state` keeps the workload."""
     call = request["call"]
     if call == "prepare":
         if request.get("keep_large_blocks"):
@@ -93,17 +78,7 @@ def answer(request: dict[str, Any], state: dict[str, Workload]) -> dict[str, Any
 
 
 def find_workload(name: str) -> type[Workload]:
-    """Import a workload.
-
-    Args:
-        name: `module:Class`.
-
-    Returns:
-        The class.
-
-    Raises:
-        TypeError: If it is no workload.
-    """
+    """Import a workload by its name, `module:Class`."""
     module, _, attribute = name.partition(":")
     found = getattr(importlib.import_module(module), attribute)
     if not (isinstance(found, type) and issubclass(found, Workload)):

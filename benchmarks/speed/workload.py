@@ -1,4 +1,4 @@
-"""What one side of a comparison does: prepared once by its constructor, then run again and again."""
+"""Workload of one side of a comparison."""
 
 from __future__ import annotations
 
@@ -12,36 +12,24 @@ __all__ = ["Unavailable", "Workload"]
 
 
 class Unavailable(Exception):
-    """What a workload needs is not there: an optional package, or an instruction of the processor."""
+    """An optional package or a processor instruction that a workload needs is missing."""
 
 
 class Workload:
     """Work that is timed.
 
-    The constructor takes the options of its `Side` and prepares everything; it is not timed. It raises `Unavailable`,
-    or `ModuleNotFoundError` for an optional package, if this machine cannot do the work.
+    The constructor takes the options of its `Side`, prepares everything and is not timed. It raises `Unavailable` or
+    `ModuleNotFoundError` if this machine cannot do the work.
     """
 
     def run(self) -> float:
-        """Do the work once; this alone is timed.
-
-        Returns:
-            Number of items done, such as clips, by which the time is divided.
-        """
+        """Do the work once, which is timed, and return the number of items, such as clips."""
         raise NotImplementedError
 
     def values(self) -> NDArray[np.floating]:
-        """Give the numbers that must agree with those of the other side.
-
-        Returns:
-            Array whose shape is the same on both sides.
-        """
+        """Values that are compared with those of the other side, in the same shape."""
         raise NotImplementedError
 
     def notes(self) -> dict[str, Any]:
-        """Tell what the report should say about this side.
-
-        Returns:
-            Values that JSON can hold.
-        """
+        """JSON values about this side for the report."""
         return {}

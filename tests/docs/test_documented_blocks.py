@@ -60,7 +60,7 @@ NOT_RUN = {
     ("docs/small_model.md", "python scripts/train.py small \\"): (
         "takes two hours; tests/training/test_training_data.py trains on simulated videos"
     ),
-    ("docs/small_model.md", "python -m benchmarks.compare_realism --profile wide --num_videos 96 \\"): (
+    ("docs/small_model.md", "python -m benchmarks.simulation_realism --profile wide --num_videos 96 \\"): (
         "takes a minute; tests/simulation/test_realism.py measures the same"
     ),
     (

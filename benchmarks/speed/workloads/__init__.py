@@ -1,1 +1,1 @@
-"""Workloads: the reference of each comparison, and this package's ways to do the same."""
+"""Workloads: the reference of each comparison, and the implementations of this package."""

@@ -29,14 +29,7 @@ CROP_PADDING = 12
 
 
 class Items(Workload):
-    """Reads training items of the first videos of the training split, one after the other, in this process.
-
-    Args:
-        model: Checkpoint whose video processor makes the clips.
-        data_dir: Data set.
-        num_videos: Videos that are read in a run.
-        seed: Seed of the clips.
-    """
+    """Reads training items of the first videos of the training split, one after the other, in this process."""
 
     def __init__(self, model: str, data_dir: str, num_videos: int = 48, seed: int = 0) -> None:
         _, self.processor = load_checkpoint(model)
@@ -47,14 +40,7 @@ class Items(Workload):
         self.last: list[torch.Tensor] = []
 
     def item(self, index: int) -> torch.Tensor:
-        """Read one training item.
-
-        Args:
-            index: Position of the video.
-
-        Returns:
-            Normalised clip, (T, C, H, W).
-        """
+        """Read one training item."""
         raise NotImplementedError
 
     def run(self) -> float:
@@ -69,11 +55,7 @@ class Items(Workload):
 
 
 class OpenCVItems(Items):
-    """The whole video in three float channels, normalised, of which the clip is then taken and cropped.
-
-    Args:
-        options: See `Items`.
-    """
+    """The whole video in three float channels, normalised, of which the clip is then taken and cropped."""
 
     def __init__(self, **options: Any) -> None:
         # Before anything is measured, if it is missing.
@@ -100,12 +82,7 @@ class OpenCVItems(Items):
 
 
 class FileItems(Items):
-    """`TrainingClips`, which decodes the frames of the clip from the file, and its normalisation.
-
-    Args:
-        decoder: See `read_video`.
-        options: See `Items`.
-    """
+    """`TrainingClips`, which decodes the frames of the clip from the file, and its normalisation."""
 
     def __init__(self, decoder: str = "pyav", **options: Any) -> None:
         if decoder == "simplejpeg":
@@ -123,11 +100,7 @@ class FileItems(Items):
 
 
 class PackedItems(FileItems):
-    """`TrainingClips` alone: frames as 8-bit numbers, which the device that trains normalises.
-
-    Args:
-        options: See `Items`.
-    """
+    """`TrainingClips` alone: frames as 8-bit numbers, which the device that trains normalises."""
 
     def run(self) -> float:
         """Read all items as a loader process does."""
@@ -152,16 +125,7 @@ class PackedItems(FileItems):
 
 
 def seconds_of_codec(path: str, indices: NDArray[np.int64], decoder: str = "pyav") -> float:
-    """Time what a decoder takes for some frames, without all else, below which no reader with it can get.
-
-    Args:
-        path: Video file in a codec without prediction between frames.
-        indices: Frames.
-        decoder: `pyav` or `simplejpeg`.
-
-    Returns:
-        The least of five measurements; NaN for a codec in which frames need others.
-    """
+    """Time what a decoder takes for some frames, without all else, below which no reader with it can get."""
     with av.open(path) as container:
         if not container.streams.video[0].codec_context.codec.intra_only:
             return float("nan")
@@ -178,25 +142,14 @@ def seconds_of_codec(path: str, indices: NDArray[np.int64], decoder: str = "pyav
 
 
 def luma_of_packet(packet: av.Packet) -> NDArray[np.uint8]:
-    """Decode a JPEG image with simplejpeg.
-
-    Args:
-        packet: The image.
-
-    Returns:
-        Luma, uint8, shape (height, width, 1).
-    """
+    """Decode a JPEG image with simplejpeg."""
     import simplejpeg
 
     return simplejpeg.decode_jpeg(packet, "GRAY")
 
 
 class CachedItems(FileItems):
-    """`TrainingClips`, which copies the frames of the clip from a memory-mapped cache.
-
-    Args:
-        options: See `Items`.
-    """
+    """`TrainingClips`, which copies the frames of the clip from a memory-mapped cache."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -215,25 +168,11 @@ class CachedItems(FileItems):
 
 
 class PackedCachedItems(CachedItems, PackedItems):
-    """`TrainingClips` alone, on a memory-mapped cache.
-
-    Args:
-        options: See `Items`.
-    """
+    """`TrainingClips` alone, on a memory-mapped cache."""
 
 
 def read_whole_video(path: str) -> NDArray[np.float32]:
-    """Decode all frames of a video with OpenCV, in colour.
-
-    Args:
-        path: Video file.
-
-    Returns:
-        RGB frames, float32, 0-255, shape (F, H, W, 3).
-
-    Raises:
-        OSError: If OpenCV cannot read the file.
-    """
+    """Decode all frames of a video with OpenCV, in colour."""
     import cv2
 
     capture = cv2.VideoCapture(path)

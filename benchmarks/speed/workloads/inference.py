@@ -31,16 +31,7 @@ __all__ = [
 
 
 class Inference(Workload):
-    """Encodes one batch of clips again and again.
-
-    Args:
-        model: Checkpoint of the full-size network.
-        clips: File of clips for it.
-        batch_size: Clips of a batch.
-        num_compared: Clips whose ejection fractions are compared; all without.
-        trained: Checkpoint whose ejection fractions are compared too.
-        trained_clips: File of clips for it.
-    """
+    """Encodes one batch of clips again and again."""
 
     def __init__(
         self,
@@ -58,29 +49,13 @@ class Inference(Workload):
         self.trained, self.trained_clips = trained, trained_clips
 
     def encode(self, clips: torch.Tensor) -> torch.Tensor:
-        """Encode clips with the full-size network.
-
-        Args:
-            clips: Normalised clips, shape (B, T, C, H, W).
-
-        Returns:
-            Embeddings, shape (B, D).
-        """
+        """Encode clips with the full-size network."""
         raise NotImplementedError
 
     def encode_trained(
         self, model: EchoMENModel, processor: EchoMENVideoProcessor, clips: torch.Tensor
     ) -> torch.Tensor:
-        """Encode clips with the trained network.
-
-        Args:
-            model: Trained model.
-            processor: Its video processor.
-            clips: Normalised clips, shape (B, T, C, H, W).
-
-        Returns:
-            Embeddings, shape (B, D).
-        """
+        """Encode clips with the trained network."""
         raise NotImplementedError
 
     def run(self) -> float:
@@ -102,11 +77,7 @@ class Inference(Workload):
 
 
 class TorchvisionInference(Inference):
-    """torchvision's `r2plus1d_18` in single precision, as it comes; the trained checkpoint as its own model.
-
-    Args:
-        options: See `Inference`.
-    """
+    """torchvision's `r2plus1d_18` in single precision, as it comes; the trained checkpoint as its own model."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -124,13 +95,7 @@ class TorchvisionInference(Inference):
 
 
 class EngineInference(Inference):
-    """An engine of this package.
-
-    Args:
-        engine: Name of the engine.
-        precision: Its precision.
-        options: See `Inference`.
-    """
+    """An engine of this package."""
 
     def __init__(self, engine: str, precision: str, **options: Any) -> None:
         super().__init__(**options)
@@ -168,11 +133,6 @@ class QuantisedInference(Inference):
     The trained checkpoint is exported as `scripts/export.py` does it. The full-size network, whose random weights are
     not right about anything, goes through the same search of layers with its own predictions in single precision as
     the truth.
-
-    Args:
-        data_dir: Data set of the trained checkpoint.
-        max_change: Mean change of the full-size network's predictions up to which layers are quantised, in EF points.
-        options: See `Inference`; needs at least two clips, of which one half shows the ranges of activations.
     """
 
     @torch.no_grad()
@@ -230,14 +190,7 @@ class QuantisedInference(Inference):
 
 
 def torchvision_encoder(encoder: R2Plus1DEncoder) -> nn.Module:
-    """Make torchvision's network with the weights of an encoder.
-
-    Args:
-        encoder: Encoder of the size of R(2+1)D-18.
-
-    Returns:
-        Network from clips (B, C, T, H, W) to embeddings (B, 512).
-    """
+    """Make torchvision's network with the weights of an encoder."""
     from torchvision.models.video import r2plus1d_18
 
     network = r2plus1d_18(weights=None)
@@ -247,26 +200,12 @@ def torchvision_encoder(encoder: R2Plus1DEncoder) -> nn.Module:
 
 
 def load_clips(path: str) -> torch.Tensor:
-    """Read a file of clips.
-
-    Args:
-        path: File.
-
-    Returns:
-        Clips, float32, shape (N, T, C, H, W).
-    """
+    """Read a file of clips."""
     return torch.from_numpy(np.load(path, allow_pickle=False))
 
 
 def require_support(precision: str) -> None:
-    """Refuse a precision that the processor only emulates, which says nothing about the speed elsewhere.
-
-    Args:
-        precision: `fp32`, `bf16` or `int8`.
-
-    Raises:
-        Unavailable: If the processor has no instructions for it.
-    """
+    """Refuse a precision that the processor only emulates, which says nothing about the speed elsewhere."""
     capabilities = torch.cpu.get_capabilities()
     if precision == "bf16" and capabilities["architecture"] == "x86_64" and not capabilities["avx512_bf16"]:
         raise Unavailable("this processor has no instructions for bfloat16")

@@ -17,14 +17,7 @@ __all__ = ["ConcurrentInference"]
 
 
 class ConcurrentInference(Workload):
-    """Several processes that encode batches at the same time, each on its share of the cores.
-
-    Args:
-        processes: Number of processes.
-        workload: `module:Class` of what each does.
-        options: Options of that workload.
-        batches: Batches that each process encodes per run.
-    """
+    """Several processes that encode batches at the same time, each on its share of the cores."""
 
     def __init__(self, processes: int, workload: str, options: dict[str, Any], batches: int = 2) -> None:
         cores = available_cores()
@@ -62,10 +55,6 @@ class ConcurrentInference(Workload):
 
 
 def close_all(children: list[SideProcess]) -> None:
-    """End processes.
-
-    Args:
-        children: Processes.
-    """
+    """End processes."""
     for child in children:
         child.close(at_once=True)

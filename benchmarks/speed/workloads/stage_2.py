@@ -33,28 +33,13 @@ LEARNING_RATE, WEIGHT_DECAY = 1e-4, 1e-4
 
 
 def labels_of_full_size(seed: int) -> torch.Tensor:
-    """Make as many labels as EchoNet-Dynamic has training videos, distributed as they are there.
-
-    Args:
-        seed: Seed.
-
-    Returns:
-        EF in percent, shape (7465,).
-    """
+    """Make as many labels as EchoNet-Dynamic has training videos, distributed as they are there."""
     quantiles = (np.arange(TRAIN_VIDEOS) + 0.5) / TRAIN_VIDEOS
     return torch.as_tensor(np.random.default_rng(seed).permutation(ejection_fraction_at(quantiles)))
 
 
 def many_embeddings(embeddings: torch.Tensor, seed: int) -> torch.Tensor:
-    """Continue a few embeddings to as many as EchoNet-Dynamic has training videos.
-
-    Args:
-        embeddings: Embeddings of clips, shape (n, D).
-        seed: Seed.
-
-    Returns:
-        These, and then these again and again with noise of a tenth of their standard deviation, shape (7465, D).
-    """
+    """Continue a few embeddings to as many as EchoNet-Dynamic has training videos."""
     repeated = embeddings[torch.arange(TRAIN_VIDEOS) % len(embeddings)]
     noise = 0.1 * embeddings.std() * torch.randn(repeated.shape, generator=torch.Generator().manual_seed(seed))
     noise[: len(embeddings)] = 0
@@ -62,14 +47,7 @@ def many_embeddings(embeddings: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 class EncoderEpoch(Workload):
-    """Steps of stage 2 as one would write them: OpenCV, torchvision's encoder, experts and aggregator.
-
-    Args:
-        model: Checkpoint of the full-size network.
-        data_dir: Data set.
-        num_clips: Clips that are measured, from which the epoch is extrapolated.
-        seed: Seed of clips and labels.
-    """
+    """Steps of stage 2 as one would write them: OpenCV, torchvision's encoder, experts and aggregator."""
 
     def __init__(self, model: str, data_dir: str, num_clips: int = 4, seed: int = 0) -> None:
         self.items = OpenCVItems(model=model, data_dir=data_dir, num_videos=num_clips, seed=seed)
@@ -112,12 +90,6 @@ class CachedEpoch(Workload):
 
     The first embeddings are those of real clips, on which results are compared; the others are these again with noise
     added, as a step takes as long whatever the numbers are.
-
-    Args:
-        model: Checkpoint of the full-size network.
-        data_dir: Data set.
-        num_clips: Clips that are embedded here.
-        seed: Seed of clips, labels and noise.
     """
 
     def __init__(self, model: str, data_dir: str, num_clips: int = 4, seed: int = 0) -> None:
@@ -167,12 +139,7 @@ class CachedEpoch(Workload):
 
 
 class Experts(Workload):
-    """The experts that minimise their loss on one embedding per training video.
-
-    Args:
-        model: Checkpoint of the full-size network.
-        seed: Seed of embeddings and labels.
-    """
+    """The experts that minimise their loss on one embedding per training video."""
 
     def __init__(self, model: str, seed: int = 0) -> None:
         loaded, _ = load_checkpoint(model)
@@ -183,11 +150,7 @@ class Experts(Workload):
         self.solution: tuple[torch.Tensor, torch.Tensor] = (torch.empty(0), torch.empty(0))
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Find the experts.
-
-        Returns:
-            Weights, float64, shape (M, D), and biases, float64, shape (M,).
-        """
+        """Find the experts."""
         raise NotImplementedError
 
     def run(self) -> float:
@@ -202,12 +165,7 @@ class Experts(Workload):
 
 
 class ExpertsByNumPy(Experts):
-    """NumPy's least squares on the samples times the roots of their weights, weight decay as further samples.
-
-    Args:
-        model: Checkpoint of the full-size network.
-        seed: Seed of embeddings and labels.
-    """
+    """NumPy's least squares on the samples times the roots of their weights, weight decay as further samples."""
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Find the experts one by one."""
@@ -227,12 +185,7 @@ class ExpertsByNumPy(Experts):
 
 
 class ExpertsInClosedForm(Experts):
-    """The solver of this package.
-
-    Args:
-        model: Checkpoint of the full-size network.
-        seed: Seed of embeddings and labels.
-    """
+    """The solver of this package."""
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Find the experts from one eigenvalue problem each."""

@@ -22,13 +22,7 @@ LEARNING_RATE = 1e-4
 
 
 class Step(Workload):
-    """Forward pass, squared error, backward pass and optimiser step on one batch, again and again.
-
-    Args:
-        model: Checkpoint of the full-size network.
-        clips: File of clips for it.
-        batch_size: Clips of a batch.
-    """
+    """Forward pass, squared error, backward pass and optimiser step on one batch, again and again."""
 
     network: nn.Module
 
@@ -41,21 +35,13 @@ class Step(Workload):
         self.first_gradients: NDArray[np.floating] = np.empty(0)
 
     def start(self, network: nn.Module) -> None:
-        """Begin to train a network.
-
-        Args:
-            network: Network in its final layout.
-        """
+        """Begin to train a network."""
         self.network = network.train()
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.SGD(parameters, LEARNING_RATE, momentum=0.9, weight_decay=1e-4)
 
     def predict(self) -> torch.Tensor:
-        """Predict the batch, in training mode.
-
-        Returns:
-            Ejection fraction in percent, shape (B,).
-        """
+        """Predict the batch, in training mode."""
         raise NotImplementedError
 
     def run(self) -> float:
@@ -89,11 +75,7 @@ class Step(Workload):
 
 
 class TorchvisionStep(Step):
-    """torchvision's `r2plus1d_18` with a linear head, in single precision.
-
-    Args:
-        options: See `Step`.
-    """
+    """torchvision's `r2plus1d_18` with a linear head, in single precision."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -107,13 +89,7 @@ class TorchvisionStep(Step):
 
 
 class EchoMENStep(Step):
-    """The model of this package with the switches of its trainer.
-
-    Args:
-        bf16: Whether to compute in mixed precision.
-        channels_last: Whether to lay activations out channels last.
-        options: See `Step`.
-    """
+    """The model of this package with the switches of its trainer."""
 
     def __init__(self, bf16: bool, channels_last: bool, **options: Any) -> None:
         super().__init__(**options)

@@ -24,18 +24,7 @@ __all__ = ["ClipByClip", "Sharing"]
 
 
 class Windows(Workload):
-    """Predicts one video with the full-size network from every start frame, or every N-th.
-
-    Args:
-        model: Checkpoint of the full-size network.
-        data_dir: Data set; its first training video that is long enough, at 50 frames per second, is cut to
-            `num_frames`.
-        num_frames: Frames of the video.
-        protocol: `all` or `everyN`.
-        batch_size: Clips per forward pass.
-        trained: Checkpoint whose predictions are compared too.
-        trained_videos: Test videos that it predicts.
-    """
+    """Predicts one video with the full-size network from every start frame, or every N-th."""
 
     def __init__(
         self,
@@ -59,29 +48,11 @@ class Windows(Workload):
         self.embeddings = torch.empty(0)
 
     def starts(self, video: EchoVideo, processor: EchoMENVideoProcessor, protocol: str) -> NDArray[np.int64]:
-        """Find where the clips of a video begin.
-
-        Args:
-            video: Video.
-            processor: Video processor.
-            protocol: Protocol.
-
-        Returns:
-            First frames.
-        """
+        """Find where the clips of a video begin."""
         return protocol_starts(protocol, video.num_frames, video.fps, processor.clip_spec)
 
     def encode(self, encoder: FastEncoder, processor: EchoMENVideoProcessor, video: EchoVideo) -> torch.Tensor:
-        """Encode the clips of a video.
-
-        Args:
-            encoder: Encoder.
-            processor: Video processor.
-            video: Video.
-
-        Returns:
-            Embeddings, shape (clips, D).
-        """
+        """Encode the clips of a video."""
         raise NotImplementedError
 
     def run(self) -> float:
@@ -112,17 +83,7 @@ class Windows(Workload):
     def by_start(
         self, model: EchoMENModel, processor: EchoMENVideoProcessor, video: EchoVideo, embeddings: torch.Tensor
     ) -> NDArray[np.float64]:
-        """Predict the clips of a video from their embeddings.
-
-        Args:
-            model: Model.
-            processor: Its video processor.
-            video: Video.
-            embeddings: Embeddings of the clips of the protocol, shape (clips, D).
-
-        Returns:
-            EF of every start in percent, NaN for those that the protocol leaves out.
-        """
+        """Predict the clips of a video from their embeddings."""
         values = np.full(len(self.starts(video, processor, "all")), np.nan)
         values[self.starts(video, processor, self.protocol)] = model(embedding=embeddings).ejection_fraction.numpy()
         return values
@@ -133,18 +94,7 @@ class Windows(Workload):
 
 
 def first_video(rows: Any, num_frames: int) -> dict[str, Any]:
-    """Find a video on which the arithmetic of the page holds.
-
-    Args:
-        rows: Rows as `load_echonet_dynamic` gives them.
-        num_frames: Frames that it has at least.
-
-    Returns:
-        The first at 50 frames per second that is long enough.
-
-    Raises:
-        Unavailable: If there is none.
-    """
+    """Find a video on which the arithmetic of the page holds."""
     for row in rows:
         if row["num_frames"] >= num_frames and row["fps"] == 50:
             return row
@@ -152,11 +102,7 @@ def first_video(rows: Any, num_frames: int) -> dict[str, Any]:
 
 
 class ClipByClip(Windows):
-    """Every clip on its own, by the same encoder.
-
-    Args:
-        options: See `Windows`.
-    """
+    """Every clip on its own, by the same encoder."""
 
     @torch.inference_mode()
     def encode(self, encoder: FastEncoder, processor: EchoMENVideoProcessor, video: EchoVideo) -> torch.Tensor:
@@ -167,11 +113,7 @@ class ClipByClip(Windows):
 
 
 class Sharing(Windows):
-    """`SharedWindows`, by the same encoder.
-
-    Args:
-        options: See `Windows`.
-    """
+    """`SharedWindows`, by the same encoder."""
 
     def encode(self, encoder: FastEncoder, processor: EchoMENVideoProcessor, video: EchoVideo) -> torch.Tensor:
         """Encode what clips have in common once."""

@@ -7,19 +7,7 @@ __all__ = ["replace_section"]
 
 
 def replace_section(text: str, name: str, content: str) -> str:
-    """Put generated text between the marks of a section.
-
-    Args:
-        text: Document.
-        name: Name in the marks `<!-- name:begin -->` and `<!-- name:end -->`.
-        content: New text between them.
-
-    Returns:
-        The document.
-
-    Raises:
-        ValueError: If the marks are not there, each once.
-    """
+    """Put generated text between the marks of a section."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1:
         raise ValueError(f"The document needs {begin} and {end}, each once.")

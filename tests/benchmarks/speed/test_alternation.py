@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.speed import Comparison, Row, Side, measure
-from benchmarks.speed.alternation import judgement, ratio_statistics
+from benchmarks.speed.alternation import compare_values, ratio_statistics
 from benchmarks.speed.report import RESULT_FIELDS
 from benchmarks.speed.side_process import SideError, SideProcess
 
@@ -136,8 +136,8 @@ def test_ratios_are_those_of_single_rounds():
     ],
 )
 def test_values_that_cannot_be_compared_are_a_failure(values, reason):
-    judged = judgement(Row("a", Side("a", "m:W")), np.array([1.0, 2.0]), np.array(values))
-    assert (judged["status"], judged["error"], judged["reason"]) == ("failed", None, reason)
+    found = compare_values(Row("a", Side("a", "m:W")), np.array([1.0, 2.0]), np.array(values))
+    assert (found["status"], found["error"], found["reason"]) == ("failed", None, reason)
 
 
 @pytest.mark.slow

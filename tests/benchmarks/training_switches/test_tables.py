@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from benchmarks import switch_comparison
-from benchmarks.step_cost import StepCost, StepSetting
-from benchmarks.switch_comparison import (
+from benchmarks.training_switches import tables
+from benchmarks.training_switches.step_cost import StepCost, StepSetting
+from benchmarks.training_switches.tables import (
     accuracy_of_switches,
     accuracy_table,
     cost_of_switches,
@@ -32,7 +32,7 @@ def costs(monkeypatch):
         ("bf16", 20): StepCost([15.0], 12 * GIB, GIB),
     }
     monkeypatch.setattr(
-        switch_comparison,
+        tables,
         "measure_in_new_process",
         lambda setting: found["".join(setting.switches), setting.batch_size],
     )
@@ -87,7 +87,7 @@ def test_errors_are_compared_with_the_noise_of_seeds(tmp_path, jobs):
 
 def test_noise_of_seeds_is_that_of_all_combinations_together(monkeypatch, tmp_path):
     errors = iter([4.0, 4.0, 5.0, 9.0])  # alike by chance, and far apart
-    monkeypatch.setattr(switch_comparison, "final_mae", lambda folder: next(errors))
+    monkeypatch.setattr(tables, "final_mae", lambda folder: next(errors))
     command = [sys.executable, "-c", TRAIN]
     rows = accuracy_of_switches(command, {"none": {}, "bf16": {"bf16": True}}, [1, 2], 16, tmp_path)
     assert rows[0]["noise"] == rows[1]["noise"] == pytest.approx(2 * math.sqrt((0 + 8) / 2))
@@ -111,7 +111,7 @@ def test_an_interruption_starts_no_further_training(tmp_path, monkeypatch, error
     def interrupted(folder):
         raise error
 
-    monkeypatch.setattr(switch_comparison, "final_mae", interrupted)
+    monkeypatch.setattr(tables, "final_mae", interrupted)
     command = [sys.executable, "-c", TRAIN]
     with pytest.raises(error):
         accuracy_of_switches(command, {"none": {}, "bf16": {"bf16": True}}, [1, 2, 3], 16, tmp_path)

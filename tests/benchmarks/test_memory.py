@@ -4,14 +4,14 @@ from textwrap import dedent
 
 import pytest
 
-from benchmarks import resident_memory
+from benchmarks import memory
 
 
 def run_alone(code):
     """Run code in a process that has allocated nothing else, where `memory` is the module."""
     start = f"""
         import importlib.util
-        spec = importlib.util.spec_from_file_location("resident_memory", {resident_memory.__file__!r})
+        spec = importlib.util.spec_from_file_location("memory", {memory.__file__!r})
         memory = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(memory)
     """

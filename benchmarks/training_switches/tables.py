@@ -1,4 +1,4 @@
-"""What the switches of a training do: to the time and memory of a step, and to the error at the end."""
+"""Time, memory and error on VAL with combinations of training switches."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import json
 import math
 import statistics
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.resident_memory import field_bytes
-from benchmarks.step_cost import StepCost, StepSetting, measure_in_new_process
+from benchmarks.training_switches.step_cost import StepCost, StepSetting, measure_in_new_process
 from echomen_hf.evaluation.report import markdown_table
 
 
@@ -21,7 +20,6 @@ __all__ = [
     "SWITCHES",
     "accuracy_of_switches",
     "accuracy_table",
-    "available_memory",
     "cost_of_switches",
     "cost_table",
     "final_mae",
@@ -56,37 +54,15 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "gradient_accumulation_steps": 4,
     },
 }
-"""Combinations that are compared, by title; gradients are accumulated over 4 micro-batches."""
-
-
-def available_memory() -> int | None:
-    """Read how much memory new processes could have.
-
-    Returns:
-        Bytes; `None` where the system does not tell.
-    """
-    info = Path("/proc/meminfo")
-    return field_bytes(info, "MemAvailable") if info.exists() else None
+"""Combinations by title. Gradients are accumulated over 4 micro-batches."""
 
 
 def cost_of_switches(
     batch_sizes: Sequence[int],
     base: StepSetting,
-    report: Callable[[str], None] = lambda line: None,
     switches: dict[str, dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure every combination of switches at every batch size, each in a process of its own.
-
-    Args:
-        batch_sizes: Videos per optimiser step.
-        base: Everything else.
-        report: Function that is told what was measured.
-        switches: Combinations by title; `SWITCHES` without.
-
-    Returns:
-        One row per measurement: `batch_size`, `title`, `switches`, `step_seconds`, `peak_bytes`, `bytes_before`,
-        `failure`, and relative to no switches at the same batch size `speed` and `memory`, `None` if either failed.
-    """
+    """Measure every combination of switches at every batch size, relative to no switches at the same size."""
     rows = []
     for batch_size in batch_sizes:
         first: StepCost | None = None
@@ -107,19 +83,12 @@ def cost_of_switches(
                     "memory": cost.peak_bytes / first.peak_bytes if comparable else None,
                 }
             )
-            report(f"batch {batch_size}, {title}: {cost.failure or f'{cost.median_seconds:.2f} s'}")
+            print(f"batch {batch_size}, {title}: {cost.failure or f'{cost.median_seconds:.2f} s'}", flush=True)
     return rows
 
 
 def cost_table(rows: list[dict[str, Any]]) -> str:
-    """Write measurements as a Markdown table.
-
-    Args:
-        rows: Result of `cost_of_switches`.
-
-    Returns:
-        The table.
-    """
+    """Markdown table of `cost_of_switches`."""
     cells = []
     for row in rows:
         head = [str(row["batch_size"]), row["title"]]
@@ -138,29 +107,12 @@ def accuracy_of_switches(
     seeds: Sequence[int],
     batch_size: int,
     output: Path,
-    report: Callable[[str], None] = lambda line: None,
     jobs: int = 1,
 ) -> list[dict[str, Any]]:
-    """Train to the end with every combination of switches and every seed, and compare the errors on VAL.
+    """Train with every combination of switches and every seed, and compare the errors on VAL with the first one.
 
-    Args:
-        train_command: Command that trains, but for `--output_dir`, `--seed`, batch size and switches.
-        switches: Combinations by title, the reference first; all switches that one does not name are turned off.
-        seeds: Seeds.
-        batch_size: Videos per optimiser step, over all micro-batches.
-        output: Folder for the runs. Finished ones are not run again.
-        report: Function that is told what was found.
-        jobs: Trainings at a time.
-
-    Returns:
-        One row per combination: `title`, `mae` by seed in EF points; against the reference, of the same seeds,
-        `difference`, the mean, and `noise`, two standard errors of a difference of means of as many runs that differ
-        in nothing but their seeds, from the standard deviation between seeds that all combinations have together;
-        `within_noise` says whether the difference is no larger.
-
-    Raises:
-        ValueError: If a training refuses what it is given, or `jobs` is less than 1.
-        RuntimeError: If it fails.
+    `noise` is two standard errors of a difference of means of runs that differ in their seeds only, from the standard
+    deviation between seeds, pooled over all combinations. Finished runs are not repeated.
     """
     if jobs < 1:
         raise ValueError(f"jobs, the number of trainings at a time, must be at least 1, got {jobs}.")
@@ -178,7 +130,7 @@ def accuracy_of_switches(
             problem = f"{' '.join(command)} ended with status {child.returncode}:\n{child.stderr[-2000:]}"
             raise ValueError(problem) if child.returncode == 2 else RuntimeError(problem)
         error = final_mae(folder)
-        report(f"{title}, seed {seed}: MAE {error:.3f} on VAL")
+        print(f"{title}, seed {seed}: MAE {error:.3f} on VAL", flush=True)
         return error
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -189,7 +141,7 @@ def accuracy_of_switches(
         try:
             errors = [[training.result() for training in trainings] for trainings in trained]
         except BaseException:
-            # Leaving the block would otherwise wait for trainings that have not even started.
+            # Otherwise, leaving the block would wait for trainings that have not started.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     noise = 2 * _spread_of_seeds(errors) * math.sqrt(2 / len(seeds))
@@ -211,21 +163,14 @@ def accuracy_of_switches(
 
 
 def _spread_of_seeds(errors: list[list[float]]) -> float:
-    """Standard deviation between seeds, pooled over combinations: three seeds alone would tell it poorly."""
+    """Standard deviation between seeds, pooled over combinations because there are few seeds."""
     if len(errors[0]) < 2:
         return float("nan")
     return math.sqrt(statistics.mean(statistics.variance(own) for own in errors))
 
 
 def final_mae(folder: Path) -> float:
-    """Read the error on VAL of the model that a run kept.
-
-    Args:
-        folder: Output folder of a finished run.
-
-    Returns:
-        Mean absolute error of its last stage's best epoch in EF points.
-    """
+    """MAE on VAL of the best epoch of the last stage of a finished run."""
     state_file = sorted(folder.glob("stage*/trainer_state.json"))[-1]
     state = json.loads(state_file.read_text(encoding="utf-8"))
     [error] = [
@@ -237,14 +182,7 @@ def final_mae(folder: Path) -> float:
 
 
 def accuracy_table(rows: list[dict[str, Any]]) -> str:
-    """Write errors as a Markdown table.
-
-    Args:
-        rows: Result of `accuracy_of_switches`.
-
-    Returns:
-        The table.
-    """
+    """Markdown table of `accuracy_of_switches`."""
     cells = []
     for number, row in enumerate(rows):
         compared = [f"{row['difference']:+.2f}", f"± {row['noise']:.2f}"] if number else ["", ""]

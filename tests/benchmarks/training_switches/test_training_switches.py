@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks import training_switches
+from benchmarks.training_switches import __main__ as training_switches
 
 
 TINY = {"depths": [1, 1], "hidden_sizes": [4, 8], "num_channels": 1, "num_frames": 8, "image_size": 32}

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.step_cost import StepSetting, measure, measure_in_new_process
+from benchmarks.training_switches.step_cost import StepSetting, measure, measure_in_new_process
 
 
 TINY = {"depths": [1, 1], "hidden_sizes": [4, 8], "num_channels": 1, "num_frames": 8, "image_size": 32}

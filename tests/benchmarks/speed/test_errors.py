@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.speed.judges import (
+from benchmarks.speed.errors import (
     change_of_ejection_fraction,
     change_of_first_step,
     change_of_video_mean,
@@ -15,7 +15,7 @@ OWN = np.array([55.5, 56.0, 53.0, 58.0, 41.5])
 LABELS = np.array([50.0, 60.0, 40.0])
 
 
-def test_first_step_is_judged_by_its_loss_unless_gradients_go_elsewhere():
+def test_first_step_is_found_by_its_loss_unless_gradients_go_elsewhere():
     expected = np.array([10.0, 3.0, 4.0])
     found = change_of_first_step(expected, np.array([10.5, 3.0, 4.5]))
     assert found == {"error": 0.5, "change_of_gradients": pytest.approx(0.1)}
@@ -23,24 +23,24 @@ def test_first_step_is_judged_by_its_loss_unless_gradients_go_elsewhere():
 
 
 def test_mean_change_and_mae_are_those_of_the_trained_checkpoint():
-    judged = change_of_ejection_fraction(2, LABELS, largest=False)(EXPECTED, OWN)
-    assert judged["error"] == judged["mean_change"] == pytest.approx((1 + 1 + 1.5) / 3)
-    assert judged["largest_change"] == 1.5
-    assert judged["largest_change_full_size"] == 0.5
+    found = change_of_ejection_fraction(2, LABELS, largest=False)(EXPECTED, OWN)
+    assert found["error"] == found["mean_change"] == pytest.approx((1 + 1 + 1.5) / 3)
+    assert found["largest_change"] == 1.5
+    assert found["largest_change_full_size"] == 0.5
     # Errors were 2, 3 and 0; now they are 3, 2 and 1.5.
-    assert judged["mae"] == pytest.approx(6.5 / 3)
-    assert judged["rise_of_mae"] == pytest.approx(1.5 / 3)
+    assert found["mae"] == pytest.approx(6.5 / 3)
+    assert found["rise_of_mae"] == pytest.approx(1.5 / 3)
 
 
 def test_largest_change_counts_both_networks():
-    judge = change_of_ejection_fraction(2, LABELS, largest=True)
-    assert judge(EXPECTED, OWN)["error"] == 1.5
-    assert judge(EXPECTED, EXPECTED + [0, -7, 0, 0, 0])["error"] == 7
+    compare = change_of_ejection_fraction(2, LABELS, largest=True)
+    assert compare(EXPECTED, OWN)["error"] == 1.5
+    assert compare(EXPECTED, EXPECTED + [0, -7, 0, 0, 0])["error"] == 7
 
 
 def test_without_a_trained_checkpoint_the_full_size_network_counts():
-    judged = change_of_ejection_fraction(2, np.empty(0), largest=False)(EXPECTED[:2], OWN[:2])
-    assert judged == {"error": 0.25, "largest_change_full_size": 0.5}
+    found = change_of_ejection_fraction(2, np.empty(0), largest=False)(EXPECTED[:2], OWN[:2])
+    assert found == {"error": 0.25, "largest_change_full_size": 0.5}
 
 
 NAN = np.nan

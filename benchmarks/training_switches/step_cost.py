@@ -1,4 +1,4 @@
-"""What one training step costs in time and memory, with any switches on: measured in a process of its own.
+"""Time and memory of one training step, measured in a separate process.
 
 A process that has measured one setting would lend its memory to the next, so `measure_in_new_process` starts a fresh
 one for each, on random clips that are already in memory: what is measured is the step and not the disk.
@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
-from benchmarks.resident_memory import allocation_limit, peak_resident_bytes
+from benchmarks.memory import allocation_limit, peak_resident_bytes
 from echomen_hf.data.device_clips import pack_clip, random_shift
 from echomen_hf.model.configuration_echomen import EchoMENConfig
 from echomen_hf.model.modeling_echomen import EchoMENModel
@@ -32,48 +32,33 @@ from echomen_hf.training.trainer import EchoMENTrainer
 __all__ = ["StepCost", "StepSetting", "measure", "measure_in_new_process"]
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
-MODULE = "benchmarks.step_cost"
+MODULE = "benchmarks.training_switches.step_cost"
 
 
 @dataclass(frozen=True)
 class StepSetting:
-    """One thing to measure.
+    """Setting to measure."""
 
-    Args:
-        batch_size: Videos per optimiser step, over all micro-batches.
-        num_views: Crops of each; 1 leaves the contrastive loss nothing to compare.
-        model_config: Fields of `EchoMENConfig`; the paper's size without.
-        switches: Training arguments that are on, such as `bf16`, `channels_last` and `gradient_accumulation_steps`.
-        num_steps: Steps timed, after one that is not.
-        num_threads: Threads of torch; its own choice without.
-        memory_limit: Bytes that the process may allocate on top of what its libraries have; more ends it with a clear
-            result. No limit without.
-    """
-
-    batch_size: int
-    num_views: int = 2
-    model_config: dict[str, Any] = field(default_factory=dict)
+    batch_size: int  # videos per optimiser step, over all micro-batches
+    num_views: int = 2  # crops of each; 1 leaves the contrastive loss nothing to compare
+    model_config: dict[str, Any] = field(default_factory=dict)  # fields of `EchoMENConfig`; the paper's size without
+    # Training arguments that are on, such as `bf16`, `channels_last` and `gradient_accumulation_steps`.
     switches: dict[str, Any] = field(default_factory=dict)
-    num_steps: int = 3
-    num_threads: int | None = None
+    num_steps: int = 3  # steps timed, after one that is not
+    num_threads: int | None = None  # threads of torch; its own choice without
+    # Bytes that the process may allocate on top of what its libraries have; more ends it with a clear result. No limit
+    # without.
     memory_limit: int | None = None
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What was measured.
+    """Measured cost."""
 
-    Args:
-        step_seconds: Wall-clock time of every step in seconds; none if memory ran out.
-        peak_bytes: Largest resident memory of the process in bytes, that of its libraries included.
-        bytes_before: Resident memory in bytes once libraries were loaded and before there was a model.
-        failure: Why there is no result, such as that memory ran out; empty if there is one.
-    """
-
-    step_seconds: list[float]
-    peak_bytes: int
-    bytes_before: int
-    failure: str = ""
+    step_seconds: list[float]  # wall-clock time of every step in seconds; none if memory ran out
+    peak_bytes: int  # largest resident memory of the process in bytes, that of its libraries included
+    bytes_before: int  # resident memory in bytes once libraries were loaded and before there was a model
+    failure: str = ""  # why there is no result, such as that memory ran out; empty if there is one
 
     @property
     def median_seconds(self) -> float:
@@ -82,13 +67,7 @@ class StepCost:
 
 
 class ReadyClips(Dataset):
-    """Random clips in memory.
-
-    Args:
-        processor: Video processor, which says how large they are.
-        num_videos: Number of clips.
-        num_views: Crops of each.
-    """
+    """Random clips in memory, so that no file is read."""
 
     def __init__(self, processor: EchoMENVideoProcessor, num_videos: int, num_views: int) -> None:
         generator = np.random.default_rng(0)
@@ -126,17 +105,7 @@ class Stopwatch(TrainerCallback):
 
 
 def measure_in_new_process(setting: StepSetting) -> StepCost:
-    """Measure a setting in a process that ends with it.
-
-    Args:
-        setting: What to measure.
-
-    Returns:
-        Its cost, or why there is none.
-
-    Raises:
-        RuntimeError: If the process ends with an error other than a lack of memory.
-    """
+    """Measure a setting in a new process. A lack of memory is a result, any other error a `RuntimeError`."""
     child = subprocess.run(
         [sys.executable, "-m", MODULE, json.dumps(asdict(setting))], capture_output=True, text=True, check=False
     )
@@ -148,21 +117,14 @@ def measure_in_new_process(setting: StepSetting) -> StepCost:
 
 
 def measure(setting: StepSetting) -> StepCost:
-    """Measure a setting in this process, whose peak of memory includes whatever it did before.
-
-    Args:
-        setting: What to measure.
-
-    Returns:
-        Its cost; a lack of memory is a result too.
-    """
+    """Measure a setting in this process, whose peak memory includes what it did before."""
     if setting.num_threads is not None:
         torch.set_num_threads(setting.num_threads)
     before = peak_resident_bytes()
     torch.manual_seed(0)
     seconds, failure = [], ""
     try:
-        # Of the two the limit ends first: removing the folder needs memory as well.
+        # The limit ends first, since removing the folder needs memory too.
         with TemporaryDirectory() as folder, allocation_limit(setting.memory_limit):
             seconds = trainer_steps(setting, folder)
     except (MemoryError, RuntimeError, OSError) as error:
@@ -175,15 +137,7 @@ def measure(setting: StepSetting) -> StepCost:
 
 
 def trainer_steps(setting: StepSetting, folder: str) -> list[float]:
-    """Time the steps of a stage-1 training.
-
-    Args:
-        setting: What to measure.
-        folder: Output folder of the trainer.
-
-    Returns:
-        Seconds of every step but the first.
-    """
+    """Seconds of every step of stage 1 but the first."""
     config = EchoMENConfig(**setting.model_config)
     processor, stopwatch = EchoMENVideoProcessor.for_model(config), Stopwatch()
     steps = setting.switches.get("gradient_accumulation_steps", 1)

@@ -1,14 +1,14 @@
-"""Measure what the switches of a training cost and whether they change its result.
+"""Measure the cost of training switches, and whether they change the result.
 
-Time and memory of a training step, full size, every combination in a process of its own:
+Time and memory of a training step at full size, each combination in a separate process:
 
     python -m benchmarks.training_switches cost --output runs/switch_cost
 
-The error on VAL after a whole training on SYNTHETIC data, against the noise between seeds:
+Error on VAL after a whole training on SYNTHETIC data, compared with the noise between seeds:
 
     python -m benchmarks.training_switches accuracy --data_dir runs/demo/data --output runs/switch_accuracy
 
-Both write a table, `table.md`, and the same with all values, `results.json`.
+Both write `table.md` and `results.json`.
 """
 
 import argparse
@@ -16,14 +16,14 @@ import json
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 
-from benchmarks.step_cost import StepSetting
-from benchmarks.switch_comparison import (
+from benchmarks.training_switches.step_cost import StepSetting
+from benchmarks.training_switches.tables import (
     SWITCHES,
     accuracy_of_switches,
     accuracy_table,
-    available_memory,
     cost_of_switches,
     cost_table,
 )
@@ -31,14 +31,7 @@ from echomen_hf.cli.command_line import run_script
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and write the results.
-
-    Args:
-        arguments: Command line without the name of the program.
-
-    Returns:
-        Exit status.
-    """
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
     cost = kinds.add_parser("cost", help="Time and memory of a step.")
@@ -62,24 +55,21 @@ def main(arguments: list[str] | None = None) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     switches = {title: SWITCHES[title] for title in dict.fromkeys(["none", *args.switches])}
     if args.kind == "cost":
-        memory = available_memory()
-        limit = args.memory_limit * 2**30 if args.memory_limit else memory and 0.9 * memory
+        limit = args.memory_limit * 2**30 if args.memory_limit else 0.9 * psutil.virtual_memory().available
         base = StepSetting(
             0,
             args.num_views,
             args.model_config,
             num_steps=args.num_steps,
             num_threads=torch.get_num_threads(),
-            memory_limit=int(limit) if limit else None,
+            memory_limit=int(limit),
         )
-        rows = cost_of_switches(args.batch_size, base, lambda line: print(line, flush=True), switches)
+        rows = cost_of_switches(args.batch_size, base, switches)
         table = cost_table(rows)
     else:
         command = [sys.executable, "-m", "echomen_hf.cli", "train", args.recipe, "--data_dir", args.data_dir]
         command = [str(word) for word in [*command, "--frame_cache", args.output / "frames", *args.train_flags]]
-        rows = accuracy_of_switches(
-            command, switches, args.seed, args.batch_size, args.output, lambda line: print(line, flush=True), args.jobs
-        )
+        rows = accuracy_of_switches(command, switches, args.seed, args.batch_size, args.output, args.jobs)
         table = accuracy_table(rows)
     (args.output / "results.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     (args.output / "table.md").write_text(table + "\n", encoding="utf-8")
