@@ -256,8 +256,8 @@ class EchoMENModel(EchoMENPreTrainedModel):
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Publish the model on the Hub.
 
-        Where the package `echomen_hf` is installed, the video processor, the code of the pipeline, the model card, and the
-        metrics and figures of the folder from which the model was loaded are published too, in one commit; see
+        Where the package `echomen_hf` is installed, the video processor, the code of the pipeline, the model card, and
+        the metrics and figures of the folder from which the model was loaded are published too, in one commit; see
         `echomen_hf.hub.push_model`. Elsewhere, transformers publishes weights, configuration and code.
 
         Args:
