@@ -85,7 +85,7 @@ def ef_regression_metrics(
           of the reference;
         - `balanced_mae`, the mean of the three category MAEs;
         - `r2`, the coefficient of determination, over all samples;
-        - `auroc_ef_below_35`, `_40`, `_45`, `_50`, for references below the threshold, by lower predictions;
+        - `auroc_ef_below_35`, `_40`, `_45`, `_50`, how well predictions discriminate references below the threshold;
         - `<key>_ci_low` and `<key>_ci_high` of each of the above except the counts, with `bootstrap_samples > 0`.
 
         Undefined values are NaN: the errors of an empty category, `balanced_mae` if any category is empty, `r2` if all

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from echomen_hf.data.layouts import echonet_dynamic as layout
 from echomen_hf.data.layouts.echonet_dynamic import (
     EchoNetFormatError,
     layout_fingerprint,
@@ -77,6 +78,24 @@ class TestFileList:
     def test_windows_line_ends_and_quoted_values(self, echonet: Any) -> None:
         (echonet.root / "FileList.csv").write_bytes(b'FileName,EF,Split,Note\r\n0XA,50,TRAIN,"a, b"\r\n')
         assert read_file_list(echonet.root)[0]["Note"] == "a, b"
+
+    def test_line_breaks_in_quotes_and_unusual_separators_survive(self, echonet: Any) -> None:
+        text = (
+            'FileName,EF,Split,Note\r\n0XA,50,TRAIN,"a\nb\r\nc\rd"\r\n'
+            "0XB,40,VAL,e\u2028f\x85g\x0bh\x1ci\r\n0XC,x,TEST,j\r\n"
+        )
+        (echonet.root / "FileList.csv").write_bytes(text.encode())
+        # The bad row comes last and keeps its number as an editor shows it.
+        with pytest.raises(EchoNetFormatError, match=r"line 7: EF must be a number"):
+            read_file_list(echonet.root)
+        (echonet.root / "FileList.csv").write_bytes(text.replace("0XC,x", "0XC,60").encode())
+        rows = read_file_list(echonet.root)
+        assert [row["Note"] for row in rows] == ["a\nb\r\nc\rd", "e\u2028f\x85g\x0bh\x1ci", "j"]
+        assert [row["ejection_fraction"] for row in rows] == [50.0, 40.0, 60.0]
+
+    def test_line_ends_of_old_macs(self, echonet: Any) -> None:
+        (echonet.root / "FileList.csv").write_bytes(b"FileName,EF,Split\r0XA,50,TRAIN\r0XB,40,VAL\r")
+        assert [row["ejection_fraction"] for row in read_file_list(echonet.root)] == [50.0, 40.0]
 
     def test_a_dot_in_a_name_is_not_a_suffix(self, echonet: Any, row: Any) -> None:
         echonet.add_video("1.2.840.7")
@@ -158,6 +177,7 @@ class TestRefusedFileLists:
         [
             ("FPS", "fast", r"line 2: FPS must be a number, got 'fast'"),
             ("NumberOfFrames", "0", r"line 2: NumberOfFrames must be positive"),
+            ("NumberOfFrames", "3.4", r"line 2: NumberOfFrames must be a whole number, got '3.4'"),
             ("FileName", "", r"line 2: FileName is empty"),
         ],
     )
@@ -174,6 +194,7 @@ class TestRefusedFileLists:
             ("FileName,Split\n0XA,TRAIN\n", r"no column EF; found FileName, Split"),
             ("FileName;EF;Split\n0XA;5;TRAIN\n", "separated by commas"),
             ("FileName,EF,Split\n0XA,50\n", r"line 2: 2 values for 3 columns"),
+            ('FileName,EF,Split,Note\n0XA,50,TRAIN,"a\n0XB,40,VAL,b\n', r"line 3: .*close every quotation mark"),
             ("FileName,EF,Split\n0XA,50,TRAIN,left over\n", r"line 2: 4 values for 3 columns"),
             ("FileName,EF,ef,Split\n0XA,50,50,TRAIN\n", r"column 'ef' appears twice"),
             ("FileName,EF,Split,video\n0XA,50,TRAIN,x\n", r"'video' is reserved"),
@@ -188,6 +209,55 @@ class TestRefusedFileLists:
         (echonet.root / "FileList.csv").write_bytes("FileName,EF,Split\n0XÄ,50,TRAIN\n".encode("latin-1"))
         with pytest.raises(EchoNetFormatError, match="not UTF-8"):
             read_file_list(echonet.root)
+
+
+class TestUnits:
+    """A column in another unit is named before training, with the file and the remedy."""
+
+    def test_fractions(self, echonet: Any, row: Any) -> None:
+        echonet.write_list([row("0XA", "TRAIN", 0.55), row("0XB", "VAL", 0.35), row("0XC", "TEST", 1.05)])
+        message = (
+            r"FileList\.csv: every EF lies between 0.35 and 1.05, so the column holds fractions; multiply it by 100"
+        )
+        with pytest.raises(EchoNetFormatError, match=message):
+            read_file_list(echonet.root)
+
+    def test_a_single_low_value_is_a_percentage(self, echonet: Any, row: Any) -> None:
+        echonet.write_list([row("0XA", "TRAIN", 0.9), row("0XB", "VAL", 6.9)])
+        assert [r["ejection_fraction"] for r in read_file_list(echonet.root)] == [0.9, 6.9]
+
+    @pytest.mark.parametrize("value", [0, 1, 55.5])
+    def test_equal_values_are_warned_of(self, echonet: Any, row: Any, value: float, monkeypatch: Any) -> None:
+        heard: list[str] = []
+        monkeypatch.setattr(layout.logger, "warning_once", heard.append)
+        echonet.write_list([row("0XA", "TRAIN", value), row("0XB", "TRAIN", value), row("0XC", "TEST", value)])
+        assert [r["ejection_fraction"] for r in read_file_list(echonet.root)] == [value] * 3
+        (message,) = heard
+        assert str(echonet.root / "FileList.csv") in message
+        assert f"the EF of all 2 videos of the train split is {value:g}" in message
+        assert "check the EF column" in message
+
+    @pytest.mark.parametrize("values", [(0.02, 0.018), (50000, 47000)])
+    def test_frame_rates(self, echonet: Any, row: Any, values: tuple[float, float]) -> None:
+        echonet.write_list([row("0XA", "TRAIN", 55.5, FPS=values[0]), row("0XB", "VAL", 40.5, FPS=values[1])])
+        with pytest.raises(
+            EchoNetFormatError, match=r"FileList\.csv: every FPS lies between .* no frames per second; "
+        ):
+            read_file_list(echonet.root)
+
+    @pytest.mark.parametrize(("column", "values"), [("ESV", (0.04, 0.05)), ("EDV", (90500, 120000))])
+    def test_volumes(self, echonet: Any, row: Any, column: str, values: tuple, monkeypatch: Any) -> None:
+        heard: list[str] = []
+        monkeypatch.setattr(layout.logger, "warning_once", heard.append)
+        changes = [{column: value} for value in values]
+        echonet.write_list([row("0XA", "TRAIN", 61.5, **changes[0]), row("0XB", "VAL", 35.25, **changes[1])])
+        assert len(read_file_list(echonet.root)) == 2
+        (message,) = heard
+        assert f"every {column} lies between {values[0]:g} and {values[1]:g}" in message
+
+    def test_right_units_are_silent(self, echonet: Any, monkeypatch: Any) -> None:
+        monkeypatch.setattr(layout.logger, "warning_once", pytest.fail)
+        assert len(read_file_list(echonet.root)) == 3
 
 
 class TestTracings:

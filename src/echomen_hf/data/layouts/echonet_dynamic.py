@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers.utils import logging
 
 from ...model.video_source_echomen import VIDEO_SUFFIXES
 
@@ -28,6 +30,8 @@ __all__ = [
     "read_file_list",
     "read_volume_tracings",
 ]
+
+logger = logging.get_logger(__name__)
 
 FILE_LIST_NAME = "FileList.csv"
 TRACINGS_NAME = "VolumeTracings.csv"
@@ -49,6 +53,10 @@ _KNOWN_COLUMNS = {name.lower(): name for name in (*_REQUIRED, *_NUMBERS)}
 FEATURE_NAMES = {"video", *_REQUIRED.values(), *(field for field, _ in _NUMBERS.values())}
 ABSENT = ("", "nan", "na", "none", "null")
 _NAMES_IN_MESSAGE = 5
+_LARGEST_FRACTION = 1.5
+"""EF up to which a whole column is taken for fractions; no patient survives with such a percentage."""
+_PLAUSIBLE_FPS = (1.0, 1000.0)
+_PLAUSIBLE_VOLUMES = (1.0, 2000.0)  # ml
 
 _HOW_TO_OBTAIN = """\
 EchoNet-Dynamic cannot be downloaded automatically: it is free for research use only and may not be redistributed.
@@ -132,6 +140,7 @@ def read_file_list(data_dir: str | os.PathLike[str], *, require_tracings: bool =
             f"{path}: {len(missing)} of {len(line_of)} videos are missing from {root / VIDEOS_FOLDER}: {shown}; "
             "complete the folder, or remove these rows."
         )
+    _check_units(path, rows)
     if require_tracings:
         traced = read_volume_tracings(root)
         rows = [row for row in rows if row["file_name"] in traced]
@@ -218,14 +227,26 @@ def _stem(name: str) -> str:
 def _read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Header, and the line number and stripped values of each row that is not blank."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise EchoNetFormatError(f"{path} is not UTF-8 text ({error.reason}); save it as CSV in UTF-8.") from error
-    reader = csv.reader(text.splitlines())
-    header = [name.strip() for name in next(reader, [])]
+    # With the line ends as they are: only the reader knows which of them lie inside quotes. Strict, since otherwise a
+    # quote that is never closed would take all further rows for one value.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+
+    def records() -> Iterator[list[str]]:
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise EchoNetFormatError(
+                f"{path}, line {reader.line_num}: {error}; close every quotation mark, and double it inside a value."
+            ) from error
+
+    lines = records()
+    header = [name.strip() for name in next(lines, [])]
 
     def rows() -> Iterator[tuple[int, list[str]]]:
-        for values in reader:
+        for values in lines:
             stripped = [value.strip() for value in values]
             if not any(stripped):
                 continue
@@ -278,7 +299,7 @@ def _parse_row(path: Path, line: int, header: list[str], columns: dict[str, int]
     }
     for column, (field, kind) in _NUMBERS.items():
         text = values[columns[column]] if column in columns else ""
-        row[field] = None if text.lower() in ABSENT else kind(_positive(path, line, column, text))
+        row[field] = None if text.lower() in ABSENT else _positive(path, line, column, text, kind)
     known = set(columns.values())
     extra = {column: values[i] for i, column in enumerate(header) if column and i not in known}
     clash = sorted(FEATURE_NAMES & extra.keys())
@@ -300,13 +321,44 @@ def _number(path: Path, line: int, field: str, text: str) -> float:
     return value
 
 
-def _positive(path: Path, line: int, field: str, text: str) -> float:
+def _positive(path: Path, line: int, field: str, text: str, kind: type) -> float | int:
     value = _number(path, line, field, text)
-    if value <= 0:
+    if value <= 0 or kind(value) != value:
+        rule = "positive" if value <= 0 else "a whole number"
         raise EchoNetFormatError(
-            f"{path}, line {line}: {field} must be positive, got {text!r}; correct the value, or leave it empty."
+            f"{path}, line {line}: {field} must be {rule}, got {text!r}; correct the value, or leave it empty."
         )
-    return value
+    return kind(value)
+
+
+def _check_units(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Refuse columns of which every value is in another unit, and warn of EF that are all the same."""
+    labels = [row["ejection_fraction"] for row in rows]
+    if max(labels) <= _LARGEST_FRACTION and len(set(labels)) > 1:
+        raise EchoNetFormatError(
+            f"{path}: every EF lies between {min(labels):g} and {max(labels):g}, so the column holds fractions; "
+            "multiply it by 100, since EF is in percent."
+        )
+    for split in dict.fromkeys(row["split"] for row in rows):
+        own = [row["ejection_fraction"] for row in rows if row["split"] == split]
+        if len(own) > 1 and min(own) == max(own):
+            logger.warning_once(
+                f"{path}: the EF of all {len(own)} videos of the {split} split is {own[0]:g}, from which nothing can "
+                "be learnt; check the EF column."
+            )
+    rates = [row["fps"] for row in rows if row["fps"] is not None]
+    if rates and (max(rates) < _PLAUSIBLE_FPS[0] or min(rates) > _PLAUSIBLE_FPS[1]):
+        raise EchoNetFormatError(
+            f"{path}: every FPS lies between {min(rates):g} and {max(rates):g}, which are no frames per second; "
+            "convert the column (1 / seconds per frame), or remove it: the videos' headers are read then."
+        )
+    for column in ("ESV", "EDV"):
+        volumes = [row[_NUMBERS[column][0]] for row in rows if row[_NUMBERS[column][0]] is not None]
+        if volumes and (max(volumes) < _PLAUSIBLE_VOLUMES[0] or min(volumes) > _PLAUSIBLE_VOLUMES[1]):
+            logger.warning_once(
+                f"{path}: every {column} lies between {min(volumes):g} and {max(volumes):g}, which are no millilitres "
+                "of a human heart; convert the column, or remove it."
+            )
 
 
 def _largest_and_smallest(frames: dict[int, list[list[float]]]) -> VolumeTracing:
