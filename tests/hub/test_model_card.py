@@ -207,3 +207,27 @@ def test_own_card_is_published_as_it_is(make_card, tmp_path):
     own = "---\nlicense: mit\n---\n\n# Written by hand\n"
     (tmp_path / "card.md").write_text(own)
     assert make_card(card=tmp_path / "card.md")[0] == own
+
+
+@pytest.mark.parametrize("home", ["/home/smith_john", "~/smith_john", "patients/smith_john", r"C:\Users\smith_john"])
+def test_published_files_hold_names_of_folders_only(make_card, run, tmp_path, home):
+    settings = run / "model" / "run.json"
+    paths = {"run.model": f"{home}/encoder", "run.backbone_checkpoint": f"{home}/kinetics.pth"}
+    paths["run.other"] = None if home.startswith("patients") else f"{home}/other"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), **paths}))
+    metrics = run / "test" / "metrics.json"
+    document = json.loads(metrics.read_text())
+    nested = {"tried": [] if home.startswith("patients") else [{"folder": f"{home}/tried"}]}
+    metrics.write_text(json.dumps({**document, "data_dir": f"{home}/data", "extra": nested}))
+    make_card()
+    staged = tmp_path / "staged"
+    for path in staged.rglob("*"):
+        if path.suffix in (".json", ".md"):
+            assert "smith_john" not in path.read_text(), path
+            assert str(run.parent) not in path.read_text(), path
+    published = json.loads((staged / "run.json").read_text())
+    assert (published["run.model"], published["run.backbone_checkpoint"]) == ("encoder", "kinetics.pth")
+    assert published["run.eval_protocol"] == "center"
+    published = json.loads((staged / "evaluation" / "metrics.json").read_text())
+    assert (published["model"], published["data_dir"]) == ("model", "data")
+    assert published["metrics"] == document["metrics"]

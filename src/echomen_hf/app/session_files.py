@@ -33,7 +33,7 @@ class SessionFiles:
         atexit.register(self.close)
 
     def folder(self, session: str) -> Path:
-        """Folder of a visit, created on first use; the browser chooses the identifier, so no path has it."""
+        """Folder of a visit, created on first use; its identifier, chosen by the browser, is not part of the path."""
         with self._lock:
             if session not in self._folders:
                 self._root.mkdir(parents=True, exist_ok=True)
