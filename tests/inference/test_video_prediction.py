@@ -4,7 +4,7 @@ import torch
 
 from echomen_hf import load_echonet_dynamic, read_video
 from echomen_hf.inference import VideoPrediction, predict_split, predict_video
-from echomen_hf.inference.windows.shared_windows import windows_of_model
+from echomen_hf.inference.windows import windows_of_model
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from echomen_hf.inference.engines.optional_packages import MissingExtraError, im
 from echomen_hf.inference.export import measured_error as export_error
 from echomen_hf.inference.export.exporting import ExportRefusedError, export_model, load_export
 from echomen_hf.inference.export.measured_error import EFErrors, ErrorBound, spread_over_ef
-from echomen_hf.inference.windows.shared_windows import windows_of_model
+from echomen_hf.inference.windows import windows_of_model
 from helpers.exportable_model import make_exportable_model
 
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from echomen_hf import EchoMENConfig, EchoMENModel, Predictor, load_echonet_dynamic
 from echomen_hf.inference import VideoPrediction, predict_split
 from echomen_hf.inference.engines.folding import fold_batch_norms
-from echomen_hf.inference.windows.shared_windows import (
+from echomen_hf.inference.windows import (
     SharedWindows,
     has_overlapping_clips,
     windows_of_engine,

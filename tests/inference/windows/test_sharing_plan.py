@@ -7,7 +7,7 @@ import torch
 from echomen_hf import EchoMENConfig, EchoMENModel
 from echomen_hf.inference.windows.sharing_plan import (
     Margins,
-    best_cut,
+    choose_shared_blocks,
     encoder_costs,
     group_clips,
     split_phases,
@@ -111,6 +111,6 @@ def test_sharing_more_than_halves_the_cost_of_all_starts(full_size_encoder) -> N
 def test_a_single_clip_has_nothing_to_share(full_size_encoder) -> None:
     costs = encoder_costs(full_size_encoder, 112, 112)
     (group,) = group_clips(np.arange(1), ClipSpec().frame_offsets(50), max_frames=96)
-    cut, macs = best_cut(costs, group)
-    assert cut == 0
+    num_shared, macs = choose_shared_blocks(costs, group)
+    assert num_shared == 0
     assert 2 * macs == window_cost(full_size_encoder, np.arange(1), ClipSpec().frame_offsets(50), 112, 112).shared

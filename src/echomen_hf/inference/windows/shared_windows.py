@@ -1,4 +1,4 @@
-"""Embeddings of overlapping clips of one video, computing what the clips have in common only once."""
+"""Embeddings of the overlapping clips of one video."""
 
 from __future__ import annotations
 
@@ -21,30 +21,24 @@ from .sharing_plan import (
     ClipGroup,
     Margins,
     WindowCost,
-    best_cut,
+    choose_shared_blocks,
+    encoder_blocks,
     encoder_costs,
-    encoder_pieces,
     group_clips,
     window_cost,
 )
-from .timeline_encoding import Piece, run_timeline
+from .timeline_encoding import Block, run_timeline
 
 
 __all__ = ["SharedWindows", "has_overlapping_clips", "windows_of_engine", "windows_of_model"]
 
 
 class SharedWindows:
-    """Encodes overlapping clips of one video exactly as one by one, with the work they share done once.
+    """Encodes the overlapping clips of one video together, with the work they have in common done once.
 
-    At 50 frames per second, clips that start two frames apart differ in one frame at each end. Spatial convolutions
-    act on each frame alone, so they run once per frame. Temporal convolutions run once on the timeline that the clips
-    are windows of; near the ends of a clip, where they see zero padding, they run again for each clip. This margin
-    grows by one frame at both ends with every temporal convolution. A temporal stride parts the clips of a timeline by
-    the frames they keep. Once the margins leave little of a clip, the remaining blocks run clip by clip; where that is
-    best is chosen by counting operations. Results differ from those of single clips by rounding only.
-
-    The encoder must be in evaluation mode, since batch statistics would mix clips. Its batch normalisation may be
-    folded, see `fold_batch_norms`. Activations have their channels last in memory.
+    The results differ from those of single clips by rounding only. The drawing in `echomen_hf.inference.windows` shows
+    how it works. The encoder must be in evaluation mode, since batch statistics would mix clips. Its batch
+    normalisation may be folded. Activations have their channels last in memory.
 
     Args:
         encoder: Encoder in evaluation mode, on the device to run on.
@@ -114,16 +108,16 @@ class SharedWindows:
         alone: list[ClipGroup] = []
         encoded: list[tuple[NDArray[np.int64], torch.Tensor]] = []
         for group in group_clips(starts, frame_offsets, self.max_frames):
-            cut = best_cut(costs, group)[0]
-            if cut:
-                encoded.extend(self._encode_group(take(group.frames), group, cut))
+            num_shared = choose_shared_blocks(costs, group)[0]
+            if num_shared:
+                encoded.extend(self._encode_group(take(group.frames), group, num_shared))
             else:
                 alone.append(group)
-        lonely = np.concatenate([group.clips for group in alone]) if alone else np.array([], np.int64)
-        for first in range(0, len(lonely), self.batch_size):
-            batch = lonely[first : first + self.batch_size]
+        ungrouped = np.concatenate([group.clips for group in alone]) if alone else np.array([], np.int64)
+        for first in range(0, len(ungrouped), self.batch_size):
+            batch = ungrouped[first : first + self.batch_size]
             windows = take(starts[batch, None] + frame_offsets)  # (b, T, H, W, C)
-            encoded.append((batch, self._finish(windows, encoder_pieces(self.encoder))))
+            encoded.append((batch, self._finish(windows, encoder_blocks(self.encoder))))
         order = torch.from_numpy(np.argsort(np.concatenate([clips for clips, _ in encoded])))
         embeddings = torch.cat([embeddings for _, embeddings in encoded])
         return embeddings[order.to(embeddings.device)]
@@ -150,15 +144,15 @@ class SharedWindows:
         return taken.view(*indices.shape, *taken.shape[1:])
 
     def _encode_group(
-        self, timeline: torch.Tensor, group: ClipGroup, cut: int
+        self, timeline: torch.Tensor, group: ClipGroup, num_shared: int
     ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
-        modules = encoder_pieces(self.encoder)
-        pieces = [Piece.of(module) for module in modules[:cut]]
+        modules = encoder_blocks(self.encoder)
+        blocks = [Block.of(module) for module in modules[:num_shared]]
         margins = Margins(len(group.frames) - int(group.positions[-1]))
-        for bundle in run_timeline(timeline.unsqueeze(0), group.positions, margins, pieces):
-            for first in range(0, len(bundle.positions), self.batch_size):
-                batch = np.arange(first, min(first + self.batch_size, len(bundle.positions)))
-                yield group.clips[bundle.clips[batch]], self._finish(bundle.assemble(batch), modules[cut:])
+        for shared in run_timeline(timeline.unsqueeze(0), group.positions, margins, blocks):
+            for first in range(0, len(shared.positions), self.batch_size):
+                batch = np.arange(first, min(first + self.batch_size, len(shared.positions)))
+                yield group.clips[shared.clips[batch]], self._finish(shared.assemble(batch), modules[num_shared:])
 
     def _finish(self, windows: torch.Tensor, modules: Sequence[nn.Module]) -> torch.Tensor:
         hidden_state = windows.permute(0, 4, 1, 2, 3)  # (b, T, H, W, C) -> (b, C, T, H, W)
@@ -169,18 +163,21 @@ class SharedWindows:
 
 
 def has_overlapping_clips(protocol: str | int) -> bool:
-    """Tell whether a test protocol takes clips that overlap regularly, so that sharing can save work."""
+    """Find out whether the clips of a test protocol overlap regularly, as those of `all` and `everyN` do."""
     return parse_protocol(protocol).startswith(("all", "every"))
 
 
 def windows_of_engine(
     engine: Engine | None, protocol: str, batch_size: int, share_windows: bool | None
 ) -> SharedWindows | None:
-    """Decide whether the clips of a video are encoded together."""
+    """Make what encodes clips together, in the precision of an engine; `None` if each clip runs on its own.
+
+    With `share_windows=None`, clips share work where that is known to be faster, which is on CPUs.
+    """
     if not isinstance(engine, TorchEngine):
         if share_windows:
-            having = "a network of another architecture" if engine is None else f"engine {engine.name!r}"
-            raise ValueError(f"Clips can share work with the engine 'torch' only, not with {having}; leave it out.")
+            other = "a network of another architecture" if engine is None else f"engine {engine.name!r}"
+            raise ValueError(f"Clips can share work with the engine 'torch' only, not with {other}; leave it out.")
         return None
     if share_windows is None:
         share_windows = engine.encoder.encoder.stem[0].weight.device.type == "cpu"
@@ -192,13 +189,12 @@ def windows_of_engine(
 def windows_of_model(
     model: EchoMENModel, protocol: str, batch_size: int, share_windows: bool | None = None
 ) -> SharedWindows | None:
-    """Decide the same for a model that has no engine yet."""
+    """Make what encodes clips together for a model that has no engine yet, see `windows_of_engine`."""
     if share_windows is False or not has_overlapping_clips(protocol):
         return None
-    encoder = getattr(model, "encoder", None)
-    engine: Engine | None
-    if isinstance(encoder, ExportedEncoder):
+    engine: Engine | None = None
+    if isinstance(encoder := getattr(model, "encoder", None), ExportedEncoder):
         engine = encoder.engine
-    else:
-        engine = make_engine(model, "torch") if is_echomen(model) else None
+    elif is_echomen(model):
+        engine = make_engine(model, "torch")
     return windows_of_engine(engine, protocol, batch_size, share_windows)

@@ -1,10 +1,4 @@
-"""Which work overlapping clips have in common, and how many operations sharing it saves: arithmetic without tensors.
-
-A clip whose frames lie k source frames apart is a window of a *timeline*, every k-th frame of the video, and clips
-whose starts differ by a multiple of k are windows of the same timeline. What a network computes far enough from both
-ends of a clip depends on the timeline alone. Only near the ends, where temporal convolutions look past the clip and
-see zeros, does it depend on where the clip begins or ends.
-"""
+"""Which work overlapping clips have in common, and how many operations sharing it saves."""
 
 from __future__ import annotations
 
@@ -22,12 +16,10 @@ from ...model.modeling_echomen import R2Plus1DEncoder
 __all__ = [
     "ClipGroup",
     "Margins",
-    "Phase",
-    "PieceCost",
     "WindowCost",
-    "best_cut",
+    "choose_shared_blocks",
+    "encoder_blocks",
     "encoder_costs",
-    "encoder_pieces",
     "group_clips",
     "split_phases",
     "window_cost",
@@ -36,17 +28,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Margins:
-    """How much of a clip's features depends on where the clip begins and ends.
+    """Frames of a clip's features that depend on where the clip begins and ends."""
 
-    Args:
-        length: Frames of the clip at this depth of the network.
-        left: Frames from the beginning that the padding before the clip has reached.
-        right: Frames up to the end that the padding after the clip has reached.
-    """
-
-    length: int
-    left: int = 0
-    right: int = 0
+    length: int  # frames of the clip at this depth of the network
+    left: int = 0  # of them, those that the padding before the clip has reached
+    right: int = 0  # and those that the padding after the clip has reached
 
     @property
     def interior(self) -> int:
@@ -54,7 +40,11 @@ class Margins:
         return self.length - self.left - self.right
 
     def after(self, stride: int) -> Margins:
-        """Margins behind a temporal convolution over 3 frames with one frame of zero padding at both ends."""
+        """Margins behind a temporal convolution over 3 frames with one frame of zero padding at both ends.
+
+        Output frame v sees the input frames stride * v - 1 to stride * v + 1, and belongs to a margin if one of these
+        does, or is padding.
+        """
         length = (self.length - 1) // stride + 1
         left = -(-(self.left + 1) // stride)
         first_right = -(-(self.length - self.right - 1) // stride)
@@ -63,17 +53,11 @@ class Margins:
 
 @dataclass(frozen=True)
 class Phase:
-    """Clips that keep the same frames of their timeline when a convolution takes every `stride`-th frame.
+    """Clips that keep the same frames of their timeline when a convolution takes every `stride`-th frame."""
 
-    Args:
-        clips: Which clips of the timeline, shape (n,).
-        offset: Frame of the old timeline at which the first of them begins.
-        positions: Where they begin in the new timeline, counted from the first, shape (n,).
-    """
-
-    clips: NDArray[np.int64]
-    offset: int
-    positions: NDArray[np.int64]
+    clips: NDArray[np.int64]  # which clips of the timeline, (n,)
+    offset: int  # frame of the old timeline at which the first of them begins
+    positions: NDArray[np.int64]  # where they begin in the new timeline, counted from the first, (n,)
 
 
 def split_phases(positions: NDArray[np.int64], stride: int) -> list[Phase]:
@@ -89,17 +73,11 @@ def split_phases(positions: NDArray[np.int64], stride: int) -> list[Phase]:
 
 @dataclass(frozen=True)
 class ClipGroup:
-    """Overlapping clips of one timeline.
+    """Overlapping clips of one timeline."""
 
-    Args:
-        clips: Which of all clips, shape (n,).
-        positions: Where they begin in the timeline, increasing from 0, shape (n,).
-        frames: Source frame at each place of the timeline, shape (positions[-1] + frames of a clip,).
-    """
-
-    clips: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    frames: NDArray[np.int64]
+    clips: NDArray[np.int64]  # which of all clips, (n,)
+    positions: NDArray[np.int64]  # where they begin in the timeline, increasing from 0, (n,)
+    frames: NDArray[np.int64]  # source frame at each place of the timeline, (positions[-1] + frames of a clip,)
 
 
 def group_clips(starts: NDArray[np.int64], frame_offsets: NDArray[np.int64], max_frames: int) -> list[ClipGroup]:
@@ -115,15 +93,14 @@ def group_clips(starts: NDArray[np.int64], frame_offsets: NDArray[np.int64], max
         return [ClipGroup(np.array([i]), np.zeros(1, np.int64), s + frame_offsets) for i, s in enumerate(starts)]
     groups = []
     for remainder in np.unique(starts % source_period):
-        lane = np.flatnonzero(starts % source_period == remainder)
-        lane = lane[np.argsort(starts[lane], kind="stable")]
-        positions = clip_period * (starts[lane] // source_period)
-        overlapping = np.split(np.arange(len(lane)), np.flatnonzero(np.diff(positions) >= length) + 1)
-        for run in overlapping:
-            while len(run):
-                fits = positions[run] - positions[run[0]] <= max(max_frames - length, 0)
-                groups.append(_make_group(lane[run[fits]], positions[run[fits]], starts, frame_offsets))
-                run = run[~fits]
+        clips = np.flatnonzero(starts % source_period == remainder)
+        clips = clips[np.argsort(starts[clips], kind="stable")]
+        positions = clip_period * (starts[clips] // source_period)
+        for rest in np.split(np.arange(len(clips)), np.flatnonzero(np.diff(positions) >= length) + 1):
+            while len(rest):
+                fits = positions[rest] - positions[rest[0]] <= max(max_frames - length, 0)
+                groups.append(_make_group(clips[rest[fits]], positions[rest[fits]], starts, frame_offsets))
+                rest = rest[~fits]
     return groups
 
 
@@ -150,41 +127,34 @@ def _make_group(
 
 
 @dataclass(frozen=True)
-class PieceCost:
-    """Multiply-accumulate operations of one piece of the encoder, per frame that each convolution puts out.
+class BlockCost:
+    """Multiply-accumulate operations of one block of the encoder, per frame that each convolution puts out."""
 
-    Args:
-        stride: Temporal stride of the first temporal convolution, and of the shortcut.
-        spatial: Operations of the spatial convolutions, one per factorised pair.
-        temporal: Operations of the temporal convolutions.
-        shortcut: Operations of the convolution on the shortcut; 0 without one.
-    """
-
-    stride: int
-    spatial: tuple[int, ...]
+    stride: int  # of the first temporal convolution, and of the shortcut
+    spatial: tuple[int, ...]  # one per factorised pair
     temporal: tuple[int, ...]
-    shortcut: int
+    shortcut: int  # 0 without a convolution there
 
     def of_clip(self, length: int) -> tuple[int, int]:
-        """Operations on one clip."""
+        """Operations on one clip of `length` frames, and the frames that go out."""
         out = (length - 1) // self.stride + 1
         lengths = (length, *(out for _ in self.spatial[1:]))
         spatial = sum(cost * frames for cost, frames in zip(self.spatial, lengths))
         return spatial + out * (sum(self.temporal) + self.shortcut), out
 
 
-def encoder_pieces(encoder: R2Plus1DEncoder) -> list[nn.Module]:
+def encoder_blocks(encoder: R2Plus1DEncoder) -> list[nn.Module]:
     """List the stem and the residual blocks of an encoder, in the order in which they run."""
     stages = (cast(nn.Sequential, encoder.get_submodule(name)) for name in encoder.stage_names)
     return [encoder.stem, *(block for stage in stages for block in stage)]
 
 
-def encoder_costs(encoder: R2Plus1DEncoder, height: int, width: int) -> list[PieceCost]:
+def encoder_costs(encoder: R2Plus1DEncoder, height: int, width: int) -> list[BlockCost]:
     """Count the operations of an encoder's convolutions; all else costs less than 1 % of them and is left out."""
     costs = []
-    for piece in encoder_pieces(encoder):
-        convs = [module for module in piece.modules() if isinstance(module, nn.Conv3d)]
-        downsample = getattr(piece, "downsample", None) or ()
+    for block in encoder_blocks(encoder):
+        convs = [module for module in block.modules() if isinstance(module, nn.Conv3d)]
+        downsample = getattr(block, "downsample", None) or ()
         shortcut = [module for module in downsample if isinstance(module, nn.Conv3d)]
         main = [conv for conv in convs if conv not in shortcut]
         spatial, temporal = [], []
@@ -196,7 +166,7 @@ def encoder_costs(encoder: R2Plus1DEncoder, height: int, width: int) -> list[Pie
             spatial.append(first.weight.numel() * height * width)
             temporal.append(second.weight.numel() * height * width)
         costs.append(
-            PieceCost(
+            BlockCost(
                 stride=main[1].stride[0],
                 spatial=tuple(spatial),
                 temporal=tuple(temporal),
@@ -207,10 +177,14 @@ def encoder_costs(encoder: R2Plus1DEncoder, height: int, width: int) -> list[Pie
 
 
 def shared_macs(
-    costs: Sequence[PieceCost], positions: NDArray[np.int64], margins: Margins, cut: int
+    costs: Sequence[BlockCost], positions: NDArray[np.int64], margins: Margins, num_shared: int
 ) -> tuple[int, int]:
-    """Count the operations on the clips of a timeline if the first pieces run once on the whole timeline."""
-    if cut == 0:
+    """Count the operations on the clips of a timeline if its first `num_shared` blocks run on the whole timeline.
+
+    What these blocks compute near the ends of a clip is computed again per clip, and the other blocks run per clip.
+    The result is the operations on the timeline, and those per clip, of all clips together.
+    """
+    if num_shared == 0:
         per_clip, length = 0, margins.length
         for cost in costs:
             macs, length = cost.of_clip(length)
@@ -231,34 +205,29 @@ def shared_macs(
             clips += temporal * (inside.left + inside.right) * len(phase.clips)
         timeline += first.shortcut * (extent + inside.interior)
         clips += first.shortcut * (inside.left + inside.right) * len(phase.clips)
-        deeper = shared_macs(rest, phase.positions, inside, cut - 1)
+        deeper = shared_macs(rest, phase.positions, inside, num_shared - 1)
         timeline, clips = timeline + deeper[0], clips + deeper[1]
     return timeline, clips
 
 
-def best_cut(costs: Sequence[PieceCost], group: ClipGroup) -> tuple[int, int]:
-    """Choose how many pieces of the encoder to run on the whole timeline."""
+def choose_shared_blocks(costs: Sequence[BlockCost], group: ClipGroup) -> tuple[int, int]:
+    """Choose how many blocks to run on the whole timeline, 0 if sharing saves nothing, and count the operations."""
     margins = Margins(len(group.frames) - int(group.positions[-1]))
     best = (sum(shared_macs(costs, group.positions, margins, 0)), 0)
     inside = margins
-    for cut, cost in enumerate(costs, start=1):
+    for num_shared, cost in enumerate(costs, start=1):
         inside = inside.after(cost.stride)
         for _ in cost.temporal[1:]:
             inside = inside.after(1)
         if inside.interior < 1:
             break
-        best = min(best, (sum(shared_macs(costs, group.positions, margins, cut)), cut))
+        best = min(best, (sum(shared_macs(costs, group.positions, margins, num_shared)), num_shared))
     return best[1], best[0]
 
 
 @dataclass(frozen=True)
 class WindowCost:
-    """Floating point operations of the encoder on the clips of a video, two per multiply-accumulate.
-
-    Args:
-        clip_by_clip: If every clip is encoded on its own.
-        shared: If overlapping clips share what they have in common.
-    """
+    """Floating point operations of the encoder on the clips of a video, two per multiply-accumulate."""
 
     clip_by_clip: int
     shared: int
@@ -281,4 +250,4 @@ def window_cost(
     costs = encoder_costs(encoder, height, width)
     single = sum(shared_macs(costs, np.zeros(1, np.int64), Margins(len(frame_offsets)), 0))
     groups = group_clips(starts, frame_offsets, max_frames)
-    return WindowCost(2 * single * len(starts), 2 * sum(best_cut(costs, group)[1] for group in groups))
+    return WindowCost(2 * single * len(starts), 2 * sum(choose_shared_blocks(costs, group)[1] for group in groups))

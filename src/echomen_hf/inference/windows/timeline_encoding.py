@@ -1,4 +1,4 @@
-"""The encoder on a timeline and at the ends of the clips that are windows of it, see `SharedWindows`."""
+"""The encoder on a timeline and at the ends of its clips."""
 
 from __future__ import annotations
 
@@ -17,18 +17,14 @@ from ..engines.planar_convolutions import PlanarTemporalConv, convolve_time
 from .sharing_plan import Margins, split_phases
 
 
-__all__ = ["Bundle", "Level", "Pair", "Piece", "run_timeline"]
+__all__ = ["Block", "run_timeline"]
 
 
 @dataclass(frozen=True)
 class Pair:
     """A factorised convolution: spatial convolution, ReLU, temporal convolution without its padding.
 
-    Args:
-        spatial: Spatial convolution.
-        spatial_norm: Batch normalisation of its output, or what is left of it after folding.
-        temporal: Temporal convolution.
-        temporal_norm: Batch normalisation of its output, or what is left of it after folding.
+    Folding leaves an identity of each batch normalisation.
     """
 
     spatial: nn.Conv3d
@@ -41,36 +37,30 @@ class Pair:
         """Temporal stride."""
         return self.temporal.stride[0]
 
-    def middle(self, features: torch.Tensor) -> torch.Tensor:
+    def run_spatial(self, features: torch.Tensor) -> torch.Tensor:
         """Run the spatial half on features of shape (n, t, H, W, C), frame by frame."""
         return on_channels_first(lambda x: F.relu_(self.spatial_norm(self.spatial(x))), features)
 
-    def end(self, middle: torch.Tensor) -> torch.Tensor:
+    def run_temporal(self, features: torch.Tensor) -> torch.Tensor:
         """Run the temporal half on features of shape (n, t, H, W, C), only where it sees 3 frames of them."""
 
         def convolve(x: torch.Tensor) -> torch.Tensor:
             run = convolve_time if isinstance(self.temporal, PlanarTemporalConv) else F.conv3d
             return self.temporal_norm(run(x, self.temporal.weight, self.temporal.bias, self.temporal.stride))
 
-        return on_channels_first(convolve, middle)
+        return on_channels_first(convolve, features)
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Stem or residual block, taken apart.
+class Block:
+    """Stem or residual block, taken apart."""
 
-    Args:
-        pairs: Factorised convolutions; a ReLU follows each.
-        residual: Whether the input is added before the last ReLU.
-        downsample: Convolution and normalisation of that input, if it changes size.
-    """
-
-    pairs: tuple[Pair, ...]
-    residual: bool
-    downsample: nn.Sequential | None
+    pairs: tuple[Pair, ...]  # a ReLU follows each
+    residual: bool  # whether the input is added before the last ReLU
+    downsample: nn.Sequential | None  # convolution and normalisation of that input, if it changes size
 
     @classmethod
-    def of(cls, module: nn.Module) -> Piece:
+    def of(cls, module: nn.Module) -> Block:
         """Take a stem or a residual block apart."""
         if isinstance(module, nn.Sequential):
             spatial, spatial_norm, _, temporal, temporal_norm, _ = module
@@ -98,46 +88,42 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Level:
-    """What one piece computed on a timeline, kept for the ends of the clips.
+class BlockFeatures:
+    """What one block computed on a timeline, stored for the ends of the clips.
 
-    Args:
-        piece: The piece.
-        margins: Margins of the clips where they enter the piece.
-        features: Input, shape (1, L, H, W, C), from the first frame behind the first clip's left margin on.
-        middles: Outputs of the spatial halves, in the same manner; from the second on, those of one phase.
-        entry: Where the clips begin in the timeline of the input and of the first middle, shape (n,).
-        exit: Where they begin in the timeline of the other middles and of the output, shape (n,).
+    Features are those behind the left margin of the first clip, shape (1, L, H, W, C).
     """
 
-    piece: Piece
-    margins: Margins
-    features: torch.Tensor
-    middles: tuple[torch.Tensor, ...]
-    entry: NDArray[np.int64]
-    exit: NDArray[np.int64]
+    block: Block
+    margins: Margins  # of the clips where they enter the block
+    features: torch.Tensor  # input
+    spatial: tuple[torch.Tensor, ...]  # outputs of the spatial halves; from the second on, those of one phase
+    entry: NDArray[np.int64]  # where the clips begin in the timeline of the input and the first spatial output, (n,)
+    exit: NDArray[np.int64]  # where they begin in the timeline of the other spatial outputs and the output, (n,)
 
-    def select(self, clips: NDArray[np.int64]) -> Level:
+    def select(self, clips: NDArray[np.int64]) -> BlockFeatures:
         """Keep some of the clips."""
         return replace(self, entry=self.entry[clips], exit=self.exit[clips])
 
     def run_ends(self, ends: torch.Tensor | None, batch: NDArray[np.int64]) -> torch.Tensor:
-        """Compute the ends of clips behind the piece."""
+        """Compute the margins of clips behind the block from those in front of it, (b, left + right, H, W, C)."""
         margins, positions, hidden = self.margins, self.entry[batch], ends
-        for number, (pair, middle) in enumerate(zip(self.piece.pairs, self.middles)):
+        for number, (pair, timeline) in enumerate(zip(self.block.pairs, self.spatial)):
             if number:
                 hidden = F.relu_(cast(torch.Tensor, hidden))
-            own = middle.new_empty(len(batch), 0, *middle.shape[2:]) if hidden is None else pair.middle(hidden)
-            hidden = run_temporal_ends(pair, own, middle, positions, margins)
+            own = (
+                timeline.new_empty(len(batch), 0, *timeline.shape[2:]) if hidden is None else pair.run_spatial(hidden)
+            )
+            hidden = run_temporal_ends(pair, own, timeline, positions, margins)
             margins, positions = margins.after(pair.stride), self.exit[batch]
         hidden = cast(torch.Tensor, hidden)
-        if self.piece.residual:
-            hidden += self.piece.shortcut(self._shortcut_ends(cast(torch.Tensor, ends), batch, margins))
+        if self.block.residual:
+            hidden += self.block.shortcut(self._shortcut_ends(cast(torch.Tensor, ends), batch, margins))
         return F.relu_(hidden)
 
     def _shortcut_ends(self, ends: torch.Tensor, batch: NDArray[np.int64], after: Margins) -> torch.Tensor:
-        """Take the input frames that the margins behind the piece are added to, shape (b, left + right, H, W, C)."""
-        before, stride, positions = self.margins, self.piece.stride, self.entry[batch]
+        """Take the input frames that the margins behind the block are added to, shape (b, left + right, H, W, C)."""
+        before, stride, positions = self.margins, self.block.stride, self.entry[batch]
         inside = before.length - before.right
         frames = [*range(0, stride * after.left, stride)]
         frames += range(stride * (after.length - after.right), before.length, stride)
@@ -149,28 +135,20 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """Clips of one timeline whose ends are still to be computed.
+class SharedClips:
+    """Clips that share a timeline to the last shared block, whose ends are still to be computed."""
 
-    Args:
-        clips: Which clips of the group, shape (n,).
-        positions: Where they begin in the timeline, shape (n,).
-        margins: Their margins.
-        features: Output of the last piece on the timeline, shape (1, L, H, W, C).
-        levels: What every piece left behind for the ends.
-    """
-
-    clips: NDArray[np.int64]
-    positions: NDArray[np.int64]
+    clips: NDArray[np.int64]  # which clips of the group, (n,)
+    positions: NDArray[np.int64]  # where they begin in the timeline, (n,)
     margins: Margins
-    features: torch.Tensor
-    levels: tuple[Level, ...]
+    features: torch.Tensor  # output of the last shared block on the timeline, (1, L, H, W, C)
+    stored: tuple[BlockFeatures, ...]  # of every shared block
 
     def assemble(self, batch: NDArray[np.int64]) -> torch.Tensor:
-        """Compute the ends of some clips and put them around what the timeline holds of these clips."""
+        """Put the ends of some clips around their interior on the timeline, (b,) -> (b, T, H, W, C)."""
         ends: torch.Tensor | None = None
-        for level in self.levels:
-            ends = level.run_ends(ends, batch)
+        for features in self.stored:
+            ends = features.run_ends(ends, batch)
         ends = cast(torch.Tensor, ends)
         left = self.margins.left
         interior = take(self.features, self.positions[batch], np.arange(self.margins.interior))
@@ -181,33 +159,36 @@ def run_timeline(
     features: torch.Tensor,
     positions: NDArray[np.int64],
     margins: Margins,
-    pieces: Sequence[Piece],
+    blocks: Sequence[Block],
     clips: NDArray[np.int64] | None = None,
-    levels: tuple[Level, ...] = (),
-) -> Iterator[Bundle]:
-    """Run pieces of the encoder on a timeline."""
+    stored: tuple[BlockFeatures, ...] = (),
+) -> Iterator[SharedClips]:
+    """Run blocks on a timeline of clips that begin at `positions`; every temporal stride may part them.
+
+    `features` is what the timeline holds between the margins of its first and last clip, shape (1, L, H, W, C).
+    """
     clips = np.arange(len(positions)) if clips is None else clips
-    if not pieces:
-        yield Bundle(clips, positions, margins, features, levels)
+    if not blocks:
+        yield SharedClips(clips, positions, margins, features, stored)
         return
-    piece = pieces[0]
-    first_middle = piece.pairs[0].middle(features)
-    for phase in split_phases(positions, piece.stride):
-        inside, extent = margins.after(piece.stride), int(phase.positions[-1])
-        begin = phase.offset + piece.stride * inside.left - 1 - margins.left
-        count = piece.stride * (extent + inside.interior - 1) + 3
-        hidden, middles = piece.pairs[0].end(first_middle[:, begin : begin + count]), [first_middle]
-        for pair in piece.pairs[1:]:
-            middles.append(pair.middle(F.relu_(hidden)))
-            hidden, inside = pair.end(middles[-1]), inside.after(1)
-        if piece.residual:
-            begin = phase.offset + piece.stride * inside.left - margins.left
-            taken = features[:, begin :: piece.stride][:, : extent + inside.interior]
-            hidden += piece.shortcut(taken)
-        level = Level(piece, margins, features, tuple(middles), positions[phase.clips], phase.positions)
-        kept = (*(earlier.select(phase.clips) for earlier in levels), level)
+    block = blocks[0]
+    first_spatial = block.pairs[0].run_spatial(features)
+    for phase in split_phases(positions, block.stride):
+        inside, extent = margins.after(block.stride), int(phase.positions[-1])
+        begin = phase.offset + block.stride * inside.left - 1 - margins.left
+        count = block.stride * (extent + inside.interior - 1) + 3
+        hidden, spatial = block.pairs[0].run_temporal(first_spatial[:, begin : begin + count]), [first_spatial]
+        for pair in block.pairs[1:]:
+            spatial.append(pair.run_spatial(F.relu_(hidden)))
+            hidden, inside = pair.run_temporal(spatial[-1]), inside.after(1)
+        if block.residual:
+            begin = phase.offset + block.stride * inside.left - margins.left
+            taken = features[:, begin :: block.stride][:, : extent + inside.interior]
+            hidden += block.shortcut(taken)
+        own = BlockFeatures(block, margins, features, tuple(spatial), positions[phase.clips], phase.positions)
+        kept = (*(earlier.select(phase.clips) for earlier in stored), own)
         yield from run_timeline(
-            F.relu_(hidden), phase.positions, inside, pieces[1:], clips=clips[phase.clips], levels=kept
+            F.relu_(hidden), phase.positions, inside, blocks[1:], clips=clips[phase.clips], stored=kept
         )
 
 
@@ -219,13 +200,13 @@ def run_temporal_ends(
     inside = margins.length - margins.right
     zero = own.new_zeros(len(own), 1, *own.shape[2:])
     shared = np.arange(margins.left, stride * (after.left - 1) + 2) - margins.left
-    ends = [pair.end(torch.cat([zero, own[:, : margins.left], take(timeline, positions, shared)], dim=1))]
+    ends = [pair.run_temporal(torch.cat([zero, own[:, : margins.left], take(timeline, positions, shared)], dim=1))]
     if after.right:
         shared = np.arange(stride * (after.length - after.right) - 1, inside) - margins.left
         parts = [take(timeline, positions, shared), own[:, margins.left :]]
         if stride * (after.length - 1) + 1 == margins.length:
             parts.append(zero)
-        ends.append(pair.end(torch.cat(parts, dim=1)))
+        ends.append(pair.run_temporal(torch.cat(parts, dim=1)))
     return torch.cat(ends, dim=1)
 
 
