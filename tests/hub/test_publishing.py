@@ -20,6 +20,8 @@ CODE = {
         "clip_sampling",
         "colour_doppler",
         "configuration",
+        "container_end",
+        "dicom_pixels",
         "dicom_reading",
         "echo_video",
         "frame_collector",

@@ -4,10 +4,9 @@ import io
 import pickle
 import re
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -16,8 +15,6 @@ from numpy.typing import NDArray
 
 from echomen_hf.model import pyav_reading_echomen as pyav_reader
 from echomen_hf.model.echo_video_echomen import EchoVideo, VideoInfo, require_moving, usable_fps
-from echomen_hf.model.frame_collector_echomen import FrameCollector
-from echomen_hf.model.gray_conversion_echomen import GrayConverter
 from echomen_hf.model.video_reading_echomen import probe_video, read_video
 from echomen_hf.model.video_source_echomen import VideoReadError
 
@@ -177,29 +174,6 @@ def test_frames_between_the_wanted_ones_are_not_decoded_where_each_stands_alone(
     np.testing.assert_array_equal(read_video(path, [3, 5, 9]).frames, whole[[3, 5, 9]])
     with pytest.raises(VideoReadError, match="is damaged"):
         read_video(path, [4])
-
-
-def one_wanted(indices: list[int]) -> FrameCollector:
-    return FrameCollector("clip.avi", indices, 0, allow_truncated=False, max_bytes=2**20)
-
-
-def test_decoding_in_sequence_stops_after_the_last_wanted_frame() -> None:
-    def decode(stream: object) -> Iterator[av.VideoFrame]:
-        for level in range(3):
-            yield av.VideoFrame.from_ndarray(np.full((8, 8), level, np.uint8), format="gray")
-        raise AssertionError("decoded too far")
-
-    container, to_gray = SimpleNamespace(decode=decode), GrayConverter()
-    frames = pyav_reader._decode_in_sequence(container, None, one_wanted([2, 0]), to_gray)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(frames[:, 0, 0], [2, 0])
-
-
-def test_packets_that_do_not_hold_one_frame_each_are_left_to_sequential_decoding() -> None:
-    packets = [SimpleNamespace(size=9, decode=lambda: []) for _ in range(3)]
-    container = SimpleNamespace(demux=lambda stream: packets)
-    to_gray = GrayConverter()
-    wanted = one_wanted([1])
-    assert pyav_reader._decode_wanted_packets(container, None, wanted, to_gray) is None  # type: ignore[arg-type]
 
 
 class TestDamagedFiles:

@@ -52,9 +52,9 @@ def receive_clip(path: str | Path, limits: UploadLimits, spec: ClipSpec) -> Rece
         raise VideoReadError.about(CLIP_NAME, "is an empty file", "copy it again from its origin")
     limits.check_file_size(num_bytes, CLIP_NAME)
     try:
-        limits.check_header(probe_video(path), CLIP_NAME)
-        info = require_moving(probe_video(path, count_packets=True))
+        info = probe_video(path)
         limits.check_header(info, CLIP_NAME)
+        require_moving(info)
     except VideoReadError as error:
         raise VideoReadError.about(CLIP_NAME, error.problem, error.remedy) from error
     try:

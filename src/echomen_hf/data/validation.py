@@ -117,7 +117,7 @@ def _find_problem(row: dict[str, Any], level: str) -> VideoProblem | None:
 
 
 def _check_header(video: Any, file: str, stated_frames: int | None) -> None:
-    header = require_moving(probe_video(video, default_fps=None, count_packets=True), file)
+    header = require_moving(probe_video(video, default_fps=None), file)
     low, high = _SIZE_RANGE
     if not (low <= header.height <= high and low <= header.width <= high):
         raise VideoReadError.about(

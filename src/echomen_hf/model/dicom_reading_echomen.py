@@ -3,54 +3,63 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .colour_doppler_echomen import ColourMeter, chroma_of_rgb, luma_of_rgb
-from .echo_video_echomen import DEFAULT_FPS, FPS_RANGE, EchoVideo, VideoInfo, usable_fps
-from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector
-from .pyav_reading_echomen import decode_container
-from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, resolve_source
+from .colour_doppler_echomen import ColourMeter
+from .dicom_pixels_echomen import COLOURS, INSTALL_HINT, DicomPixels
+from .echo_video_echomen import (
+    DEFAULT_FPS,
+    EchoVideo,
+    VideoInfo,
+    even_rate,
+    is_usable_fps,
+    require_frame_size,
+    usable_fps,
+)
+from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector, frame_numbers, frames_to_read
+from .gray_conversion_echomen import square_pixels, usable_aspect
+from .pyav_reading_echomen import decode_container, probe_container
+from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, named_errors, resolve_source
 
 
 try:
     import pydicom
     from pydicom import uid
     from pydicom.dataset import Dataset
-    from pydicom.encaps import generate_fragments, parse_basic_offsets
-    from pydicom.pixels import apply_color_lut, apply_rescale, apply_windowing, get_decoder
 except ImportError:
     pydicom = None
 
 __all__ = ["is_dicom", "probe_dicom", "read_dicom"]
 
-_COLOURS = ("Red", "Green", "Blue")
 _IMAGE_TAGS = [
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
-    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelAspectRatio", "PixelSpacing"),
     *("RescaleIntercept", "RescaleSlope", "WindowCenter", "WindowWidth", "VOILUTFunction"),
-    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in _COLOURS),
-    *(f"{colour}PaletteColorLookupTableData" for colour in _COLOURS),
-    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in _COLOURS),
+    *("ModalityLUTSequence", "VOILUTSequence"),
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in COLOURS),
+    *(f"{colour}PaletteColorLookupTableData" for colour in COLOURS),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in COLOURS),
 ]
-_TIMING_TAGS = ["FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate"]
+_TIMING_TAGS = ["FrameTime", "FrameTimeVector", "FrameIncrementPointer", "CineRate", "RecommendedDisplayFrameRate"]
 _REGION_TAGS = ["SequenceOfUltrasoundRegions"]
-_PIXEL_TAGS = ["PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"]
+_TIME_VECTOR = 0x00181065  # what FrameIncrementPointer calls FrameTimeVector
+_RATES_AGREE = 0.1
 
 _TWO_DIMENSIONAL, _TISSUE = 1, 1  # RegionSpatialFormat and RegionDataType, DICOM PS3.3 C.8.5.5
 _INSIDE_SHARE = 0.5  # of the region; with less inside the image, the coordinates belong to another size of it
 _SMALLEST_REGION = 0.05  # of the image area
-_DECODING_ERRORS = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError),
-    *(ValueError, struct.error),
-)
-_INSTALL_HINT = 'install the decoders with pip install "pydicom>=3" "pylibjpeg[libjpeg,openjpeg]"'
+
+_MAX_INFLATED = 2**28  # bytes
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_MAX_META = 2**16  # bytes
 
 
 @dataclass(frozen=True)
@@ -70,29 +79,31 @@ class _Box:
     def width(self) -> int:
         return self.right - self.left
 
-    def crop(self, frame: NDArray[Any]) -> NDArray[Any]:
-        return frame[self.top : self.bottom, self.left : self.right]
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def shrunk(self, margin: float) -> _Box:
         rows, columns = round(margin * self.height), round(margin * self.width)
         return _Box(self.top + rows, self.bottom - rows, self.left + columns, self.right - columns)
 
-    def central_square(self) -> _Box:
-        side = min(self.height, self.width)
-        top, left = self.top + (self.height - side) // 2, self.left + (self.width - side) // 2
-        return _Box(top, top + side, left, left + side)
+    def central_square(self, aspect: float) -> _Box:
+        height, width = min(self.height, round(self.width * aspect)), min(self.width, round(self.height / aspect))
+        top, left = self.top + (self.height - height) // 2, self.left + (self.width - width) // 2
+        return _Box(top, top + height, left, left + width)
 
 
 def is_dicom(source: VideoSource | ResolvedSource) -> bool:
     """Whether a file has the DICOM prefix, or is named .dcm or .dicom and has an image header without it."""
     resolved = resolve_source(source)
-    with resolved.open() as file:
+    with named_errors(resolved.name), resolved.open() as file:
         if file.read(132)[128:] == b"DICM":
             return True
     if resolved.suffix not in (".dcm", ".dicom"):
         return False
     try:
-        return "Rows" in _parse(resolved, ["Rows"])
+        with _open_dicom(resolved, ["Rows"]) as (_, dataset):
+            return "Rows" in dataset
     except VideoReadError:
         return False
 
@@ -105,12 +116,23 @@ def probe_dicom(
     margin: float = 0.1,
     square: bool = True,
 ) -> VideoInfo:
-    """Read the header of a cine loop, without decoding; the size is that after the crop. See `read_dicom`."""
+    """Number of frames, size after the crop, and frame rate of a cine loop; see `read_dicom`."""
+    _check_margin(margin)
     resolved = resolve_source(source)
-    dataset = _parse(resolved, [*_IMAGE_TAGS, *_TIMING_TAGS, *_REGION_TAGS])
-    num_frames, rows, columns = _image_shape(dataset, resolved.name)
-    box = _crop_box(dataset, rows, columns, resolved.name, crop_region, margin, square)
-    return VideoInfo(num_frames, box.height, box.width, _frame_rate(dataset, resolved.name, default_fps))
+    with named_errors(resolved.name), _open_dicom(resolved, [*_IMAGE_TAGS, *_TIMING_TAGS, *_REGION_TAGS]) as opened:
+        file, dataset = opened
+        shape, name = _image_shape(dataset, resolved.name), resolved.name
+        aspect = _pixel_aspect(dataset)
+        box = _crop_box(dataset, shape[1:], name, crop_region, margin, square, aspect)
+        height, width = square_pixels(np.broadcast_to(np.uint8(0), (box.height, box.width)), aspect).shape
+        fps, _ = _frame_rate(dataset, shape[0], name)
+        pixels = DicomPixels(file, dataset, shape, name)
+        if pixels.syntax in uid.MPEGTransferSyntaxes:
+            num_frames = probe_container(_stream(pixels), shape[0])[0]
+        else:
+            num_frames = pixels.found
+            frames_to_read(name, None, num_frames, shape[0])
+        return VideoInfo(num_frames, height, width, usable_fps(fps, name, default_fps))
 
 
 def read_dicom(
@@ -132,10 +154,11 @@ def read_dicom(
     cropped (its largest, if several), clipped to the image; where it names none, or one that lies mostly outside the
     image, the outer `margin` goes.
 
-    Colour becomes luma (ITU-R BT.601). 8-bit values are taken as stored; more bits are scaled to 0-255 by the window
-    of the file or, without one, by the range of its stored bits. MPEG and H.264 streams inside DICOM are decoded by
-    FFmpeg. The frame rate is that of the time between frames (FrameTime, FrameTimeVector), else CineRate, else
-    RecommendedDisplayFrameRate.
+    Colour becomes luma (ITU-R BT.601). 8-bit values are taken as stored; more bits are scaled to 0-255 by the VOI LUT
+    or window of the file or, without one, by the range of its stored bits. Pixels that are not square are stretched.
+    MPEG and H.264 streams inside DICOM are decoded by FFmpeg. The frame rate is that of the time between frames (of
+    FrameTime and FrameTimeVector the one that FrameIncrementPointer names), else CineRate, else
+    RecommendedDisplayFrameRate. Of a Deflated file at most 256 MB are inflated.
 
     Args:
         source: See `VideoSource`.
@@ -156,66 +179,93 @@ def read_dicom(
             (the message says what to install), is damaged, or does not have a wanted frame.
         ValueError: If an index is negative.
     """
-    resolved = resolve_source(source)
-    dataset = _parse(resolved, [*_IMAGE_TAGS, *_TIMING_TAGS, *_REGION_TAGS, *_PIXEL_TAGS], pixels=True)
-    if "PixelData" not in dataset:
-        raise VideoReadError.about(
-            resolved.name, "is a DICOM file without pixel data", "pass the cine loop, not a report or measurement file"
-        )
-    num_frames, rows, columns = _image_shape(dataset, resolved.name)
-    box = _crop_box(dataset, rows, columns, resolved.name, crop_region, margin, square)
-    fps = _frame_rate(dataset, resolved.name, default_fps)
-    if dataset.file_meta.TransferSyntaxUID in uid.MPEGTransferSyntaxes:
-        encapsulated = io.BytesIO(dataset.PixelData)
-        parse_basic_offsets(encapsulated)  # the table before the first fragment is no part of the stream
-        stream = ResolvedSource(resolved.name, io.BytesIO(b"".join(generate_fragments(encapsulated))))
-        video = decode_container(
-            stream, indices, fps, allow_truncated=allow_truncated, max_bytes=max_bytes, measure_colour=True
-        )
-        if video.frames.shape[1:] != (rows, columns):
-            raise VideoReadError.about(
-                resolved.name,
-                f"holds a stream of {video.frames.shape[1:]} pixels where its header says {(rows, columns)}",
-                "export it again",
+    _check_margin(margin)
+    numbers, resolved = frame_numbers(indices), resolve_source(source)
+    name = resolved.name
+    with named_errors(name), _open_dicom(resolved, [*_IMAGE_TAGS, *_TIMING_TAGS, *_REGION_TAGS]) as (file, dataset):
+        shape = _image_shape(dataset, name)
+        aspect = _pixel_aspect(dataset)
+        box = _crop_box(dataset, shape[1:], name, crop_region, margin, square, aspect)
+        fps, shown = _frame_rate(dataset, shape[0], name)
+        pixels = DicomPixels(file, dataset, shape, name)
+        if shown is not None:
+            numbers = frames_to_read(name, numbers or list(range(len(shown))), len(shown))
+            numbers = shown[numbers].tolist()
+        if pixels.syntax in uid.MPEGTransferSyntaxes:
+            frames, _, share = decode_container(
+                _stream(pixels),
+                numbers,
+                allow_truncated=allow_truncated,
+                max_bytes=max_bytes,
+                measure_colour=True,
+                promised=shape[0],
+                as_stored=True,
             )
-        frames = np.ascontiguousarray(video.frames[:, box.top : box.bottom, box.left : box.right])
-        share = video.coloured_share
-    else:
-        collector = FrameCollector(
-            resolved.name, indices, num_frames, allow_truncated=allow_truncated, max_bytes=max_bytes
-        )
-        frames, share = _decode(dataset, box, collector)
-    return EchoVideo(frames, fps, resolved.name, share)
+            if frames.shape[1:] != shape[1:]:
+                raise VideoReadError.about(
+                    name,
+                    f"holds a stream of {frames.shape[1:]} pixels where its header says {shape[1:]}",
+                    "export it again",
+                )
+            cropped = (square_pixels(frame[box.slices], aspect) for frame in frames)
+            frames = np.stack(list(cropped))
+        else:
+            frames, share = _decode(pixels, box, aspect, numbers, allow_truncated, max_bytes)
+        return EchoVideo(frames, usable_fps(fps, name, default_fps), name, share)
 
 
-def _parse(resolved: ResolvedSource, keywords: list[str], *, pixels: bool = False) -> Dataset:
-    """Parse the named elements only; everything else in the file is stepped over."""
+def _check_margin(margin: float) -> None:
+    if not 0 <= margin < 0.5:
+        raise ValueError(f"margin must lie in [0, 0.5), got {margin}.")
+
+
+@contextmanager
+def _open_dicom(resolved: ResolvedSource, keywords: list[str]) -> Iterator[tuple[BinaryIO, Dataset]]:
+    """Parse the named elements only, step over everything else, and leave the file at its pixel data."""
     if pydicom is None:
-        raise VideoReadError.about(resolved.name, "is DICOM, and pydicom is not installed", _INSTALL_HINT)
+        raise VideoReadError.about(resolved.name, "is DICOM, and pydicom is not installed", INSTALL_HINT)
     with resolved.open() as file:
         has_prefix = file.read(132)[128:] == b"DICM"
+        if has_prefix and _DEFLATED in (meta := file.read(_MAX_META)):
+            file, has_prefix = _inflate(file, meta, resolved.name), False
         file.seek(0)
         try:
             dataset = pydicom.dcmread(
-                file, force=not has_prefix, specific_tags=list(keywords), stop_before_pixels=not pixels
+                file, force=not has_prefix, specific_tags=list(keywords), stop_before_pixels=True
             )
-        except _DECODING_ERRORS as error:
+        except Exception as error:
             raise VideoReadError.about(
                 resolved.name, f"is not a readable DICOM file ({type(error).__name__})", "copy or export it again"
             ) from error
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
-        explicit_syntax = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit_syntax
-    return dataset
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, little = dataset.original_encoding
+            explicit_syntax = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit_syntax
+        yield file, dataset
+
+
+def _inflate(file: BinaryIO, meta: bytes, name: str) -> io.BytesIO:
+    """Data set of a Deflated file, which may be a thousand times as long as the file."""
+    if meta[:4] != b"\x02\0\0\0":
+        raise VideoReadError.about(name, "is a Deflated DICOM file with a damaged header", "export it uncompressed")
+    file.seek(132 + 12 + int.from_bytes(meta[8:12], "little"))
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflater.decompress(file.read(), _MAX_INFLATED)
+    if inflater.unconsumed_tail:
+        raise VideoReadError.about(
+            name, f"is Deflated and inflates to more than {_MAX_INFLATED} bytes", "export it as JPEG or uncompressed"
+        )
+    return io.BytesIO(data)
 
 
 def _image_shape(dataset: Dataset, name: str) -> tuple[int, int, int]:
+    """Number of frames, rows and columns that the header states."""
     rows, columns = _number(dataset, "Rows"), _number(dataset, "Columns")
     if not rows or not columns or "PhotometricInterpretation" not in dataset:
         raise VideoReadError.about(
             name, "is not a DICOM image (Rows, Columns or PhotometricInterpretation is missing)", "pass a cine loop"
         )
+    require_frame_size(int(rows), int(columns), name)
     return int(_number(dataset, "NumberOfFrames") or 1), int(rows), int(columns)
 
 
@@ -227,30 +277,95 @@ def _number(dataset: Dataset, keyword: str) -> float | None:
         return None
 
 
-def _frame_rate(dataset: Dataset, name: str, default_fps: float | None) -> float:
-    frame_time = _number(dataset, "FrameTime")  # milliseconds
-    if not frame_time:
-        try:
-            increments = np.atleast_1d(np.asarray(dataset["FrameTimeVector"].value, float))[1:]
-            frame_time = float(increments.mean()) if increments.size else None
-        except (KeyError, TypeError, ValueError):
-            frame_time = None
-    stated = [_number(dataset, "CineRate"), _number(dataset, "RecommendedDisplayFrameRate")]
-    candidates = [1000.0 / frame_time if frame_time else None, *stated]
+def _numbers(dataset: Dataset, keyword: str) -> NDArray[np.float64]:
+    """Values of a numeric element, none if it is absent or not of numbers."""
+    try:
+        return np.atleast_1d(np.asarray(dataset[keyword].value, np.float64))
+    except (KeyError, TypeError, ValueError):
+        return np.empty(0)
+
+
+def _pixel_aspect(dataset: Dataset) -> float:
+    """Width of a pixel over its height; the file states height first."""
+    for keyword in ("PixelAspectRatio", "PixelSpacing"):
+        sides = _numbers(dataset, keyword)
+        if len(sides) == 2 and (sides > 0).all():
+            return usable_aspect(float(sides[1] / sides[0]))
+    return 1.0
+
+
+def _frame_rate(dataset: Dataset, num_frames: int, name: str) -> tuple[float | None, NDArray[np.int64] | None]:
+    """Frame rate as the file states it, and the frame shown at every even step where it varies."""
+    milliseconds = _number(dataset, "FrameTime")
+    by_time = (1000 / milliseconds if milliseconds else None, None)
+    by_vector: tuple[float | None, NDArray[np.int64] | None] = (None, None)
+    vector = _numbers(dataset, "FrameTimeVector")
+    pointed = _numbers(dataset, "FrameIncrementPointer")
+    vector_counts = _TIME_VECTOR in pointed.astype(np.int64).tolist() or not is_usable_fps(by_time[0])
+    if len(vector) > 1 and vector_counts and (vector[1:] >= 0).all():
+        fps, shown = even_rate(np.cumsum(vector) / 1000, None, name)
+        by_vector = fps, shown if len(vector) == num_frames else None
+    stated = [(_number(dataset, keyword), None) for keyword in ("CineRate", "RecommendedDisplayFrameRate")]
     # A time between frames in seconds instead of milliseconds is common, and hides a rate that is stated rightly.
-    usable = (fps for fps in candidates if fps and FPS_RANGE[0] <= fps <= FPS_RANGE[1])
-    return usable_fps(next(usable, next((fps for fps in candidates if fps), None)), name, default_fps)
+    candidates = [by_vector, by_time, *stated]
+    usable = [candidate for candidate in candidates if is_usable_fps(candidate[0])]
+    if not usable:
+        return next((candidate for candidate in candidates if candidate[0]), (None, None))
+    fps, cine = usable[0][0], stated[0][0]
+    if fps and cine and is_usable_fps(cine) and abs(cine / fps - 1) > _RATES_AGREE:
+        warnings.warn(
+            f"{name}: the time between its frames gives {fps:.1f} frames per second, its CineRate {cine:.1f}; taking "
+            "the former.",
+            stacklevel=2,
+        )
+    return usable[0]
+
+
+def _stream(pixels: DicomPixels) -> ResolvedSource:
+    """Video stream inside a DICOM file."""
+    return ResolvedSource(pixels.name, io.BytesIO(b"".join(pixels.fragments)))
+
+
+def _decode(
+    pixels: DicomPixels, box: _Box, aspect: float, indices: list[int] | None, allow_truncated: bool, max_bytes: int
+) -> tuple[NDArray[np.uint8], float]:
+    """Frames, and the share of them that is coloured."""
+    pixels.require_decoder()
+    found, failure = pixels.found, ""
+    while True:
+        numbers = frames_to_read(
+            pixels.name, indices, found, pixels.num_frames, allow_truncated=allow_truncated, failure=failure
+        )
+        collector, colour = FrameCollector(pixels.name, numbers, max_bytes), ColourMeter()
+        try:
+            for index in range(found) if numbers is None else sorted(set(numbers)):
+                luma, chroma = pixels.levels(index, box.slices)
+                collector.add(index, square_pixels(luma, aspect))
+                if chroma is not None and colour.wants_frame():
+                    colour.add(*chroma)
+        except VideoReadError:
+            raise
+        except Exception as error:
+            # A decoder may raise anything; what was decoded before can be used on request.
+            found, failure = index, " ".join(f"{type(error).__name__} {error}".split())
+            continue
+        return collector.finish(), colour.share
 
 
 def _crop_box(
-    dataset: Dataset, rows: int, columns: int, name: str, crop_region: bool, margin: float, square: bool
+    dataset: Dataset,
+    size: tuple[int, int],
+    name: str,
+    crop_region: bool,
+    margin: float,
+    square: bool,
+    aspect: float,
 ) -> _Box:
-    if not 0 <= margin < 0.5:
-        raise ValueError(f"margin must lie in [0, 0.5), got {margin}.")
+    rows, columns = size
     box = _tissue_region(dataset, rows, columns, name) if crop_region else None
     if box is None:
         box = _Box(0, rows, 0, columns).shrunk(margin)
-    return box.central_square() if square else box
+    return box.central_square(aspect) if square else box
 
 
 def _tissue_region(dataset: Dataset, rows: int, columns: int, name: str) -> _Box | None:
@@ -276,83 +391,3 @@ def _clip_region(corners: list[float | None], rows: int, columns: int) -> _Box |
     inside = max(box.height, 0) * max(box.width, 0)
     mostly_inside = inside >= _INSIDE_SHARE * (bottom + 1 - top) * (right + 1 - left)
     return box if mostly_inside and inside >= _SMALLEST_REGION * rows * columns else None
-
-
-def _decode(dataset: Dataset, box: _Box, collector: FrameCollector) -> tuple[NDArray[np.uint8], float]:
-    """Frames, and the share of them that is coloured."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        raise VideoReadError.about(
-            collector.name, f"uses a compression that cannot be decoded ({syntax.name})", "export it as JPEG or AVI"
-        ) from error
-    if not decoder.is_available:
-        raise VideoReadError.about(collector.name, f"is compressed as {syntax.name}, without a decoder", _INSTALL_HINT)
-
-    order = range(collector.expected) if collector.wanted is None else sorted(collector.wanted)
-    num_decoded, luma, failure, colour = 0, None, "", ColourMeter()
-    try:
-        for index, (frame, pixel) in zip(order, decoder.iter_array(dataset, indices=order, raw=True)):
-            luma = _luma(box.crop(frame), dataset, pixel, collector.name)
-            collector.add(index, luma)
-            num_decoded = index + 1
-            has_colour = not pixel["photometric_interpretation"].startswith("MONOCHROME")
-            if has_colour and colour.wants_frame():
-                colour.add(*_chroma(box.crop(frame), dataset, pixel))
-    except VideoReadError:
-        raise
-    except _DECODING_ERRORS as error:
-        failure = " ".join(f"{type(error).__name__} {error}".split())
-    return collector.finish(num_decoded, luma, failure), colour.share
-
-
-def _luma(frame: NDArray[Any], dataset: Dataset, pixel: dict[str, Any], name: str) -> NDArray[np.uint8]:
-    """Luma on the 0-255 scale; `frame` is (H, W) or (H, W, 3)."""
-    kind = pixel["photometric_interpretation"]
-    if kind in ("MONOCHROME1", "MONOCHROME2"):
-        gray = _monochrome(frame, dataset, pixel, name)
-        return 255 - gray if kind == "MONOCHROME1" else gray
-    if kind in ("YBR_FULL", "YBR_FULL_422"):
-        return _to_eight_bits(frame[..., 0], 0, 2 ** pixel["bits_stored"] - 1)
-    if kind == "RGB":
-        return _to_eight_bits(luma_of_rgb(frame), 0, 2 ** pixel["bits_stored"] - 1)
-    if kind == "PALETTE COLOR":
-        colour = apply_color_lut(frame, dataset)
-        return _to_eight_bits(luma_of_rgb(colour), 0, np.iinfo(colour.dtype).max)
-    raise VideoReadError.about(name, f"stores its colour as {kind}, which is not supported", "export it as RGB or AVI")
-
-
-def _chroma(
-    frame: NDArray[Any], dataset: Dataset, pixel: dict[str, Any]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Cb and Cr, neutral at 128; `frame` is (H, W) indices of a palette, or (H, W, 3)."""
-    kind, white = pixel["photometric_interpretation"], 2 ** pixel["bits_stored"] - 1
-    if kind == "PALETTE COLOR":
-        frame = apply_color_lut(frame, dataset)
-        white = np.iinfo(frame.dtype).max
-    frame = _to_eight_bits(frame, 0, white)
-    return chroma_of_rgb(frame) if kind in ("RGB", "PALETTE COLOR") else (frame[..., 1], frame[..., 2])
-
-
-def _monochrome(frame: NDArray[Any], dataset: Dataset, pixel: dict[str, Any], name: str) -> NDArray[np.uint8]:
-    bits, signed = pixel["bits_stored"], pixel["pixel_representation"] == 1
-    low = -(2 ** (bits - 1)) if signed else 0
-    if bits <= 8 or not dataset.get("WindowWidth") or dataset.get("WindowCenter") in (None, ""):
-        return _to_eight_bits(frame, low, low + 2**bits - 1)
-    windowed = apply_windowing(apply_rescale(frame, dataset), dataset)
-    # What the window maps its own ends to depends on bits and rescaling: ask it.
-    centre, width = (float(np.atleast_1d(dataset[keyword].value)[0]) for keyword in ("WindowCenter", "WindowWidth"))
-    black, white = apply_windowing(np.array([centre - width, centre + width]), dataset)
-    if black == white:
-        raise VideoReadError.about(
-            name, "maps every value to one grey level (RescaleSlope or window)", "export it again without rescaling"
-        )
-    return _to_eight_bits(windowed, black, white)
-
-
-def _to_eight_bits(values: NDArray[Any], black: float, white: float) -> NDArray[np.uint8]:
-    if values.dtype == np.uint8 and (black, white) == (0, 255):
-        return np.ascontiguousarray(values)
-    scaled = (values.astype(np.float64) - black) * (255.0 / (white - black))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

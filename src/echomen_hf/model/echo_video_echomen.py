@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,31 @@ from .colour_doppler_echomen import COLOURED_SHARE
 from .video_source_echomen import VideoReadError
 
 
-__all__ = ["DEFAULT_FPS", "FPS_RANGE", "EchoVideo", "VideoInfo", "require_moving", "usable_fps", "warn_if_coloured"]
+__all__ = [
+    "DEFAULT_FPS",
+    "MAX_FRAME_PIXELS",
+    "DecodedFrames",
+    "EchoVideo",
+    "VideoInfo",
+    "even_rate",
+    "is_usable_fps",
+    "require_frame_size",
+    "require_moving",
+    "usable_fps",
+    "warn_if_coloured",
+]
 
 DEFAULT_FPS = 50.0
 """Frame rate assumed where a file states none, in frames per second: that of 79 % of EchoNet-Dynamic."""
 
-FPS_RANGE = (1.0, 1000.0)
-"""Lowest and highest believable frame rate of an echo clip, in frames per second."""
+MAX_FRAME_PIXELS = 2**25
+"""Most pixels of one frame: 8192 x 4096. Larger ones are refused before they are decoded."""
+
+_MAX_SIDE = 8192  # pixels
+_FPS_RANGE = (1.0, 1000.0)  # 1000 itself is what a time base of milliseconds looks like
+_RATE_TOLERANCE = 0.02  # between a header and time stamps that are rounded to milliseconds
+_STEP_TOLERANCE = 0.1  # of the usual time between frames
+_STEADY_SHARE = 0.9  # of the frames of a clip with a constant rate; the others follow gaps
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,14 @@ class EchoVideo:
         return self.coloured_share >= COLOURED_SHARE
 
 
+class DecodedFrames(NamedTuple):
+    """Frames of a file, uint8, shape (T, H, W), the frame rate that it states, and the share that is coloured."""
+
+    frames: NDArray[np.uint8]
+    fps: float | None
+    coloured_share: float
+
+
 Clip = TypeVar("Clip", EchoVideo, VideoInfo)
 
 
@@ -97,12 +123,64 @@ def warn_if_coloured(video: EchoVideo) -> EchoVideo:
     return video
 
 
+def require_frame_size(height: int, width: int, name: str) -> None:
+    """Refuse frames that no echo machine makes, before memory is taken for them."""
+    if max(height, width) > _MAX_SIDE or height * width > MAX_FRAME_PIXELS:
+        raise VideoReadError.about(
+            name,
+            f"has frames of {width}x{height} pixels; at most {_MAX_SIDE} a side, {MAX_FRAME_PIXELS} in all",
+            "export it at its acquired size",
+        )
+
+
+def is_usable_fps(fps: float | None) -> bool:
+    """Whether a frame rate is stated and believable."""
+    return fps is not None and _FPS_RANGE[0] <= fps < _FPS_RANGE[1]
+
+
 def usable_fps(fps: float | None, name: str, default_fps: float | None) -> float:
     """Replace a missing or unbelievable frame rate by `default_fps` with a warning; raise if that is `None`."""
-    if fps is not None and FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
+    if fps is not None and is_usable_fps(fps):
         return fps
     problem = "states no frame rate" if not fps else f"states an unbelievable frame rate of {fps:g} per second"
     if default_fps is None:
         raise VideoReadError.about(name, problem, "export it again with its frame rate, or pass default_fps")
     warnings.warn(f"{name}: {problem}; assuming {default_fps:g} frames per second.", stacklevel=2)
     return default_fps
+
+
+def even_rate(
+    times: NDArray[np.float64], stated_fps: float | None, name: str, tick: float = 0.0
+) -> tuple[float | None, NDArray[np.int64] | None]:
+    """Frame rate by time stamps, and which frame is shown at every even step of a clip with a variable rate.
+
+    A steady clip keeps its frames: gaps, as a pause of the recording, do not change the rate, but long ones are warned
+    of. A variable rate becomes the mean rate, at which the same number of frames is taken evenly from the clip.
+
+    Args:
+        times: Ascending time stamps in seconds.
+        stated_fps: Frame rate of the header, preferred where the time stamps agree with it.
+        name: File name for messages.
+        tick: Seconds to which time stamps are rounded.
+    """
+    steps = np.diff(times)
+    if len(steps) == 0 or times[-1] <= times[0]:
+        return stated_fps, None
+    usual = float(np.median(steps))
+    steady = np.abs(steps - usual) <= max(_STEP_TOLERANCE * usual, 1.01 * tick)
+    if steady.mean() >= _STEADY_SHARE and usual > 0:
+        measured = 1 / float(steps[steady].mean())
+        gaps = float((steps[~steady] - usual).clip(0).sum())
+        if gaps > _STEP_TOLERANCE * (times[-1] - times[0]):
+            warnings.warn(f"{name}: its time stamps have gaps of {gaps:.2g} s, which are left out.", stacklevel=2)
+        if stated_fps and abs(stated_fps / measured - 1) <= _RATE_TOLERANCE:
+            measured = stated_fps
+        return measured, None
+    fps = len(steps) / float(times[-1] - times[0])
+    warnings.warn(
+        f"{name}: its frame rate varies; its frames are resampled evenly at the mean rate of {fps:.1f} per second.",
+        stacklevel=2,
+    )
+    middles = (times[1:] + times[:-1]) / 2
+    even = times[0] + np.arange(len(times)) / fps
+    return fps, np.searchsorted(middles, even, side="left").astype(np.int64)

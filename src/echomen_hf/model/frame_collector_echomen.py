@@ -1,4 +1,4 @@
-"""Collection of the wanted frames of a clip while a decoder runs."""
+"""Collection of the wanted frames of a clip, and what a clip with too few frames means."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from .video_source_echomen import VideoReadError
 
 
-__all__ = ["DEFAULT_MAX_BYTES", "FrameCollector", "clearly_fewer"]
+__all__ = ["DEFAULT_MAX_BYTES", "FrameCollector", "clearly_fewer", "frame_numbers", "frames_to_read"]
 
 DEFAULT_MAX_BYTES = 2**31
 """Most bytes of grayscale frames that one call decodes: 40 s of 1024x768 at 60 frames per second."""
+
+_BLOCK_BYTES = 2**24
 
 
 def clearly_fewer(found: int, promised: int) -> bool:
@@ -23,43 +25,87 @@ def clearly_fewer(found: int, promised: int) -> bool:
     return promised - found > max(1, 0.02 * promised)
 
 
-class FrameCollector:
-    """Keeps the wanted frames while a decoder runs, then settles what a shortfall means.
+def frame_numbers(indices: Sequence[int] | None) -> list[int] | None:
+    """Check the frame numbers that a caller asks for."""
+    if indices is None:
+        return None
+    numbers = [int(index) for index in indices]
+    if not numbers or min(numbers) < 0:
+        raise ValueError(f"indices must hold frame numbers from 0 on, at least one, got {numbers}.")
+    return numbers
+
+
+def frames_to_read(
+    name: str,
+    indices: list[int] | None,
+    found: int,
+    promised: int = 0,
+    *,
+    allow_truncated: bool | None = None,
+    failure: str = "",
+) -> list[int] | None:
+    """Settle what a shortfall means: the frame numbers to read, of those that are there.
+
+    Frames that the header promises but the file does not hold repeat the last one: one or two, which a codec may
+    swallow, silently; more only with `allow_truncated`.
 
     Args:
         name: File name for messages.
-        indices: Frame numbers to return, in this order, repeats allowed; `None` keeps every frame.
-        expected: Number of frames that the header promises; 0 if it does not say.
-        allow_truncated: Warn instead of raising when the file ends early.
+        indices: Wanted frame numbers; `None` for all.
+        found: Number of frames that are there.
+        promised: Number of frames that the header promises; 0 if it does not say.
+        allow_truncated: Warn instead of raising when frames are missing; `None` where nobody can ask for that.
+        failure: Why decoding stopped early, if it did.
+    """
+    because = f" ({failure})" if failure else ""
+    if not found:
+        raise VideoReadError.about(name, f"holds no frame that can be decoded{because}", "copy or export it again")
+    last = found if indices is None else max(indices)
+    if last < found:
+        return indices
+    if failure or clearly_fewer(found, promised):
+        of_promised = f" of the {promised} that its header promises" if promised else ""
+        problem = f"is damaged or cut off: only {found} frames{of_promised} can be decoded{because}"
+        if not allow_truncated:
+            remedy = ", or pass allow_truncated=True to use what is there" if allow_truncated is not None else ""
+            raise VideoReadError.about(name, problem, f"copy it again from its origin{remedy}")
+        warnings.warn(f"{name}: {problem}; using what is there.", stacklevel=4)
+    elif indices is not None and last >= max(found, promised):
+        raise VideoReadError.about(
+            name,
+            f"has {max(found, promised)} frames, but frame {last} was asked for (numbers start at 0)",
+            "ask for frames that exist; if the number comes from FileList.csv, correct NumberOfFrames there",
+        )
+    return None if indices is None else [min(index, found - 1) for index in indices]
+
+
+class FrameCollector:
+    """Keeps the wanted frames while a decoder runs.
+
+    Args:
+        name: File name for messages.
+        order: Frame numbers to return, in this order, repeats allowed; `None` keeps every frame.
         max_bytes: Most bytes of frames to keep.
     """
 
-    def __init__(
-        self, name: str, indices: Sequence[int] | None, expected: int, *, allow_truncated: bool, max_bytes: int
-    ) -> None:
+    def __init__(self, name: str, order: Sequence[int] | None, max_bytes: int) -> None:
         self.name = name
-        self.expected = expected
-        self.allow_truncated = allow_truncated
-        self.max_bytes = max_bytes
-        self.order = None if indices is None else [int(index) for index in indices]
-        if self.order is not None and (not self.order or min(self.order) < 0):
-            raise ValueError(f"indices must hold frame numbers from 0 on, at least one, got {self.order}.")
-        self.wanted = None if self.order is None else set(self.order)
-        self._kept: dict[int, NDArray[np.uint8]] = {}
-        self._stack: NDArray[np.uint8] | None = None  # of wanted frames, as they came
+        self.wanted = None if order is None else set(order)
+        self._order = order
+        self._max_bytes = max_bytes
+        self._position: dict[int, int] = {}  # of every kept frame, in the blocks
+        self._blocks: list[NDArray[np.uint8]] = []
         self._shape: tuple[int, ...] | None = None
-        if expected and self.last is not None and self.last >= expected:
-            raise self._beyond_end(expected)
-
-    @property
-    def last(self) -> int | None:
-        """Highest wanted frame number; `None` when every frame is."""
-        return None if self.wanted is None else max(self.wanted)
 
     @property
     def complete(self) -> bool:
         """Whether nothing more needs to be decoded."""
-        return self.wanted is not None and self.wanted <= self._kept.keys()
+        return self.wanted is not None and len(self._position) == len(self.wanted)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame; 0 before the first."""
+        return math.prod(self._shape) if self._shape else 0
 
     def is_wanted(self, index: int) -> bool:
         """Whether the frame with this number will be returned."""
@@ -71,72 +117,43 @@ class FrameCollector:
 
     def room(self, index: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Memory for one frame, which the caller must fill."""
-        size = math.prod(shape)
-        if self._shape is None:
-            self._shape = shape
-            if self.wanted is not None:
-                room = min(len(self.wanted), self.max_bytes // size)
-                self._stack = np.empty((room, *shape), dtype=np.uint8)
-        elif shape != self._shape:
+        if shape != (self._shape or shape):
             raise VideoReadError.about(
                 self.name,
                 f"changes its frame size from {self._shape} to {shape} at frame {index}",
                 "export the clip again as one video",
             )
-        position = len(self._kept)
-        if (position + 1) * size > self.max_bytes:
+        self._shape = shape
+        position = len(self._position)
+        self.require_room(position + 1)
+        if not self._blocks:
+            all_at_once = None if self.wanted is None else min(len(self.wanted), self._max_bytes // self.frame_bytes)
+            self._block_frames = all_at_once or max(1, _BLOCK_BYTES // self.frame_bytes)
+        if position == len(self._blocks) * self._block_frames:
+            self._blocks.append(np.empty((self._block_frames, *shape), dtype=np.uint8))
+        self._position[index] = position
+        return self._blocks[-1][position % self._block_frames]
+
+    def require_room(self, num_frames: int) -> None:
+        """Refuse a clip of so many frames if it is too large."""
+        if num_frames * self.frame_bytes > self._max_bytes:
             raise VideoReadError.about(
                 self.name,
-                f"holds more than {self.max_bytes} bytes of frames",
+                f"holds more than {self._max_bytes} bytes of frames",
                 "cut the clip to a few heart beats, ask for single frames with `indices`, or raise `max_bytes`",
             )
-        kept = np.empty(shape, dtype=np.uint8) if self._stack is None else self._stack[position]
-        self._kept[index] = kept
-        return kept
 
-    def finish(self, num_decoded: int, last_frame: NDArray[np.uint8] | None, failure: str = "") -> NDArray[np.uint8]:
-        """Stack the frames in the order asked for.
-
-        Frames that the header promises but the file does not hold repeat the last one: one or two, which a codec may
-        swallow, silently; more only with `allow_truncated`.
-
-        Args:
-            num_decoded: Number of frames that could be decoded before the decoder stopped.
-            last_frame: The last of them.
-            failure: Why decoding stopped early, if it did.
-        """
-        if last_frame is None:
-            raise VideoReadError.about(
-                self.name, f"holds no frame that can be decoded{_because(failure)}", "copy or export it again"
-            )
-        if not self.complete:
-            self._settle_shortfall(num_decoded, failure)
-        if self._stack is not None and self.order == list(self._kept):
-            return self._stack
-        order = range(num_decoded) if self.order is None else self.order
-        return np.stack([self._kept.get(index, last_frame) for index in order])  # (T, H, W)
-
-    def _settle_shortfall(self, num_decoded: int, failure: str) -> None:
-        promised = max(self.expected, num_decoded)
-        if failure or clearly_fewer(num_decoded, promised):
-            of_promised = f" of the {self.expected} that its header promises" if self.expected else ""
-            problem = (
-                f"is damaged or cut off: only {num_decoded} frames{of_promised} can be decoded{_because(failure)}"
-            )
-            if not self.allow_truncated:
-                remedy = "copy it again from its origin, or pass allow_truncated=True to use what is there"
-                raise VideoReadError.about(self.name, problem, remedy)
-            warnings.warn(f"{self.name}: {problem}; using what is there.", stacklevel=4)
-        elif self.last is not None and self.last >= promised:
-            raise self._beyond_end(num_decoded)
-
-    def _beyond_end(self, num_frames: int) -> VideoReadError:
-        return VideoReadError.about(
-            self.name,
-            f"has {num_frames} frames, but frame {self.last} was asked for (numbers start at 0)",
-            "ask for frames that exist; if the number comes from FileList.csv, correct NumberOfFrames there",
-        )
-
-
-def _because(failure: str) -> str:
-    return f" ({failure})" if failure else ""
+    def finish(self) -> NDArray[np.uint8]:
+        """Frames in the order asked for, shape (len(order) or number of frames, height, width)."""
+        num_frames = len(self._position)
+        if len(self._blocks) > 1:
+            joined = np.empty((num_frames, *self._blocks[0].shape[1:]), dtype=np.uint8)
+            for start in range(0, num_frames, self._block_frames):
+                block = self._blocks.pop(0)  # so that its memory is free again
+                joined[start : start + self._block_frames] = block[: num_frames - start]
+            frames = joined
+        else:
+            frames = self._blocks[0][:num_frames]
+        if self._order is None or list(self._order) == list(self._position):
+            return frames
+        return frames[[self._position[index] for index in self._order]]  # (T, H, W)

@@ -1,12 +1,14 @@
-"""Luma of decoded frames, whatever their pixel format and range."""
+"""Luma of decoded frames, whatever their pixel format, range, pixel shape and display matrix."""
 
 from __future__ import annotations
 
 import re
+import struct
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .colour_doppler_echomen import ColourMeter
@@ -14,36 +16,80 @@ from .colour_doppler_echomen import ColourMeter
 
 try:
     import av
+    from av.sidedata.sidedata import Type as SideDataType
     from av.video.plane import VideoPlane
     from av.video.reformatter import VideoReformatter
 except ImportError:
     av = None
 
-__all__ = ["GrayConverter"]
+__all__ = ["LIMITED_TO_FULL", "GrayConverter", "square_pixels", "usable_aspect"]
 
 _PLANE_ZERO_IS_LUMA = re.compile(r"gray|yuv[aj]?4\d\dp|nv(12|16|21|24|42)")
 _PLANES_ARE_CHROMA = re.compile(r"yuv[aj]?4\d\dp")  # planes 1 and 2
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
-_LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+_LIMITED_RANGE, _FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
+_ASPECT_RANGE = (0.25, 4.0)  # of one pixel; what lies outside is no aspect of a picture
+_SQUARE = 0.01  # difference from 1 that is none
+
+LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+"""Luma from 16 to 235, stretched to 0 to 255."""
+
+
+def usable_aspect(aspect: float) -> float:
+    """Width of a pixel over its height as a file states it; 1 if that is close to 1 or cannot be."""
+    is_usable = _ASPECT_RANGE[0] <= aspect <= _ASPECT_RANGE[1] and abs(aspect - 1) > _SQUARE
+    return aspect if is_usable else 1.0
+
+
+def square_pixels(frame: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:
+    """Enlarge a frame (H, W) whose pixels are `aspect` times as wide as high, so that they become square."""
+    if aspect == 1:
+        return frame
+    height, width = frame.shape
+    size = (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width)
+    pixels = torch.from_numpy(np.ascontiguousarray(frame))[None, None]  # (1, 1, H, W)
+    return torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)[0, 0].numpy()
 
 
 class GrayConverter:
-    """Makes the frames of one clip gray, and measures how much of them is coloured.
+    """Makes the frames of one clip gray and upright, and measures how much of them is coloured.
 
     FFmpeg's converter is built once and not for every frame.
+
+    Args:
+        measure_colour: Whether to measure colour, which takes time.
     """
 
     def __init__(self, measure_colour: bool = True) -> None:
         self._colour = ColourMeter() if measure_colour else None
         self._reformatter, self._colour_reformatter = VideoReformatter(), VideoReformatter()
+        self._aspect: float | None = None
+        self._turn: tuple[bool, bool, bool] | None = None
 
     @property
     def coloured_share(self) -> float:
         """Share of the picture that is coloured, the largest so far; NaN if it is not measured."""
         return float("nan") if self._colour is None else self._colour.share
 
-    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """Luma on the full 0-255 scale, uint8, shape (height, width); if possible a view of the frame's memory."""
+    def __call__(self, frame: av.VideoFrame, stream: Any = None) -> NDArray[np.uint8]:
+        """Luma on the full 0-255 scale, uint8, shape (height, width); if possible a view of the frame's memory.
+
+        Args:
+            frame: Decoded frame.
+            stream: Stream or codec context that states the shape of pixels; `None` leaves frames as they are stored.
+        """
+        if stream is not None and self._aspect is None:
+            self._aspect = usable_aspect(float(stream.sample_aspect_ratio or 1))
+            self._turn = _display_turn(frame)
+        luma = self._luma(frame)
+        luma = square_pixels(luma, self._aspect or 1)
+        if self._turn is not None:
+            transposed, mirrored, upside_down = self._turn
+            luma = luma.T if transposed else luma
+            luma = luma[:, ::-1] if mirrored else luma
+            luma = luma[::-1] if upside_down else luma
+        return luma
+
+    def _luma(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         layout = _layout(frame.format.name)
         if self._colour is not None and layout.has_colour and self._colour.wants_frame():
             planar = frame if layout.has_chroma_planes else self._colour_reformatter.reformat(frame, format="yuv444p")
@@ -52,7 +98,21 @@ class GrayConverter:
             # `bytes per pixel` and colour differ here: RGB, palettes (GIF), more than 8 bits.
             return _plane(self._reformatter.reformat(frame, format="gray"), 0)
         luma = _plane(frame, 0)
-        return luma if layout.is_full_range or frame.color_range == _FULL_RANGE else _LIMITED_TO_FULL[luma]
+        if layout.is_full_range or frame.color_range == _FULL_RANGE:
+            return luma
+        is_gray = not layout.has_colour and frame.color_range != _LIMITED_RANGE
+        return luma if is_gray else LIMITED_TO_FULL[luma]
+
+
+def _display_turn(frame: av.VideoFrame) -> tuple[bool, bool, bool] | None:
+    """Whether to swap rows and columns, then mirror, then turn upside down; `None` if nothing is to be done."""
+    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    if matrix is None:
+        return None
+    a, b, _, c, d = struct.unpack_from("<5i", bytes(matrix))
+    transposed = abs(b) > abs(a)
+    turn = (transposed, c < 0, b < 0) if transposed else (False, a < 0, d < 0)
+    return turn if any(turn) else None
 
 
 class _Layout(NamedTuple):
@@ -69,7 +129,7 @@ def _layout(pixel_format: str) -> _Layout:
         not pixel_format.startswith("gray"),
         bool(_PLANE_ZERO_IS_LUMA.fullmatch(pixel_format)),
         bool(_PLANES_ARE_CHROMA.fullmatch(pixel_format)),
-        pixel_format.startswith(("gray", "yuvj")),
+        pixel_format.startswith("yuvj"),
     )
 
 

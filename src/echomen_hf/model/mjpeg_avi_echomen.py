@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .echo_video_echomen import MAX_FRAME_PIXELS
 from .frame_collector_echomen import FrameCollector
 from .video_source_echomen import ResolvedSource
 
@@ -22,8 +23,9 @@ except ImportError:
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
-__all__ = ["MjpegAvi", "decode_from_index", "read_avi_index", "read_images"]
+__all__ = ["MjpegAvi", "count_held_frames", "decode_from_index", "read_avi_index", "read_images", "states_rate"]
 
+_HEAD_BYTES = 2**12
 _MAX_HEADER_BYTES = 2**20
 _MAX_CHUNKS = 64  # at the top of a file, where there are a header, some padding, the frames and their index
 _MAX_READ_AHEAD = 2**20
@@ -69,20 +71,42 @@ def read_avi_index(source: ResolvedSource) -> MjpegAvi | None:
             return None
 
 
-def _parse(file: BinaryIO) -> MjpegAvi | None:
+def count_held_frames(source: ResolvedSource) -> int:
+    """Number of empty chunks at the end of an AVI file, which hold its last frame."""
+    with source.open() as file:
+        try:
+            chunks = _find_chunks(file)
+        except struct.error:
+            return 0
+    if chunks is None:
+        return 0
+    filled = np.flatnonzero(chunks[2]["size"])
+    return len(chunks[2]) - 1 - int(filled[-1]) if len(filled) else 0
+
+
+def states_rate(source: ResolvedSource) -> bool:
+    """Whether the header of an AVI file has a frame rate; FFmpeg assumes 25 where it has none."""
+    with source.open() as file:
+        header = file.read(_HEAD_BYTES)
+    stream, main = header.find(b"strh"), header.find(b"avih")
+    if stream < 0 or main < 0 or len(header) < stream + 36:
+        return True
+    return all(struct.unpack_from("<2I", header, stream + 28)) or any(struct.unpack_from("<I", header, main + 8))
+
+
+def _find_chunks(file: BinaryIO) -> tuple[bytes, int, NDArray[Any]] | None:
+    """Header, place of the list of frames and index of an AVI file."""
     riff, _, kind = struct.unpack("<4sI4s", file.read(12))
     if (riff, kind) != (b"RIFF", b"AVI "):
         return None
-    header, first_place = None, 0
+    header, first_place = b"", 0
     for _ in range(_MAX_CHUNKS):
         name, size = struct.unpack("<4sI", file.read(8))
         after = file.tell() + size + size % 2
         if name == b"LIST":
             kind = file.read(4)
             if kind == b"hdrl" and size <= _MAX_HEADER_BYTES:
-                header = _parse_header(file.read(size - 4))
-                if header is None:
-                    return None
+                header = file.read(size - 4)
             elif kind == b"movi":
                 first_place = file.tell() - 4
         elif name == b"idx1":
@@ -90,10 +114,19 @@ def _parse(file: BinaryIO) -> MjpegAvi | None:
         file.seek(after)
     else:
         return None
-    if header is None or not first_place:
+    index = file.read(size)
+    return header, first_place, np.frombuffer(index[: len(index) // 16 * 16], _INDEX_ENTRY)
+
+
+def _parse(file: BinaryIO) -> MjpegAvi | None:
+    chunks = _find_chunks(file)
+    if chunks is None or not chunks[0] or not chunks[1]:
         return None
-    num_frames, fps, height, width = header
-    entries = np.frombuffer(file.read(size), _INDEX_ENTRY)
+    header, first_place, entries = chunks
+    stream = _parse_header(header)
+    if stream is None:
+        return None
+    num_frames, fps, height, width = stream
     offsets, sizes = entries["offset"].astype(np.int64), entries["size"].astype(np.int64)
     # A frame of no bytes repeats the one before it; a chunk of another name is a palette, or a list of chunks.
     names = set(entries["name"].tolist())
@@ -108,12 +141,13 @@ def _parse(file: BinaryIO) -> MjpegAvi | None:
 
 def _parse_header(header: bytes) -> tuple[int, float, int, int] | None:
     """Number of frames, frame rate, height and width, if there is one stream and it is Motion JPEG."""
-    if header.count(b"strl") != 1:
+    # A property header may say that pixels are not square.
+    if header.count(b"strl") != 1 or b"vprp" in header:
         return None
     stream = header.index(b"strh") + 8
     kind, scale, rate, num_frames = struct.unpack_from("<4s16x2I4xI", header, stream)
     size, width, height, codec = struct.unpack_from("<I4xii4x4s", header, header.index(b"strf", stream) + 4)
-    if (kind, codec, size) != (b"vids", b"MJPG", _BITMAP_HEADER_BYTES):
+    if (kind, codec, size) != (b"vids", b"MJPG", _BITMAP_HEADER_BYTES) or not scale or not rate or height < 0:
         return None
     return num_frames, rate / scale, height, width
 
@@ -142,13 +176,13 @@ def decode_from_index(
     source: ResolvedSource,
     avi: MjpegAvi,
     collector: FrameCollector,
-    to_gray: Callable[[av.VideoFrame], NDArray[np.uint8]],
+    to_gray: Callable[[av.VideoFrame, VideoCodecContext], NDArray[np.uint8]],
 ) -> NDArray[np.uint8] | None:
     """Decode the wanted frames and nothing else; `None` if one cannot be decoded by itself."""
     decoder = cast("VideoCodecContext", av.CodecContext.create("mjpeg", "r"))
     decoder.thread_count = 1
     decoder.codec_tag = "MJPG"
-    frame: Any = None
+    decoder.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
     for index, image in read_images(source, avi, collector.wanted):
         if image is None:
             return None
@@ -156,8 +190,8 @@ def decode_from_index(
             decoded = decoder.decode(av.Packet(image))
         except av.FFmpegError:
             return None
-        if len(decoded) != 1:
+        # Each image of an interlaced clip may hold a field, with half of the rows.
+        if len(decoded) != 1 or (decoded[0].height, decoded[0].width) != (avi.height, avi.width):
             return None
-        frame = to_gray(decoded[0])
-        collector.add(index, frame)
-    return collector.finish(avi.num_frames, frame)
+        collector.add(index, to_gray(decoded[0], decoder))
+    return collector.finish()

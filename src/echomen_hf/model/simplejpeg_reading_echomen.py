@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .colour_doppler_echomen import ColourMeter
-from .frame_collector_echomen import FrameCollector
-from .mjpeg_avi_echomen import MjpegAvi, read_images
+from .echo_video_echomen import DecodedFrames
+from .frame_collector_echomen import FrameCollector, frames_to_read
+from .mjpeg_avi_echomen import read_avi_index, read_images
 from .video_source_echomen import ResolvedSource, VideoReadError
 
 
@@ -35,16 +35,19 @@ def load_simplejpeg() -> Any:
 
 
 def decode_by_simplejpeg(
-    source: ResolvedSource, avi: MjpegAvi, collector: FrameCollector, measure_colour: bool = True
-) -> NDArray[np.uint8] | None:
+    source: ResolvedSource, indices: list[int] | None, max_bytes: int, measure_colour: bool
+) -> DecodedFrames | None:
     """Decode the wanted frames of a Motion JPEG file, if it is gray and whole.
 
     `None` if it has colour that matters, a limited range or fields, or cannot be decoded: all that is PyAV's.
     """
-    simplejpeg = load_simplejpeg()
-    colour, frame = ColourMeter(), None
+    simplejpeg, avi = load_simplejpeg(), read_avi_index(source)
+    if avi is None:
+        return None
+    collector = FrameCollector(source.name, frames_to_read(source.name, indices, avi.num_frames), max_bytes)
+    colour = ColourMeter()
     for index, image in read_images(source, avi, collector.wanted):
-        if image is None or _LIMITED_RANGE in bytes(image[:_COMMENTS_END]):
+        if image is None or _is_unusual(bytes(image[:_COMMENTS_END])):
             return None
         try:
             height, width, colour_space, _ = simplejpeg.decode_jpeg_header(image)
@@ -61,7 +64,14 @@ def decode_by_simplejpeg(
                 return None
         except ValueError:
             return None
-    return collector.finish(avi.num_frames, frame)
+    return DecodedFrames(collector.finish(), avi.fps, 0.0 if measure_colour else float("nan"))
+
+
+def _is_unusual(head: bytes) -> bool:
+    """Whether an image has a limited range, is to be turned, or has pixels that are not square."""
+    jfif = head.find(b"JFIF\0")
+    not_square = jfif >= 0 and head[jfif + 8 : jfif + 10] != head[jfif + 10 : jfif + 12]
+    return _LIMITED_RANGE in head or b"Exif" in head or not_square
 
 
 def _is_gray(simplejpeg: Any, image: memoryview, height: int, width: int) -> bool:

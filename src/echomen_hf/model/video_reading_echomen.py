@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from .dicom_reading_echomen import is_dicom, probe_dicom, read_dicom
 from .echo_video_echomen import DEFAULT_FPS, EchoVideo, VideoInfo, usable_fps
-from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector
-from .mjpeg_avi_echomen import read_avi_index
+from .frame_collector_echomen import DEFAULT_MAX_BYTES, frame_numbers
 from .pyav_reading_echomen import decode_container, probe_container
 from .simplejpeg_reading_echomen import decode_by_simplejpeg, load_simplejpeg
-from .video_source_echomen import VideoSource, resolve_source
+from .video_source_echomen import VideoSource, named_errors, resolve_source
 
 
 __all__ = ["DECODERS", "probe_video", "read_video", "require_decoder"]
@@ -20,30 +18,28 @@ DECODERS = ("pyav", "simplejpeg")
 """What decodes everything that is not DICOM."""
 
 
-def probe_video(
-    source: VideoSource, default_fps: float | None = DEFAULT_FPS, *, count_packets: bool = False
-) -> VideoInfo:
-    """Read the header of a clip, without decoding.
+def probe_video(source: VideoSource, default_fps: float | None = DEFAULT_FPS) -> VideoInfo:
+    """Read what a clip is: number of frames, size and frame rate, as `read_video` would find them.
 
-    Where the container does not state the number of frames (MKV), its packets are counted.
+    The file is read through, since headers may be wrong; it is decoded only where its packets may not be its frames.
 
     Args:
         source: See `VideoSource`.
         default_fps: Frames per second to assume, with a warning, if the header states none or an absurd one; `None` to
             raise instead.
-        count_packets: Read the file through and count its frames whatever its header says, still without decoding:
-            a file that was cut off has fewer than its header promises.
 
     Returns:
-        Number of frames, size and frame rate; for DICOM the size after the crop that `read_dicom` makes.
+        What the file says; for DICOM the size after the crop that `read_dicom` makes.
 
     Raises:
-        VideoReadError: If the file is missing or is not a video.
+        VideoReadError: If the file is missing, not a video, damaged or cut off.
     """
     resolved = resolve_source(source)
-    if is_dicom(resolved):
-        return probe_dicom(resolved, default_fps=default_fps)
-    return probe_container(resolved, default_fps, count_packets=count_packets)
+    with named_errors(resolved.name):
+        if is_dicom(resolved):
+            return probe_dicom(resolved, default_fps=default_fps)
+        num_frames, (height, width), fps = probe_container(resolved)
+        return VideoInfo(num_frames, height, width, usable_fps(fps, resolved.name, default_fps))
 
 
 def require_decoder(decoder: str) -> None:
@@ -92,22 +88,18 @@ def read_video(
         ValueError: If an index is negative, or there is no such decoder.
     """
     require_decoder(decoder)
+    numbers = frame_numbers(indices)
     resolved = resolve_source(source)
-    if is_dicom(resolved):
-        return read_dicom(
-            resolved, indices, default_fps=default_fps, allow_truncated=allow_truncated, max_bytes=max_bytes
+    with named_errors(resolved.name):
+        if is_dicom(resolved):
+            return read_dicom(
+                resolved, numbers, default_fps=default_fps, allow_truncated=allow_truncated, max_bytes=max_bytes
+            )
+        decoded = (
+            decode_by_simplejpeg(resolved, numbers, max_bytes, measure_colour) if decoder == "simplejpeg" else None
         )
-    collect = partial(FrameCollector, resolved.name, indices, allow_truncated=allow_truncated, max_bytes=max_bytes)
-    if decoder == "simplejpeg" and (avi := read_avi_index(resolved)) is not None:
-        frames = decode_by_simplejpeg(resolved, avi, collect(avi.num_frames), measure_colour)
-        if frames is not None:
-            share = 0.0 if measure_colour else float("nan")
-            return EchoVideo(frames, usable_fps(avi.fps, resolved.name, default_fps), resolved.name, share)
-    return decode_container(
-        resolved,
-        indices,
-        default_fps,
-        allow_truncated=allow_truncated,
-        max_bytes=max_bytes,
-        measure_colour=measure_colour,
-    )
+        decoded = decoded or decode_container(
+            resolved, numbers, allow_truncated=allow_truncated, max_bytes=max_bytes, measure_colour=measure_colour
+        )
+        fps = usable_fps(decoded.fps, resolved.name, default_fps)
+        return EchoVideo(decoded.frames, fps, resolved.name, decoded.coloured_share)

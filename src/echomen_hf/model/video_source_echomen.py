@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Union, cast
 
 
-__all__ = ["VIDEO_SUFFIXES", "ResolvedSource", "VideoReadError", "VideoSource", "resolve_source"]
+__all__ = ["VIDEO_SUFFIXES", "ResolvedSource", "VideoReadError", "VideoSource", "named_errors", "resolve_source"]
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".m4v", ".webm", ".wmv", ".mpg", ".mpeg", ".gif", ".dcm", ".dicom")
 """Suffixes by which a file is taken for a clip; reading goes by content."""
@@ -36,6 +36,19 @@ class VideoReadError(ValueError):
     def about(cls, name: str, problem: str, remedy: str) -> VideoReadError:
         """Compose the message from its three parts: the file as the user knows it, and two clauses."""
         return cls(f"{name}: {problem}; {remedy}.", problem=problem, remedy=remedy)
+
+
+@contextmanager
+def named_errors(name: str) -> Iterator[None]:
+    """Turn whatever a library raises into a `VideoReadError` with the name of the file."""
+    try:
+        yield
+    except VideoReadError:
+        raise
+    except Exception as error:
+        # What a library says of a DICOM file may quote fields of a patient.
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise VideoReadError.about(name, f"cannot be read ({reason})", "copy or export it again") from error
 
 
 VideoSource = Union[str, "os.PathLike[str]", bytes, BinaryIO, Mapping[str, Any]]
