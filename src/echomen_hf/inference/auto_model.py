@@ -1,4 +1,4 @@
-"""What the pipeline loads models with: those of transformers, and exported ones."""
+"""`AutoModel` of pipelines, which also loads exports."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["AutoModel"]
 
 # Pipelines are saved with this class by its name, under which others find transformers' own.
 class AutoModel(transformers.AutoModel):
-    """`transformers.AutoModel` that also loads the folders of scripts/export.py."""
+    """`transformers.AutoModel` that also loads the folder of an export."""
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
     ) -> PreTrainedModel:
-        """Load a model."""
+        """Load a model; an export runs in its own engine, and brings its device and precision."""
         from .engines.export_folder import is_export, load_export
 
         if is_export(pretrained_model_name_or_path):

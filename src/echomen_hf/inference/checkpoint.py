@@ -1,4 +1,4 @@
-"""Loading a model and its video processor, with errors that say what is wrong with the folder."""
+"""Loading of a model and its video processor."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoME
 
     Args:
         model: Folder, or id on the Hub.
-        exports: Whether it may be a folder that scripts/export.py wrote; the model's encoder is then the exported one,
-            which can be run but neither trained nor published.
+        exports: Whether it may be the folder of an export; the model's encoder is then the exported one, which can be
+            run but neither trained nor published.
 
     Returns:
         Model and video processor.
@@ -42,8 +42,8 @@ def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoME
     if is_export(model):
         if not exports:
             raise ValueError(
-                f"{model} holds an exported model, which `Predictor` and scripts/evaluate.py run; for anything else "
-                "give the folder of the trained model that it was made from."
+                f"{model} holds an exported model, which `Predictor` and `echomen evaluate` (scripts/evaluate.py) "
+                "run; for anything else give the folder of the trained model that it was made from."
             )
         return load_export(model)[:2]
     return load_checkpoint_of(model, EchoMENModel, EchoMENVideoProcessor)
@@ -52,7 +52,7 @@ def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoME
 def load_checkpoint_of(
     model: str | Path, model_class: type[Model], processor_class: type[EchoMENVideoProcessor]
 ) -> tuple[Model, EchoMENVideoProcessor]:
-    """Load a model of a given class; see `load_checkpoint`."""
+    """Load a model of a class and its video processor, see `load_checkpoint`."""
     folder = Path(model)
     if folder.is_dir():
         check_folder(folder, model_class.config_class.model_type)
