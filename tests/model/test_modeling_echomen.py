@@ -204,6 +204,13 @@ class TestSavingAndLoading:
         tiny_model.save_pretrained(tmp_path)
         assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_heads_made_from_a_configuration_are_in_single_precision(self, tiny_config, dtype):
+        model = AutoModel.from_config(tiny_config, dtype=dtype)
+        assert {weight.dtype for weight in model.encoder.parameters()} == {dtype}
+        for name in model._keep_in_fp32_modules_strict:
+            assert {weight.dtype for weight in model.get_submodule(name).parameters()} == {torch.float32}, name
+
     def test_half_precision_encoder_keeps_heads_in_full_precision(self, tiny_model, tmp_path):
         tiny_model.save_pretrained(tmp_path)
         model = EchoMENModel.from_pretrained(tmp_path, dtype=torch.bfloat16)

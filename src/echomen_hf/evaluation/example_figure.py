@@ -1,4 +1,4 @@
-"""The figure of single videos: reference, prediction, and what every expert said with which weight."""
+"""Figure of single videos: reference, prediction, and the estimate and weight of every expert."""
 
 from __future__ import annotations
 

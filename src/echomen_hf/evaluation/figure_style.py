@@ -1,4 +1,4 @@
-"""How the figures look: palette, fonts, heading, and the marks of the heart-failure categories."""
+"""Style of the figures: palette, fonts, heading, and marks of the heart-failure categories."""
 
 from __future__ import annotations
 

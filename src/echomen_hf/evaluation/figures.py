@@ -1,4 +1,4 @@
-"""The figures of the paper and a Bland-Altman plot, drawn from labels, predictions and sample weights."""
+"""Figures of the paper and a Bland-Altman plot."""
 
 from __future__ import annotations
 
@@ -149,13 +149,7 @@ def error_by_band_figure(
 
 
 def draw_band_counts(panel: Axes, bands: BandErrors, band_width: float) -> None:
-    """Show below errors by band how many videos each band has.
-
-    Args:
-        panel: Panel to draw in.
-        bands: Bands.
-        band_width: Width of a band in EF points.
-    """
+    """Draw how many videos each band has."""
     bars = panel.bar(
         bands.lower, bands.counts, width=bands.upper - bands.lower, align="edge", color=COUNT_COLOUR, edgecolor="white"
     )
@@ -256,7 +250,7 @@ def scatter_figure(
         panel.set_aspect("equal")
         shade_categories(panel)
         label_ef_axis(panel, "Reference ejection fraction (%)")
-    # Nothing keeps a prediction of a linear head within the range of an EF.
+    # Predictions of other methods may lie beyond the range of an EF.
     everything = np.concatenate([EF_RANGE, *(np.asarray(values, dtype=np.float64) for values in predictions.values())])
     panels[0].set_ylim(everything.min(), everything.max())
     panels[0].set_ylabel("Predicted ejection fraction (%)")

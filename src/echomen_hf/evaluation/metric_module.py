@@ -1,4 +1,4 @@
-"""The `evaluate` module `ef_regression` that this package ships, and how to load it."""
+"""Loading of the `evaluate` module `ef_regression`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence that a model reads the motion of the heart: what its estimate does when a clip is changed on purpose."""
+"""Changes of a clip that show whether a model uses the motion of the heart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def still(video: EchoVideo) -> EchoVideo:
-    """Repeat the first frame: a heart that does not move."""
+    """Repeat the first frame."""
     return replace(video, frames=np.repeat(video.frames[:1], video.num_frames, axis=0))
 
 
@@ -33,7 +33,7 @@ def backwards(video: EchoVideo) -> EchoVideo:
 
 
 def mirrored(video: EchoVideo) -> EchoVideo:
-    """Exchange left and right, as laboratories do that show the apical view the other way round."""
+    """Exchange left and right; some laboratories show the apical view mirrored."""
     return replace(video, frames=np.ascontiguousarray(video.frames[:, :, ::-1]))
 
 
@@ -43,7 +43,7 @@ def half_frame_rate(video: EchoVideo) -> EchoVideo:
 
 
 def scaled_brightness(factor: float) -> Callable[[EchoVideo], EchoVideo]:
-    """Make the change that multiplies all gray values."""
+    """Make a function that multiplies all gray values."""
 
     def change(video: EchoVideo) -> EchoVideo:
         return replace(video, frames=np.clip(np.rint(video.frames * factor), 0, 255).astype(np.uint8))
@@ -64,7 +64,7 @@ INVARIANCES: dict[str, Callable[[EchoVideo], EchoVideo]] = {
 def motion_evidence(
     estimate: Callable[[EchoVideo], float], videos: Iterable[EchoVideo]
 ) -> dict[str, NDArray[np.float64]]:
-    """Estimate clips as they are and changed."""
+    """Estimate clips as they are and changed; every array of EFs has shape (clips,)."""
     changes = {"unchanged": lambda video: video, "still": still, **INVARIANCES}
     estimates: dict[str, list[float]] = {name: [] for name in changes}
     for video in videos:

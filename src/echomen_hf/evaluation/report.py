@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: the metrics file, the table of predictions, and tables that compare methods."""
+"""Metrics files, tables of predictions, and tables that compare methods."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +14,10 @@ from numpy.typing import ArrayLike
 
 from ..labels import CATEGORY_TITLES, heart_failure_category
 from ..metrics import ef_regression_metrics, oracle_predictions
+from ..model.video_prediction_echomen import VideoPrediction
 from ..runs.files import weights_checksum, write_json, write_text
 from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
 
-
-if TYPE_CHECKING:
-    from ..inference.video_prediction import VideoPrediction
 
 __all__ = [
     "MISSING_VALUE",
@@ -51,7 +49,10 @@ def write_metrics_json(
     bootstrap_samples: int = 0,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write metrics with all it takes to compute them again; the same input gives the same bytes."""
+    """Write metrics with everything that is needed to compute them again; the same input gives the same bytes.
+
+    NaN is written as null, `confidence_level` as `ci_level`. `extra` adds entries, whose values may be nested.
+    """
     if "n" not in metrics:
         raise ValueError("`metrics` lack `n`, the number of videos; pass what `ef_regression_metrics` returns.")
     if confidence_level is None and any(name.endswith("_ci_low") for name in metrics):
@@ -70,18 +71,18 @@ def write_metrics_json(
         "versions": package_versions(),
     }
     if clashes := sorted(document.keys() & (extra or {}).keys()):
-        raise ValueError(f"`extra` must not replace what the file holds anyway: {', '.join(clashes)}.")
+        raise ValueError(f"`extra` must not replace other entries of the file: {', '.join(clashes)}.")
     document.update(extra or {})
     return write_json(path, document)
 
 
 def package_versions() -> dict[str, str | None]:
-    """Tell which versions results come from."""
+    """Return the versions of Python and of the packages that results depend on; `None` for one not installed."""
     return {"python": platform.python_version(), **installed_versions(RESULT_PACKAGES)}
 
 
 def read_metrics_json(path: str | Path) -> dict[str, Any]:
-    """Read a file of `write_metrics_json`."""
+    """Read a file of `write_metrics_json`; null among the metrics is NaN again."""
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
         metrics = document["metrics"].items()
@@ -93,7 +94,11 @@ def read_metrics_json(path: str | Path) -> dict[str, Any]:
 def write_predictions_csv(
     path: str | Path, predictions: Sequence[VideoPrediction], references: ArrayLike | None = None
 ) -> Path:
-    """Write one row per video: what was predicted, from how many clips, and what each expert said."""
+    """Write one row per video, with numbers in full.
+
+    The columns are `FileName`; `EF` and `EF_category` (reference, empty if unknown); `EF_pred` and `category`
+    (prediction); `EF_stage1`; `EF_expert_0`, ...; `weight_0`, ...; `clips`; `clip_sd`.
+    """
     if not predictions:
         raise ValueError(f"There are no predictions to write to {path}.")
     reference = np.full(len(predictions), np.nan) if references is None else np.asarray(references, dtype=np.float64)
@@ -109,7 +114,7 @@ def write_predictions_csv(
 
 
 def read_predictions_csv(path: str | Path) -> pd.DataFrame:
-    """Read a file of `write_predictions_csv`, with every number exactly as it was."""
+    """Read a file of `write_predictions_csv`; numbers are exact, an unknown one is NaN."""
     # As text, names of videos stay what they are, and `float` is exact with every version of pandas.
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     if missing := [name for name in ("FileName", "EF", "EF_pred") if name not in frame]:
@@ -130,7 +135,12 @@ def predictor_comparison(
     train_labels: ArrayLike,
     **metric_options: Any,
 ) -> dict[str, dict[str, float]]:
-    """Compare EchoMEN with its own parts, with the least any model must beat and with the best its experts allow."""
+    """Compare EchoMEN with its parts, with a constant guess and with the best of its experts.
+
+    The result holds metrics by predictor: `constant_mean` (mean of the training split), `stage1`, `expert_0`, ...,
+    `mean` (plain mean of the experts), `echomen` and `oracle` (the best expert of every sample, figure 3b; it uses the
+    reference and is no method). `None` in the place of predictions, shapes (N,) and (N, M), leaves them out.
+    """
     train = np.asarray(train_labels, dtype=np.float64)
     if train.size == 0 or not np.isfinite(train).all():
         raise ValueError("`train_labels` must be the finite ejection fractions of the training split.")
@@ -154,7 +164,7 @@ def results_table(
     unranked: Collection[str] = (),
     intervals: bool = False,
 ) -> str:
-    """Lay out errors of several methods as table 1 of the paper does, overall and per heart-failure category.
+    """Format errors of several methods as in table 1 of the paper, overall and per heart-failure category.
 
     Args:
         results: Row label to metrics of `ef_regression_metrics`, or to as many of them as were published.
@@ -188,7 +198,7 @@ def results_table(
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out text as a Markdown table whose columns also line up as plain text."""
+    """Format text as a Markdown table whose columns also line up as plain text."""
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"Row {list(row)} has {len(row)} cells, the header has {len(header)}.")
@@ -233,7 +243,7 @@ def _count(results: Mapping[str, Mapping[str, float]], category: str) -> str:
 def _result_column(
     results: Mapping[str, Mapping[str, float]], key: str, unranked: Collection[str], intervals: bool
 ) -> list[str]:
-    # What is printed alike is ranked alike.
+    # Values that are printed alike are ranked alike.
     shown = {label: f"{values.get(key, np.nan):.2f}" for label, values in results.items()}
     ranked = {label: abs(float(text)) for label, text in shown.items() if label not in unranked and text != "nan"}
     cells = []

@@ -1,4 +1,4 @@
-"""What a model does on simulated hearts: errors, intervals, and whether it is the motion that it reads."""
+"""Examination of a model on simulated hearts: errors, intervals, and use of motion."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from ..inference.engines.factory import make_engine
-from ..inference.video_prediction import predict_split, predict_video
+from ..inference import make_engine, predict_split, predict_video
 from ..labels import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES, category_masks
 from ..metrics import AUROC_THRESHOLDS, ef_regression_metrics
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL
@@ -86,8 +85,9 @@ def examine_on_simulation(
 ) -> dict[str, Any]:
     """Measure a model on simulated videos that neither training nor calibration has seen.
 
-    The hearts of both profiles are the same, one by one; only what the machine makes of them differs. Each
-    heart-failure category has the same number of videos, and EchoNet-Dynamic's distribution within itself.
+    Both profiles show the same hearts on different machines. Each heart-failure category has the same number of
+    videos, and EchoNet-Dynamic's distribution within itself. The first `num_motion_videos` of them are also changed,
+    see `motion_evidence`.
     """
     videos = examination_videos(num_videos, seed + _TEST_SEED_OFFSET)
     labels = np.array(videos["ejection_fraction"])
@@ -133,17 +133,17 @@ def examine_on_simulation(
 
 
 def examination_videos(num_videos: int, seed: int) -> SimulatedVideos:
-    """Give the rows of an examination."""
+    """Return simulated videos, a third of each heart-failure category."""
     return SimulatedVideos(num_videos, seed, "categories", SECONDS)
 
 
 def simulated_frames(processor: EchoMENVideoProcessor, profile: str) -> SimulatedFrames:
-    """Give the source of the frames of an examination."""
+    """Return the source of the frames of simulated videos."""
     return SimulatedFrames(profile, image_size=as_size(processor.crop_size).height)
 
 
 def echonet_weighted(metrics: Mapping[str, float]) -> float:
-    """Weigh the errors of the categories as often as EchoNet-Dynamic has them."""
+    """Weigh the MAEs of the categories by their shares in EchoNet-Dynamic."""
     masks = category_masks(_echonet_sample())
     return float(sum(masks[name].mean() * metrics[f"mae_{name}"] for name in HEART_FAILURE_CATEGORIES))
 
@@ -160,7 +160,7 @@ def _motion(
     model: EchoMENModel, processor: EchoMENVideoProcessor, engine: Any, videos: SimulatedVideos, count: int
 ) -> dict[str, dict[str, float]]:
     source = simulated_frames(processor, IN_RANGE)
-    # Rows of the three categories follow each other in no order, so that the first ones are a fair sample.
+    # Categories are in random order, so the first rows are a fair sample.
     rows = [videos[index] for index in range(count)]
     clips = (EchoVideo(source.read(row), row["fps"], row["file_name"]) for row in rows)
     found = motion_evidence(
@@ -175,7 +175,7 @@ def _motion(
 
 
 def accuracy_section(examination: Mapping[str, Any]) -> str:
-    """Lay out the errors."""
+    """Format the errors as Markdown."""
     accuracy = examination["accuracy"]
     titles = {"constant_guess": f"always {_echonet_mean():.1f} %", **PROFILE_TITLES}
     errors = results_table(
@@ -201,7 +201,7 @@ def accuracy_section(examination: Mapping[str, Any]) -> str:
 
 
 def coverage_section(examination: Mapping[str, Any]) -> str:
-    """Lay out what the prediction intervals hold."""
+    """Format the coverage of the prediction intervals as Markdown."""
     if examination["calibration"] is None:
         return "The model has no calibrated intervals."
     rows = []
@@ -221,7 +221,7 @@ def coverage_section(examination: Mapping[str, Any]) -> str:
 
 
 def motion_section(examination: Mapping[str, Any]) -> str:
-    """Lay out what happens to estimates when clips are changed."""
+    """Format how estimates change with the clips as Markdown."""
     still = examination["motion"]["still"]
     rows = [
         [

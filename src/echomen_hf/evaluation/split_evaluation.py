@@ -1,18 +1,18 @@
-"""Evaluation of a model on one split: predictions, metrics of the model and of its parts, and the report on disk."""
+"""Evaluation of a model on one split of a data set."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..data.layouts.echonet_dynamic import SPLIT_NAMES
-from ..inference.video_prediction import VideoPrediction, predict_split
+from ..inference import SharedWindows, VideoPrediction, predict_split
 from ..labels import CATEGORY_TITLES, ExpertWeightTable
 from ..metrics import ef_regression_metrics, oracle_predictions
 from ..model.modeling_echomen import EchoMENModel
@@ -30,9 +30,6 @@ from .figures import (
 from .interval_calibration import interval_metrics
 from .report import markdown_table, predictor_comparison, results_table, write_metrics_json, write_predictions_csv
 
-
-if TYPE_CHECKING:
-    from ..inference.windows.shared_windows import SharedWindows
 
 __all__ = [
     "SplitEvaluation",
@@ -55,7 +52,7 @@ ROW_TITLES = {
 
 @dataclass(frozen=True)
 class SplitEvaluation:
-    """Everything that one evaluation found.
+    """Result of one evaluation.
 
     Args:
         predictions: Prediction of every video.
@@ -95,7 +92,7 @@ class SplitEvaluation:
 
 
 def comparison_table(comparison: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Lay the errors of a model and of its parts out, as the paper's tables do.
+    """Format the errors of a model and of its parts as in the paper's tables.
 
     Args:
         comparison: Metrics by predictor, see `predictor_comparison`; `None` or NaN where undefined.
@@ -117,7 +114,7 @@ def comparison_table(comparison: Mapping[str, Mapping[str, float | None]]) -> st
 
 
 def interval_table(intervals: Mapping[str, Any]) -> str:
-    """Lay out how often prediction intervals hold the true ejection fraction."""
+    """Format how often prediction intervals hold the true ejection fraction as a Markdown table."""
     rows = [
         [CATEGORY_TITLES[category], str(found["n"]), f"{found['coverage']:.1%}", f"{found['width']:.1f}"]
         for category, found in intervals["measured"].items()
@@ -155,7 +152,7 @@ def evaluate_split(
         confidence_level: Coverage of the intervals.
         seed: Seed of the bootstrap.
         progress: Whether to show a progress bar.
-        windows: What runs the encoder on all clips of a video together; each clip is run on its own without.
+        windows: What runs the encoder on all clips of a video together; by default, each clip runs on its own.
 
     Returns:
         The evaluation. For a model of stage 1 it compares the stage-1 head with the constant guess only.
@@ -221,7 +218,7 @@ def find_split(videos: Mapping[str, Any], split: str) -> str:
 
 
 def report_figures(evaluation: SplitEvaluation, subtitle: str | None = None) -> dict[str, Figure]:
-    """Draw the paper's figures for one evaluation."""
+    """Draw the paper's figures for one evaluation, by file name."""
     labels, references = evaluation.labels_by_split, evaluation.references
     values = {ROW_TITLES.get(key, key.replace("_", " ")): v for key, v in evaluation.predicted().items()}
     methods = {name: v for name, v in values.items() if name in (ROW_TITLES["stage1"], ROW_TITLES["echomen"])}

@@ -1,4 +1,4 @@
-"""What the pipeline loads models with: those of transformers, and exported ones."""
+"""`AutoModel` of pipelines, which also loads exports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class AutoModel(transformers.AutoModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
     ) -> PreTrainedModel:
-        """Load a model."""
+        """Load a model; an export runs in its own engine, and brings its device and precision."""
         from .engines.export_folder import is_export, load_export
 
         if is_export(pretrained_model_name_or_path):

@@ -1,4 +1,4 @@
-"""Loading a model and its video processor, with errors that say what is wrong with the folder."""
+"""Loading of a model and its video processor."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoME
 def load_checkpoint_of(
     model: str | Path, model_class: type[Model], processor_class: type[EchoMENVideoProcessor]
 ) -> tuple[Model, EchoMENVideoProcessor]:
-    """Load a model of a given class; see `load_checkpoint`."""
+    """Load a model of a class and its video processor, see `load_checkpoint`."""
     folder = Path(model)
     if folder.is_dir():
         check_folder(folder, model_class.config_class.model_type)

@@ -156,8 +156,8 @@ class EchoMENProjector(nn.Module):
     def __init__(self, config: EchoMENConfig) -> None:
         super().__init__()
         hidden_size = cast(int, config.projection_hidden_size)
-        self.fc1 = nn.Linear(config.embedding_size, hidden_size)
-        self.fc2 = nn.Linear(hidden_size, config.projection_size)
+        self.fc1 = nn.Linear(config.embedding_size, hidden_size, dtype=torch.float32)
+        self.fc2 = nn.Linear(hidden_size, config.projection_size, dtype=torch.float32)
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
         return F.normalize(self.fc2(F.relu(self.fc1(embedding))), dim=-1)
@@ -170,7 +170,7 @@ class EchoMENRegressionHead(nn.Linear):
     """
 
     def __init__(self, config: EchoMENConfig) -> None:
-        super().__init__(config.embedding_size, 1)
+        super().__init__(config.embedding_size, 1, dtype=torch.float32)
 
 
 class EchoMENAggregator(nn.Module):
@@ -178,8 +178,8 @@ class EchoMENAggregator(nn.Module):
 
     def __init__(self, config: EchoMENConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.embedding_size, config.aggregator_hidden_size)
-        self.fc2 = nn.Linear(config.aggregator_hidden_size, config.num_experts)
+        self.fc1 = nn.Linear(config.embedding_size, config.aggregator_hidden_size, dtype=torch.float32)
+        self.fc2 = nn.Linear(config.aggregator_hidden_size, config.num_experts, dtype=torch.float32)
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
         return self.fc2(F.relu(self.fc1(embedding))).softmax(dim=-1)
@@ -195,6 +195,7 @@ class EchoMENPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The Trainer divides by the gradient accumulation steps only if the model does not claim to do so itself.
     accepts_loss_kwargs = False
+    # Their constructors state the type too, since `from_config` does not look at this list.
     _keep_in_fp32_modules_strict = ["projector", "regression_head", "experts", "aggregator"]
     _no_split_modules = ["R2Plus1DBlock", "R2Plus1DStem"]
     _can_record_outputs = {"hidden_states": OutputRecorder(R2Plus1DStage)}

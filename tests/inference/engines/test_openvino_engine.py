@@ -100,7 +100,7 @@ def test_clips_of_another_shape(encoder, shape):
 
 
 def test_wrong_settings(model, graph, encoder, tmp_path):
-    with pytest.raises(ValueError, match=r"int8 takes an export, `echomen export`"):
+    with pytest.raises(ValueError, match=r"int8 needs an export, see `echomen export`"):
         OpenVINOEngine.from_model(model, "int8")
     for settings in ({"num_threads": 0}, {"performance_hint": "fast"}, {"precision": "fp16"}):
         with pytest.raises(ValueError, match=f"{next(iter(settings))}|fp32, bf16 or int8"):

@@ -176,8 +176,8 @@ class TestOpenVINO:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"format": "pickle"}, "does not tell `format`"),
-            ({"precision": "fp16"}, "does not tell `format`"),
+            ({"format": "pickle"}, "does not state `format`"),
+            ({"precision": "fp16"}, "does not state `format`"),
             ({"files": {}}, r"missing or unknown: config\.json"),
         ],
     )

@@ -11,7 +11,7 @@ __all__ = ["round_filters", "round_to_bf16"]
 
 @torch.no_grad()
 def round_to_bf16(weight: torch.Tensor) -> torch.Tensor:
-    """Round weights to bfloat16, passing what each one loses on to the next one of its filter.
+    """Round weights to bfloat16, and pass the rounding error of each on to the next one of its filter.
 
     Features behind a ReLU are positive, so a filter whose rounding errors do not cancel shifts its output for every
     clip in the same direction, and the ejection fraction with it. Passed on, errors leave the sum of a filter within

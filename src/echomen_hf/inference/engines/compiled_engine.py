@@ -18,7 +18,8 @@ __all__ = ["CompiledEngine"]
 class CompiledEngine:
     """Runs `FastEncoder` compiled for one number of clips, so that no other number of clips compiles it again.
 
-    Compiling happens in the constructor, and takes about a minute for the network of the paper.
+    Compiling happens in the constructor, and takes about a minute for the network of the paper. Batches of more clips
+    are split, smaller ones are filled up. On CPUs, the number is 1: several clips take as long together as in turn.
     """
 
     name = "compile"

@@ -1,4 +1,4 @@
-"""The encoder as a graph for other runtimes: from normalised clips of one shape, any number at once, to embeddings."""
+"""Graph of the encoder for other runtimes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ClipShape(NamedTuple):
 
 
 class FoldedEncoder(NamedTuple):
-    """An encoder without batch normalisation."""
+    """An encoder without batch normalisation, in single precision on the CPU, and its graph for any batch size."""
 
     module: nn.Module
     program: torch.export.ExportedProgram
@@ -50,7 +50,10 @@ class FoldedEncoder(NamedTuple):
 
 
 def trace_encoder(model: EchoMENModel, *, for_bf16: bool = False) -> FoldedEncoder:
-    """Fold batch normalisation into the convolutions and record the computation."""
+    """Fold batch normalisation into the convolutions and record the computation.
+
+    With `for_bf16`, weights are rounded for a runtime that turns them to bfloat16.
+    """
     encoder = fold_batch_norms(copy.deepcopy(model.encoder).cpu().float())
     if for_bf16:
         round_filters(encoder)
@@ -63,7 +66,7 @@ def trace_encoder(model: EchoMENModel, *, for_bf16: bool = False) -> FoldedEncod
 
 
 def clip_array(pixel_values: torch.Tensor, clip_shape: ClipShape) -> NDArray:
-    """Check clips, and hand them over to another runtime."""
+    """Convert clips of the right shape to float32 for another runtime."""
     if pixel_values.ndim != 5 or tuple(pixel_values.shape[1:]) != tuple(clip_shape):
         raise ValueError(
             f"`pixel_values` must have shape (batch, {', '.join(map(str, clip_shape))}), for which this engine was "

@@ -1,4 +1,4 @@
-"""Engines: ways to run the encoder, from normalised clips to embeddings."""
+"""Engines that run the encoder."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ ENGINE_PRECISIONS: dict[str, tuple[str, ...]] = {
     "onnx": ("fp32",),
     "openvino": ("fp32", "bf16"),
 }
-"""Precisions that each engine can give a model as it is; others take an export."""
+"""Precisions of each engine; int8 needs an export."""
 
 ENGINE_NAMES = ("auto", *ENGINE_PRECISIONS)
 """Names that `make_engine` takes."""
 
 PRECISIONS = ("fp32", "bf16", "int8")
-"""Precisions of weights and activations; embedding and heads are in single precision in any case."""
+"""Precisions of weights and activations; embeddings and heads are always in single precision."""
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """Something that runs the encoder of one model; the heads stay with the model, `model(embedding=engine(clips))`.
+    """Runs the encoder of one model; the heads stay with the model, `model(embedding=engine(clips))`.
 
-    An engine that looks at one channel of a clip only says so by an attribute `num_channels` of 1.
+    An engine that uses only the first channel of a clip has an attribute `num_channels` of 1.
     """
 
     @property
@@ -56,7 +56,7 @@ class Engine(Protocol):
 
 
 def check_engine(engine: str, precision: str) -> None:
-    """Refuse a combination that does not exist."""
+    """Refuse an engine or precision that does not exist, or a combination that does not."""
     if engine not in ENGINE_NAMES:
         raise ValueError(f"There is no engine {engine!r}; choose one of {', '.join(ENGINE_NAMES)}.")
     if precision not in PRECISIONS:
@@ -67,13 +67,13 @@ def check_engine(engine: str, precision: str) -> None:
             "`echomen export`, and give its folder as the model."
         )
     if engine != "auto" and precision not in ENGINE_PRECISIONS[engine]:
-        having = [name for name, precisions in ENGINE_PRECISIONS.items() if precision in precisions]
+        available = [name for name, precisions in ENGINE_PRECISIONS.items() if precision in precisions]
         raise ValueError(
             f"Engine {engine!r} has no precision {precision!r}, only {', '.join(ENGINE_PRECISIONS[engine])}; "
-            f"{precision} is available in {', '.join(having)}."
+            f"{precision} is available in {', '.join(available)}."
         )
 
 
 def is_echomen(model: torch.nn.Module) -> bool:
-    """Tell whether a network has the encoder that engines run."""
+    """Return whether a network has the encoder that engines run."""
     return getattr(getattr(model, "config", None), "model_type", None) == EchoMENConfig.model_type

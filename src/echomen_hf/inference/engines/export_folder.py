@@ -1,4 +1,4 @@
-"""The folder of an exported model: configuration, video processor, heads, graph of the encoder, and `export.json`."""
+"""Folder of an exported model: configuration, video processor, heads, graph of the encoder, and `export.json`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 EXPORT_NAME = "export.json"
-"""File that tells what an export is."""
+"""File that describes an export."""
 
 GRAPH_NAMES = {"onnx": "encoder.onnx", "openvino": "encoder.xml"}
 """File of the encoder by format; OpenVINO's weights lie beside it."""
@@ -58,7 +58,7 @@ ENCODER_PREFIX = "encoder."
 
 
 class ExportedEncoder(nn.Module):
-    """Stands in a model where its encoder was, so that everything that runs a model also runs an export."""
+    """Takes the place of the encoder in an exported model."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class ExportedEncoder(nn.Module):
 
 
 def is_export(folder: str | os.PathLike[str]) -> bool:
-    """Tell a folder that `export_model` wrote from one with a trained model."""
+    """Return whether a folder is one that `export_model` wrote."""
     return (Path(folder) / EXPORT_NAME).is_file()
 
 
@@ -86,8 +86,8 @@ def load_export(
 
     Args:
         folder: Folder that `export_model` wrote.
-        num_threads: Threads of the engine; all cores without.
-        performance_hint: `latency` or `throughput`, see `OpenVINOEngine`; ONNX Runtime knows no such hint.
+        num_threads: Threads of the engine; defaults to all cores.
+        performance_hint: `latency` or `throughput`, see `OpenVINOEngine`; not used by ONNX Runtime.
 
     Returns:
         Model in evaluation mode, whose encoder is the engine; its video processor; and the engine.
@@ -106,7 +106,7 @@ def load_export(
             )
     config = EchoMENConfig.from_pretrained(folder)
     processor = EchoMENVideoProcessor.from_pretrained(folder)
-    # Without memory for the encoder, which never comes.
+    # Without memory for the encoder, which is not loaded.
     with torch.device("meta"):
         model = EchoMENModel(config)
     engine = open_engine(
@@ -149,7 +149,10 @@ def write_heads(model: EchoMENModel, processor: EchoMENVideoProcessor, folder: P
 
 
 def write_config(config: EchoMENConfig, folder: Path, widen_intervals_by: float = 0.0) -> None:
-    """Write the configuration of an exported model."""
+    """Write the configuration of an exported model.
+
+    Prediction intervals are widened at both ends by the EF points that the export changes estimates by.
+    """
     content = without_code(config)
     calibration = content.get("interval_calibration")
     if calibration:
@@ -161,7 +164,7 @@ def write_config(config: EchoMENConfig, folder: Path, widen_intervals_by: float 
 
 
 def without_code(part: EchoMENConfig | EchoMENVideoProcessor) -> dict[str, Any]:
-    """Take the data of a configuration, without the code beside it, which would have to be trusted."""
+    """Return the content of a configuration file without `auto_map`, whose code would have to be trusted."""
     return {key: value for key, value in json.loads(part.to_json_string()).items() if key != "auto_map"}
 
 
@@ -189,7 +192,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         or not isinstance(record.get("files"), dict)
     ):
         raise ValueError(
-            f"{path} does not tell `format`, `precision` and `files` of an export; export the model again."
+            f"{path} does not state `format`, `precision` and `files` of an export; export the model again."
         )
     needed = {CONFIG_NAME, VIDEO_PROCESSOR_NAME, HEADS_NAME, GRAPH_NAMES[record["format"]]}
     # A name with a folder in it would have other files read.
@@ -211,7 +214,7 @@ def check_target(folder: Path) -> None:
 
 
 def replace_export(folder: Path, target: Path) -> None:
-    """Put a complete export where it belongs, in the place of an earlier one."""
+    """Move a complete export to its place; an earlier one there is removed."""
     check_target(target)
     if target.exists():
         shutil.rmtree(target)

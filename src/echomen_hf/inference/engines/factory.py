@@ -22,8 +22,8 @@ def make_engine(
 ) -> Engine:
     """Make the engine that runs the encoder of a model.
 
-    `auto` is the fastest engine that is exact and needs neither another package nor a compiler. That is `torch`: batch
-    normalisation folded into the convolutions, and on CPUs the memory layout in which convolutions are fastest.
+    `auto` is `torch`, the fastest exact engine that needs no other package and no compiler: batch normalisation is
+    folded into the convolutions, and on CPUs convolutions have their fastest memory layout.
 
     Args:
         model: Model in evaluation mode, on the device to run on; it is left as it is. Later changes of its encoder's
@@ -32,8 +32,8 @@ def make_engine(
             (ONNX Runtime) or `openvino`, which need their packages.
         precision: `fp32`, or `bf16`, fast where the processor has instructions for it (AMX, AVX-512 BF16, GPUs)
             and slow elsewhere.
-        processor: Video processor that makes the clips. If it gives all channels of a clip the same numbers, and the
-            engine can use that, the engine looks at the first channel only.
+        processor: Video processor that makes the clips. If it makes all channels of a clip equal, the engines
+            `torch` and `compile` use the first channel only.
         batch_size: Clips that are usually passed at once.
 
     Returns:

@@ -1,4 +1,4 @@
-"""An encoder that computes the same with less: batch normalisation folded into convolutions, equal channels summed."""
+"""Folding of batch normalisation into convolutions, and of equal input channels into one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def normalised_convolutions(encoder: nn.Module) -> Iterator[tuple[nn.Conv3d, nn.
 
 
 def fold_batch_norm(conv: nn.Conv3d, norm: nn.BatchNorm3d) -> None:
-    """Let a convolution do what the batch normalisation after it does."""
+    """Fold a batch normalisation into the convolution before it."""
     dtype = conv.weight.dtype
     exact = copy.deepcopy(norm).double()
     weight, bias = fuse_conv_bn_weights(
@@ -64,12 +64,12 @@ def fold_batch_norm(conv: nn.Conv3d, norm: nn.BatchNorm3d) -> None:
 
 
 def has_equal_channels(processor: EchoMENVideoProcessor) -> bool:
-    """Tell whether the clips of a video processor hold the same numbers in all channels."""
+    """Return whether the clips of a video processor hold the same numbers in all channels."""
     return not processor.do_normalize or len(set(processor.image_mean)) == len(set(processor.image_std)) == 1
 
 
 def sum_input_channels(encoder: R2Plus1DEncoder) -> None:
-    """Let an encoder take one channel instead of several equal ones, by the sum of the weights that they meet."""
+    """Make an encoder take one channel instead of several equal ones, by summing their weights."""
     first = cast(nn.Conv3d, encoder.stem[0])
     weight = first.weight.double().sum(dim=1, keepdim=True).to(first.weight.dtype)  # (out, C, ...) -> (out, 1, ...)
     first.weight = nn.Parameter(weight, requires_grad=False)

@@ -1,4 +1,4 @@
-"""The encoder on ONNX Runtime, in single precision."""
+"""Encoder in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ONNXEngine", "save_onnx"]
 
 
 class ONNXEngine:
-    """Runs an encoder with ONNX Runtime on the CPU."""
+    """Runs an encoder with ONNX Runtime on the CPU, in single precision; `num_threads` defaults to all cores."""
 
     name = "onnx"
     precision = "fp32"

@@ -1,4 +1,4 @@
-"""The encoder on OpenVINO: Intel and other CPUs, in single precision, bfloat16 or 8-bit integers."""
+"""Encoder in OpenVINO, on Intel and other CPUs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ PerformanceHint = Literal["latency", "throughput"]
 
 
 class OpenVINOEngine:
-    """Runs an encoder with OpenVINO on the CPU."""
+    """Runs an encoder with OpenVINO on the CPU.
+
+    `fp32` computes in single precision on every processor. `bf16` computes in bfloat16 where the processor has
+    instructions for it, and else in single precision. `int8` computes with 8-bit integers in the layers that are
+    quantised in the graph, and like `bf16` in the others. `num_threads` defaults to all cores. The performance hint
+    `latency` gives all threads to one batch after another, which is best for few cores; `throughput` computes the
+    clips of a batch side by side on groups of cores.
+    """
 
     name = "openvino"
 
@@ -71,21 +78,18 @@ class OpenVINOEngine:
         cls,
         model: EchoMENModel,
         precision: Literal["fp32", "bf16"] = "fp32",
-        *,
-        num_threads: int | None = None,
-        performance_hint: PerformanceHint = "latency",
+        **options: Any,
     ) -> OpenVINOEngine:
         """Convert the encoder of a model."""
         if precision not in ("fp32", "bf16"):
             raise ValueError(
-                f"A model runs in fp32 or bf16, got {precision!r}; int8 takes an export, `echomen export`."
+                f"A model runs in fp32 or bf16, got {precision!r}; int8 needs an export, see `echomen export`."
             )
         return cls(
             convert_to_openvino(trace_encoder(model, for_bf16=precision == "bf16")),
             ClipShape.of(model.config),
             precision,
-            num_threads=num_threads,
-            performance_hint=performance_hint,
+            **options,
         )
 
     @classmethod
@@ -94,9 +98,7 @@ class OpenVINOEngine:
         path: str | Path,
         clip_shape: ClipShape,
         precision: GraphPrecision,
-        *,
-        num_threads: int | None = None,
-        performance_hint: PerformanceHint = "latency",
+        **options: Any,
     ) -> OpenVINOEngine:
         """Load a graph that `save_openvino` wrote."""
         ov = import_extra("openvino", "openvino")
@@ -104,7 +106,7 @@ class OpenVINOEngine:
             graph = ov.Core().read_model(path)
         except RuntimeError as error:
             raise ValueError(f"{path} is no OpenVINO model: {' '.join(str(error).split())[:300]}") from error
-        return cls(graph, clip_shape, precision, num_threads=num_threads, performance_hint=performance_hint)
+        return cls(graph, clip_shape, precision, **options)
 
     def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Encode clips."""
@@ -125,7 +127,7 @@ class OpenVINOEngine:
 
 
 def convert_to_openvino(encoder: FoldedEncoder) -> openvino.Model:
-    """Convert an encoder without a detour through a file."""
+    """Convert an encoder to a graph whose convolutions have the names of its layers, such as `layer1.0.conv1.0.3`."""
     ov = import_extra("openvino", "openvino")
     graph = ov.convert_model(encoder.program)
     graph.reshape([-1, *encoder.clip_shape])
@@ -142,9 +144,9 @@ def convert_to_openvino(encoder: FoldedEncoder) -> openvino.Model:
 
 
 def save_openvino(graph: openvino.Model, path: Path) -> list[Path]:
-    """Write a graph with all the digits of its weights."""
+    """Write a graph (`.xml`) and its weights (`.bin`) in full precision."""
     ov = import_extra("openvino", "openvino")
-    # OpenVINO counts through the life of a process; the same graph shall give the same file.
+    # OpenVINO numbers nodes through the life of a process; the same graph must give the same file.
     graph.set_friendly_name("encoder")
     for position, node in enumerate(graph.get_ordered_ops()):
         if node.get_type_name() != "Convolution":
@@ -154,7 +156,7 @@ def save_openvino(graph: openvino.Model, path: Path) -> list[Path]:
 
 
 def may_saturate() -> bool:
-    """Tell whether the processor is an x86 one that adds pairs of 8-bit products in 16 bits."""
-    having: Mapping[str, Any] = torch.cpu.get_capabilities()
-    has_vnni = having.get("avx512_vnni") or having.get("avx_vnni")
-    return having.get("architecture") == "x86_64" and not has_vnni
+    """Return whether the processor is an x86 one that adds pairs of 8-bit products in 16 bits."""
+    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
+    has_vnni = capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")
+    return capabilities.get("architecture") == "x86_64" and not has_vnni

@@ -1,4 +1,4 @@
-"""Packages that only some users need, with an error that says how to get them."""
+"""Import of optional packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class MissingExtraError(ImportError, ValueError):
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
-    """Import a module of an optional dependency."""
+    """Import a module of an optional dependency, which the extra of `echomen-hf` installs."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

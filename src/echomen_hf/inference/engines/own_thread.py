@@ -1,4 +1,4 @@
-"""Calls in a thread of their own, for libraries that change the thread that calls them."""
+"""Calls in a separate thread, for libraries that change the thread that calls them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def in_own_thread(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a function run in a thread that ends with it.
+    """Make a function run in a thread that ends with it.
 
     On processors with AMX, OpenVINO gives the thread that compiles a network another stack for signals. Where two
     networks are freed in the order in which they were made, it leaves that thread with the freed stack of the first

@@ -1,8 +1,8 @@
-"""Factorised convolutions as two-dimensional ones, for which CPUs have better kernels than for three dimensions.
+"""Factorised convolutions in two dimensions, for which CPUs have better kernels than for three.
 
-With channels last in memory, frames are images below each other, and the pixels of all frames make one image whose
-rows are frames. So nothing has to be copied for a spatial convolution to be one of images, and for a temporal one to
-be one along the columns of that image.
+With channels last in memory, the frames are a batch of images, and the pixels of all frames make one image whose rows
+are frames. So a spatial convolution is one of images, and a temporal one runs along the columns of that image, both
+without a copy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def convolve_space(
     stride: tuple[int, ...],
     padding: tuple[int, ...] = (0, 0, 0),
 ) -> torch.Tensor:
-    """Convolve each frame for itself."""
+    """Convolve each frame on its own, (B, C, T, H, W) -> (B, D, T, H', W')."""
     frames = features.transpose(1, 2).flatten(0, 1)  # (B, C, T, H, W) -> (B * T, C, H, W)
     convolved = F.conv2d(frames, weight.squeeze(2), bias, stride[1:], padding[1:])
     return convolved.unflatten(0, (len(features), -1)).transpose(1, 2)  # (B * T, D, H', W') -> (B, D, T, H', W')
@@ -37,7 +37,7 @@ def convolve_time(
     stride: tuple[int, ...],
     padding: tuple[int, ...] = (0, 0, 0),
 ) -> torch.Tensor:
-    """Convolve each pixel for itself along time."""
+    """Convolve each pixel along time, (B, C, T, H, W) -> (B, D, T', H, W)."""
     image = features.flatten(3)  # (B, C, T, H, W) -> (B, C, T, H * W)
     convolved = F.conv2d(image, weight.squeeze(4), bias, stride[:2], padding[:2])
     return convolved.unflatten(3, features.shape[3:])  # (B, D, T', H * W) -> (B, D, T', H, W)
@@ -81,7 +81,7 @@ def planar_class(conv: nn.Conv3d) -> type[PlanarSpatialConv] | type[PlanarTempor
 
 
 def geometry(conv: nn.Conv3d) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]:
-    """Tell kernel, stride and padding of a convolution."""
+    """Return kernel, stride and padding of a convolution."""
     parts = (conv.kernel_size, conv.stride, conv.padding)
     return cast(tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]], parts)
 

@@ -25,10 +25,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class FastEncoder(nn.Module):
     """Copy of an encoder that computes the same embedding faster.
 
-    Batch normalisation is folded. On CPUs, features have their channels last in memory, and convolutions are computed
-    in two dimensions, since their kernels are fastest so; elsewhere nobody has measured it, and they stay as they are.
-    If the video processor makes all channels equal, only the first one is looked at, and its weights are the sums of
-    theirs.
+    Batch normalisation is folded. On CPUs, features have their channels last in memory and convolutions run in two
+    dimensions, where the kernels are fastest. If the video processor makes all channels equal, only the first one is
+    used, with the sum of their weights. The embedding is float32 in any precision.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class FastEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.device = cast(nn.Conv3d, encoder.stem[0]).weight.device
-        # In single precision, whatever the checkpoint has, and on the CPU: not all devices know the double precision
+        # In single precision, whatever the checkpoint has, and on the CPU: not all devices have the double precision
         # that folding and rounding need.
         self.encoder = fold_batch_norms(copy.deepcopy(encoder).cpu().float())
         if processor is not None and has_equal_channels(processor):
@@ -61,7 +60,7 @@ class FastEncoder(nn.Module):
 
 
 class BitwiseReLU(nn.Module):
-    """ReLU of bfloat16 features, in place, by their bits: read as integers, just the negative ones are below zero.
+    """In-place ReLU of bfloat16 features by their bits: read as integers, the negative ones are below zero.
 
     PyTorch's own takes about ten times as long on CPUs. A NaN whose sign is negative becomes 0.
     """

@@ -1,1 +1,1 @@
-"""Exported models: graph, quantisation, measured error and folder."""
+"""Export of models to other runtimes."""

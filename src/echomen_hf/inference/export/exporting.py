@@ -1,4 +1,4 @@
-"""Exporting a model: its encoder as a graph of another runtime, with the error of this measured and bounded."""
+"""Export of a model to another runtime, with its error measured and bounded."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ from .quantisation import QuantisedEncoder, quantise
 __all__ = ["CALIBRATION_CLIPS", "EXPORT_PRECISIONS", "ExportRefusedError", "export_model", "load_export"]
 
 EXPORT_PRECISIONS = {"openvino": ("fp32", "bf16", "int8"), "onnx": ("fp32",)}
-"""Formats of an export, and the precisions that each can have."""
+"""Precisions by format of an export."""
 
 CALIBRATION_CLIPS = 128
-"""Clips that show the ranges of the activations."""
+"""Clips that show the ranges of the activations, by default."""
 
 CALIBRATION_SPLITS = {"validation": "train", "train": "validation"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
@@ -65,9 +65,9 @@ class ExportRefusedError(ValueError):
 class VideoSets(NamedTuple):
     """Videos that an export needs, rows as `load_echonet_dynamic` gives them."""
 
-    measured: Any
-    calibration: Any = None
-    search: Any = None
+    measured: Any  # those that the error is measured on
+    calibration: Any = None  # for int8, those that show the ranges of the activations, of the other split
+    search: Any = None  # for int8, those on which the layers that tolerate it are found
 
 
 def export_model(
@@ -87,7 +87,7 @@ def export_model(
     seed: int = 42,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Write a model for another runtime, and measure what that costs.
+    """Write a model for another runtime, and measure the error that this causes.
 
     With `int8`, the central clips of videos of the other split (training, if the error is measured on validation)
     show the ranges of the activations. The videos of the split, in order of EF, go alternately to two halves: on the
@@ -99,13 +99,14 @@ def export_model(
         output: Folder to write; an earlier export there is replaced once the new one is complete.
         export_format: `openvino` or `onnx`.
         precision: `fp32`; or with OpenVINO `bf16` or `int8`.
-        data_dir: Folder in EchoNet-Dynamic's layout. Without, the change of the EF is measured on clips of noise, and
-            the mean absolute error is not known; `int8` needs it.
+        data_dir: Folder in EchoNet-Dynamic's layout. By default, the change of the EF is measured on clips of noise,
+            and the mean absolute error is not known; `int8` needs a data set.
         split: Split to measure on, validation or train; never test.
         protocol: Clips per video, see `protocol_starts`.
         max_videos: Use only so many videos of the split, spread over all EFs.
         max_mae_rise: Largest rise of the mean absolute error that is accepted, in EF points.
-        max_change: Largest change of the EF of a video that is accepted, in EF points; `DEFAULT_MAX_CHANGE` without.
+        max_change: Largest change of the EF of a video that is accepted, in EF points. Defaults to
+            `DEFAULT_MAX_CHANGE`.
         calibration_clips: Clips that show the ranges of the activations, each of another video.
         batch_size: Clips per forward pass.
         seed: Seed of the noise.
@@ -263,7 +264,7 @@ def refuse_without_int8(quantised: QuantisedEncoder, num_videos: int, max_mae_ri
 
 
 def remedy(precision: str) -> str:
-    """Say what helps against too large an error."""
+    """Suggest what to do about too large an error."""
     if precision == "int8":
         return (
             "Take more videos and calibration clips, export with precision bf16, or allow more with max_mae_rise and "
@@ -278,7 +279,7 @@ def remedy(precision: str) -> str:
 
 
 def quantisation_record(quantised: QuantisedEncoder, videos: VideoSets | None, split: str) -> dict[str, Any]:
-    """Tell how a graph was quantised."""
+    """Describe how a graph was quantised, for export.json."""
     assert videos is not None
     return {
         "bf16_layers": list(quantised.float_layers),

@@ -1,4 +1,4 @@
-"""What an export costs: how far its ejection fractions lie from those of the model in single precision."""
+"""Error of an export: how far its ejection fractions lie from those of the model in single precision."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import default_collate
 
-from ...data.clip_dataset import EvaluationClips, ejection_fractions
-from ...data.collation import collate_clips
-from ...data.device_clips import with_pixel_values
+from ...data.clip_dataset import ejection_fractions
+from ...data.device_clips import pack_clip, with_pixel_values
 from ...metrics import ef_regression_metrics
 from ...model.modeling_echomen import EchoMENModel
-from ...model.video_prediction_echomen import estimate_clips
+from ...model.video_prediction_echomen import estimate_clips, estimate_embeddings
 from ...model.video_processing_echomen import EchoMENVideoProcessor
 from ..engines.encoder_graph import ClipShape
 from ..engines.engine import Engine
+from ..video_clips import ClipsOfSplit
 from ..video_prediction import predict_split
 
 
@@ -48,18 +49,18 @@ NOISE_CLIPS = 8
 class EFErrors:
     """Ejection fractions of an export against those of the model in single precision, in EF points."""
 
-    num_videos: int
+    num_videos: int  # 0 for clips of noise
     num_clips: int
-    mean_change: float
+    mean_change: float  # absolute change of the EF of a video, or of a clip of noise
     max_change: float
-    mae_reference: float | None = None
-    mae: float | None = None
+    mae_reference: float | None = None  # of the model; None without reference EFs
+    mae: float | None = None  # of the export
     mae_rise: float | None = None
 
 
 @dataclass(frozen=True)
 class ErrorBound:
-    """What an export may cost."""
+    """Largest error of an export, in EF points."""
 
     max_mae_rise: float
     max_change: float
@@ -70,7 +71,7 @@ class ErrorBound:
                 raise ValueError(f"`{name}` is a number of EF points and not negative, got {value}.")
 
     def violations(self, errors: EFErrors) -> list[str]:
-        """Compare errors with the bound."""
+        """Describe the errors that exceed the bound or are NaN, with numbers."""
         found = []
         if errors.mae_rise is not None and not errors.mae_rise <= self.max_mae_rise:
             found.append(
@@ -90,8 +91,8 @@ class ClipsOfVideos(Sequence[NDArray[np.float32]]):
 
     def __init__(self, videos: Any, processor: EchoMENVideoProcessor, protocol: str) -> None:
         self.videos = videos
+        self._clips = ClipsOfSplit(videos, processor, protocol)
         self.processor = processor
-        self.protocol = protocol
 
     def __len__(self) -> int:
         """Count the videos."""
@@ -99,13 +100,13 @@ class ClipsOfVideos(Sequence[NDArray[np.float32]]):
 
     def __getitem__(self, index: Any) -> Any:  # Of `Sequence`, but for slices.
         """Read the clips of one video."""
-        clips = EvaluationClips([self.videos[int(index)]], self.processor, self.protocol)
-        batch = collate_clips([clips[number] for number in range(len(clips))])
-        return with_pixel_values(batch)["pixel_values"].numpy()
+        clips = self._clips[int(index)]
+        packed = [pack_clip(clips[number], self.processor) for number in range(len(clips))]
+        return with_pixel_values(default_collate(packed))["pixel_values"].numpy()  # (K, T, C, H, W)
 
 
 def spread_over_ef(videos: Any, count: int | None) -> list[int]:
-    """Choose videos whose ejection fractions spread as those of all do, so that weak hearts are among them."""
+    """Choose positions of videos at equal distances of rank in EF, so that low EFs are among them."""
     order = np.argsort(ejection_fractions(videos), kind="stable")
     if count is None or count >= len(order):
         return order.tolist()
@@ -121,7 +122,7 @@ def errors_on_videos(
     batch_size: int = 4,
     progress: bool = True,
 ) -> EFErrors:
-    """Measure what an engine costs on videos with reference ejection fractions."""
+    """Measure the errors of an engine on videos with reference ejection fractions."""
     exact, changed = (
         predict_split(model, processor, videos, protocol, batch_size, progress=progress, engine=encode)
         for encode in (None, engine)
@@ -142,7 +143,7 @@ def errors_on_videos(
 
 
 def errors_on_noise(model: EchoMENModel, engine: Engine, seed: int) -> EFErrors:
-    """Measure what an engine costs on clips of normally distributed noise."""
+    """Measure the errors of an engine on clips of normally distributed noise."""
     generator = torch.Generator().manual_seed(seed)
     changes = []
     for _ in range(NOISE_CLIPS):
@@ -158,15 +159,14 @@ def errors_on_noise(model: EchoMENModel, engine: Engine, seed: int) -> EFErrors:
 
 
 def ejection_fraction_heads(model: EchoMENModel) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
-    """Give the heads of a model to what knows arrays only."""
+    """Make a function from embeddings, (B, D), to EF in percent, (B,), for libraries that use arrays."""
 
-    @torch.inference_mode()
     def predict(embedding: NDArray[np.float32]) -> NDArray[np.float64]:
-        return model(embedding=torch.from_numpy(np.array(embedding))).ejection_fraction.double().numpy()
+        return estimate_embeddings(model, torch.from_numpy(np.array(embedding)))["ejection_fraction"].numpy()
 
     return predict
 
 
 def rounded(value: Any) -> float:
-    """Round a number of EF points to what repeats on every run."""
+    """Round EF points to the digits that repeat on every run."""
     return round(float(value), DIGITS)

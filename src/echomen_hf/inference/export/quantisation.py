@@ -1,4 +1,4 @@
-"""8-bit integers for the layers that bear them: post-training quantisation that watches the ejection fraction.
+"""Post-training quantisation to 8-bit integers, bounded by the change of the ejection fraction.
 
 Plain quantisation of every layer raises the mean absolute error by tenths of a point. Here NNCF quantises all layers,
 ranks them by what each does to the ejection fraction of validation videos, and returns the worst to floating point,
@@ -29,8 +29,8 @@ class QuantisedEncoder(NamedTuple):
     """A graph, some of whose layers compute with 8-bit integers."""
 
     graph: openvino.Model
-    int8_layers: tuple[str, ...]
-    float_layers: tuple[str, ...]
+    int8_layers: tuple[str, ...]  # convolutions that are quantised, in the order of computation
+    float_layers: tuple[str, ...]  # those that are not
 
 
 @in_own_thread

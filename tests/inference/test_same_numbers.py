@@ -1,0 +1,80 @@
+"""Every way from a file to its ejection fraction gives the same number, to the last digit."""
+
+from pathlib import Path
+
+import pytest
+
+from echomen_hf import EjectionFractionPipeline, Predictor, load_echonet_dynamic, read_video
+from echomen_hf.inference import predict_split, predict_video
+from echomen_hf.inference.windows import windows_of_engine
+
+
+BATCH_SIZE = 4
+OFFSETS = {"hfref": [-4.0, 2.0], "hfmref": [-3.0, 3.0], "hfpef": [-2.0, 1.0]}
+
+
+@pytest.fixture
+def row(echonet_dir):
+    """The longest video, whose clips fill more than one batch."""
+    return max(load_echonet_dynamic(echonet_dir)["train"], key=lambda row: row["num_frames"])
+
+
+def numbers(prediction):
+    return {
+        "ejection_fraction": prediction.ejection_fraction,
+        "interval": prediction.interval,
+        "category": prediction.category,
+        "experts": prediction.expert_predictions.tolist(),
+        "weights": prediction.expert_weights.tolist(),
+        "clips": prediction.clip_ejection_fractions.tolist(),
+    }
+
+
+def every_way(predictor, row):
+    """Numbers by way in, with the engine and the test protocol of a predictor."""
+    model, processor, path = predictor.model, predictor.processor, row["video"]["path"]
+    options = {"protocol": predictor.protocol, "batch_size": BATCH_SIZE, "engine": predictor.engine}
+    run = EjectionFractionPipeline(model=model, video_processor=processor, engine=predictor.engine)
+    found = run(path, protocol=predictor.protocol, batch_size=BATCH_SIZE)
+    ways = {
+        "predictor": predictor(path),
+        "bytes": predictor(Path(path).read_bytes()),
+        "files": next(result for _, result in predictor.predict_files([path])),
+        "video": predict_video(model, processor, read_video(path), **options),
+        "split": predict_split(model, processor, [row], progress=False, **options)[0],
+        "split in another process": predict_split(model, processor, [row], progress=False, num_workers=1, **options)[
+            0
+        ],
+    }
+    found["clips"] = [clip["ejection_fraction"] for clip in found["clips"]]
+    expected = numbers(ways["predictor"])
+    return {"pipeline": {name: found[name] for name in expected}, **{way: numbers(p) for way, p in ways.items()}}
+
+
+@pytest.mark.parametrize("protocol", ["center", "windows", "7", "all"])
+@pytest.mark.parametrize("has_engine", [False, True])
+def test_same_numbers(experienced_model, three_channel_processor, row, protocol, has_engine):
+    experienced_model.config.interval_calibration = {"coverage": 0.9, "offsets": OFFSETS, "protocol": protocol}
+    if not has_engine:
+        # A network of another architecture runs without one.
+        experienced_model.config.model_type = "another"
+    predictor = Predictor(experienced_model, three_channel_processor, protocol, "cpu", BATCH_SIZE, share_windows=False)
+    assert (predictor.engine is not None) is has_engine
+    found = every_way(predictor, row)
+    expected = found["predictor"]
+    assert protocol in ("center", "windows") or len(expected["clips"]) > BATCH_SIZE
+    for way, other in found.items():
+        assert other == expected, way
+
+
+def test_same_numbers_of_clips_encoded_together(experienced_model, three_channel_processor, row):
+    predictor = Predictor(experienced_model, three_channel_processor, "all", "cpu", BATCH_SIZE)
+    windows = windows_of_engine(predictor.engine, "all", BATCH_SIZE, None)
+    assert windows is not None
+    parts = predictor.model, predictor._clip_processor
+    options = {"protocol": "all", "batch_size": BATCH_SIZE, "engine": predictor.engine, "windows": windows}
+    path = row["video"]["path"]
+    expected = numbers(predictor(path))
+    assert numbers(next(result for _, result in predictor.predict_files([path]))) == expected
+    assert numbers(predict_video(*parts, read_video(path), **options)) == expected
+    assert numbers(predict_split(*parts, [row], progress=False, **options)[0]) == expected
