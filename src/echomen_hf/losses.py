@@ -244,13 +244,6 @@ class LDWSupConLoss(nn.Module):
             reference_labels=self.reference_labels,
         )
 
-    def extra_repr(self) -> str:
-        """Show the settings where the module is printed."""
-        return (
-            f"temperature={self.temperature}, label_bin_width={self.label_bin_width}, distance={self.distance!r}, "
-            f"distance_scale={self.distance_scale}"
-        )
-
 
 class ReweightedRegressionLoss(nn.Module):
     """Module form of `reweighted_regression_loss` that looks up the sample weights by label.

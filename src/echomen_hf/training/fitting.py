@@ -22,8 +22,7 @@ from ..runs.run_folder import claim_run, is_finished, last_complete_checkpoint
 from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .embeddings import EvaluationEmbeddings, TrainingEmbeddings, embed_for_stage_2
-from .per_video_metrics import per_video_metrics
-from .trainer import EchoMENTrainer
+from .trainer import EchoMENTrainer, per_video_metrics
 
 
 __all__ = ["fit", "fit_stage"]

@@ -11,7 +11,6 @@ from ...training.gather import loss_of_all_processes
 from ...training.stage_2 import Stage2
 from ..method import Method
 from ..method_trainer import Loss, MethodLoss, MethodTrainer
-from .echonet import ECHONET_SCHEDULE
 
 
 __all__ = ["RANK_N_CONTRAST", "RankNContrastLoss", "RankNContrastTrainer", "rank_n_contrast_loss"]
@@ -105,5 +104,4 @@ RANK_N_CONTRAST = Method(
     model_defaults={"num_experts": 1, "expert_aggregation": "mean"},
     # The solution in closed form is that of squared errors.
     training_defaults={"stage": "both", "num_views": 2, "expert_solver": "gradient"},
-    published_training=ECHONET_SCHEDULE,
 )

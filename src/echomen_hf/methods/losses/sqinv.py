@@ -10,8 +10,7 @@ from ...labels import BinWeightTable, ExpertWeightTable
 from ...losses import reweighted_regression_loss
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ..method import Method
-from ..method_trainer import Loss, MethodLoss, MethodTrainer
-from .echonet import ECHONET_SCHEDULE
+from ..method_trainer import Loss, MethodLoss
 
 
 __all__ = ["SQINV", "SQInvLoss", "sqrt_inverse_weights"]
@@ -48,7 +47,4 @@ SQINV = Method(
     source="Square-root-inverse-frequency weighting, as in Yang et al., ICML 2021; bins of 1 EF point.",
     group="rival",
     loss=SQInvLoss,
-    trainer_class=MethodTrainer,
-    training_defaults={"stage": "1", "num_views": 1},
-    published_training=ECHONET_SCHEDULE,
 )
