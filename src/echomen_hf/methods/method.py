@@ -52,14 +52,14 @@ class Method:
         loss: Class of the loss of stage 1; its keyword arguments are the method's options. `None` if the trainer has
             the loss itself.
         trainer_class: Class of the trainer. Given a `loss`, it must take the argument `loss`, as `MethodTrainer` does.
-        model_class: Class of the model. One of another architecture than EchoMEN's answers by `single_prediction`.
+        model_class: Class of the model. Another architecture than EchoMEN's returns `single_prediction`.
         processor_class: Class of the video processor, with `for_model(config)`.
         training_clips: Class of the training clips.
         model_defaults: Configuration fields that define the method; they replace those of a recipe.
         training_defaults: Training arguments that define the method, likewise.
         published_training: Training arguments of the publication on EchoNet-Dynamic, for a comparison in which every
             method has its own published schedule.
-        stage_1_of: Name of the method whose stage 1 is the very same training; a run may start from its result.
+        stage_1_of: Name of the method with the same stage 1, from whose result a run may start.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Method:
 
     @property
     def shares_encoder(self) -> bool:
-        """Whether the model has EchoMEN's encoder; else it is another network, with a configuration of its own."""
+        """Whether the model has EchoMEN's encoder, and not a network and configuration of its own."""
         return issubclass(self.model_class, EchoMENPreTrainedModel)
 
     @property
@@ -129,8 +129,7 @@ class Method:
 
         Args:
             args: Arguments that all methods share.
-            published_schedule: Whether to train as long, and at the rates, as the method's publication did, instead of
-                as the shared arguments say.
+            published_schedule: Whether `published_training` replaces the shared arguments.
         """
         changes = {"stage": "both", **self.training_defaults}
         if published_schedule:
@@ -145,10 +144,10 @@ class Method:
 
 
 def trained_parameter_count(method: Method, model: PreTrainedModel) -> int:
-    """Count the parameters that a method trains, in whichever of its stages.
+    """Count the parameters that a method trains in any of its stages.
 
-    An EchoMEN model has every head whether or not a method uses it: experts and aggregator are of no use to a method
-    of one stage, the projector to one without a contrast on it, the aggregator to a mean of experts.
+    An EchoMEN model has heads that a method may not train: experts and aggregator in a method of one stage, the
+    projector without a contrastive loss on it, the aggregator of a mean of experts.
     """
     return sum(parameter.numel() for name, parameter in model.named_parameters() if not _is_idle(name, method, model))
 

@@ -10,7 +10,7 @@ from .method import Method, MethodGroup
 
 __all__ = ["get_method", "list_methods"]
 
-# Name to where the method is defined, in the order of tables; a module is imported when its method is asked for.
+# Name to module and attribute, in the order of tables; a module is imported when its method is looked up.
 REGISTRY = {
     "sqinv": ("losses.sqinv", "SQINV"),
     "ddir": ("losses.ddir", "DDIR"),

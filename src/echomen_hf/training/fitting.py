@@ -61,7 +61,7 @@ def fit(
         processor: Video processor, saved beside every checkpoint.
         train_videos: Rows of the training split as `load_echonet_dynamic` gives them.
         val_videos: Rows of the validation split, on which the best epoch is chosen.
-        args: Arguments; `args.stage` says which stages run.
+        args: Arguments, with the stages to run in `args.stage`.
         crop_padding: Largest random shift of a training clip in pixels.
         eval_protocol: Clips per video on the validation split, see `protocol_starts`.
         frames: Source of frames, such as a `FrameCache` of both splits. Defaults to the videos' files.

@@ -36,7 +36,7 @@ __all__ = ["EchoMENTrainer", "per_video_metrics"]
 
 
 class EchoMENTrainer(HubTrainer):
-    """Trains one stage of EchoMEN; `args.stage` says which.
+    """Trains the stage `args.stage` of EchoMEN.
 
     Stage 1 trains encoder, projector and regression head, stage 2 experts and aggregator on the fixed encoder; their
     losses are those of section 2 of the paper. Everything else is the Trainer of transformers: pass a video processor
@@ -268,13 +268,13 @@ class EchoMENTrainer(HubTrainer):
         if not self.args.should_save:
             return
         folder = Path(output_dir if output_dir is not None else self.args.output_dir)
-        # The pickled arguments would be code to whoever loads them; the same as JSON is only data.
+        # Loading pickled arguments could run code; JSON is only data.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
         (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
 
 
 def labels_of(dataset: Any) -> list[float] | None:
-    """Find the labels of a training set, EF in percent; `None` if that would mean to read its videos."""
+    """Find the labels of a training set, EF in percent; `None` if its videos would have to be read."""
     if hasattr(dataset, "ejection_fractions"):
         return dataset.ejection_fractions
     if isinstance(dataset, (list, tuple)):

@@ -49,7 +49,6 @@ class AdaConLoss(MethodLoss):
     """Mean squared error plus the adaptive-margin contrastive loss.
 
     Args:
-        train_labels: EF in percent of the training set, shape (K,).
         weight: Factor on the contrastive loss.
         scale: Scale s of similarities and margins, the inverse of a temperature.
         margin_scale: Factor on the margins.

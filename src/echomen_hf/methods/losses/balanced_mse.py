@@ -75,7 +75,6 @@ class BalancedMSELoss(MethodLoss):
     """Balanced MSE with a noise that is learnt.
 
     Args:
-        train_labels: EF in percent of the training set, shape (N,).
         initial_noise_std: Standard deviation of the noise in EF points when training begins.
         candidates: Labels that represent the training distribution: those of each `"batch"`, or all of `"train"`.
     """

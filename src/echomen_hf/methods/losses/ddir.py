@@ -44,7 +44,6 @@ class DDIRLoss(MethodLoss):
     """Mean squared error with smoothed inverse-frequency weights, on smoothed features.
 
     Args:
-        train_labels: EF in percent of the training set, shape (N,).
         lds_kernel_size: Bins that the kernel over the labels covers.
         lds_sigma: Its standard deviation in bins.
         fds_kernel_size: Bins that the kernel over the features' statistics covers.

@@ -50,7 +50,6 @@ class FocalRLoss(MethodLoss):
     """Module form of `focal_r_loss`.
 
     Args:
-        train_labels: Not used.
         beta: Slope of the factor, per EF point.
         gamma: Exponent of the factor; 0 leaves the plain error.
         activation: `"sigmoid"`, a(x) = 2 sigmoid(x) - 1, or `"tanh"`.

@@ -30,7 +30,7 @@ def rank_n_contrast_loss(features: torch.Tensor, labels: torch.Tensor, *, temper
         return features.to(dtype).sum() * 0.0
     with torch.autocast(features.device.type, enabled=False):
         features, labels = features.to(dtype), labels.to(dtype)
-        # By differences and not by a matrix product, which cannot tell close features from equal ones.
+        # By differences and not by a matrix product, which cannot distinguish close features from equal ones.
         distances = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
         similarity = -distances / temperature  # (N, N)
         others = ~torch.eye(count, dtype=torch.bool, device=features.device)
@@ -51,7 +51,6 @@ class RankNContrastLoss(MethodLoss):
     The regression head, which serves to choose the best epoch on VAL, does not change the embeddings.
 
     Args:
-        train_labels: Not used.
         temperature: Temperature tau.
     """
 

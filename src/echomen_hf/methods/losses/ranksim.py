@@ -71,7 +71,6 @@ class RankSimLoss(MethodLoss):
     """Mean squared error plus the ranking similarity of one random sample per label.
 
     Args:
-        train_labels: Not used.
         weight: Factor gamma on the ranking similarity.
         interpolation: Size lambda of the perturbation that differentiates the ranks.
         bin_width: EF points within which labels are the same.

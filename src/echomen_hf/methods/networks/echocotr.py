@@ -97,7 +97,7 @@ class GlobalBlock(nn.Module):
 
 
 def position_encoding(channels: int) -> nn.Conv3d:
-    """Make the position encoding, a depth-wise convolution whose zero padding tells where the borders are."""
+    """Make the position encoding, a depth-wise convolution whose zero padding marks the borders."""
     return nn.Conv3d(channels, channels, 3, padding=1, groups=channels)
 
 

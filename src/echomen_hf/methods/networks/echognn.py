@@ -202,7 +202,6 @@ class EchoGNNLoss(MethodLoss):
     """Absolute error of the fraction between 0 and 1, plus the cross-entropy of its class times a small weight.
 
     Args:
-        train_labels: Not used.
         classification_weight: Factor on the cross-entropy.
     """
 

@@ -147,7 +147,6 @@ class EsfehLoss(MethodLoss):
     This is the negative evidence lower bound per video for a label noise of variance 1/2.
 
     Args:
-        train_labels: EF in percent of the training set, shape (N,).
         kl_weight: Factor on the divergence.
     """
 
