@@ -36,8 +36,8 @@ def label_distances(
 ) -> torch.Tensor:
     """Compute the label distance d_ij of every pair of samples (section 2.1 of the paper).
 
-    Labels are first divided by their standard deviation: on raw percentages exp(d) would leave hardly more than one
-    effective negative per anchor.
+    Labels are first divided by their standard deviation: on raw percentages exp(d) would leave about one effective
+    negative per anchor.
 
     Args:
         labels: EF in percent, floating point, shape (N,).
@@ -65,14 +65,9 @@ def label_distances(
 
 
 def negative_log_weights(distances: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-    """Compute log beta_ij of equation 2; beta has mean 1 over the negatives of every anchor.
+    """Compute log beta_ij of equation 2, shape (N, N), 0 where row i has no negative j in the boolean mask.
 
-    Args:
-        distances: Label distances d_ij, shape (N, N).
-        negatives: Boolean mask of the negatives Q(i) in row i, shape (N, N).
-
-    Returns:
-        log beta, shape (N, N); 0 for a pair that is not negative.
+    beta has mean 1 over the negatives of every anchor.
     """
     log_count = negatives.sum(dim=1, keepdim=True).clamp(min=1).to(distances.dtype).log()
     # An anchor without negatives has no softmax; its row becomes zeros.
@@ -242,13 +237,6 @@ class LDWSupConLoss(nn.Module):
             distance_scale=self.distance_scale,
             label_std=self.label_std,
             reference_labels=self.reference_labels,
-        )
-
-    def extra_repr(self) -> str:
-        """Show the settings where the module is printed."""
-        return (
-            f"temperature={self.temperature}, label_bin_width={self.label_bin_width}, distance={self.distance!r}, "
-            f"distance_scale={self.distance_scale}"
         )
 
 

@@ -113,12 +113,7 @@ def ef_regression_metrics(
 def oracle_predictions(expert_predictions: ArrayLike, references: ArrayLike) -> FloatArray:
     """Choose for every sample the expert that is closest to the reference, the oracle of figure 3b of the paper.
 
-    Args:
-        expert_predictions: EF in percent predicted by each expert, shape (N, M).
-        references: Reference EF in percent, shape (N,).
-
-    Returns:
-        Prediction of the best expert, the first one in a tie, shape (N,).
+    Expert predictions have shape (N, M), references and the result (N,); in a tie, the first expert is chosen.
     """
     experts = np.asarray(expert_predictions, dtype=np.float64)
     reference = np.asarray(references, dtype=np.float64)
@@ -149,11 +144,8 @@ def error_by_band(
     Args:
         predictions: Predicted EF in percent, shape (N,).
         references: Reference EF in percent, shape (N,).
-        band_width: Width of a band in EF points.
+        band_width: Width of a band in EF points; the bands cover [0, 100].
         error: `"mse"` in squared EF points or `"mae"` in EF points.
-
-    Returns:
-        Edges, counts and errors of the bands that cover [0, 100].
     """
     predicted, reference = validate_predictions(predictions, references)
     if error not in ("mse", "mae"):
@@ -174,12 +166,7 @@ def error_by_band(
 def bland_altman_limits(predictions: ArrayLike, references: ArrayLike) -> BlandAltmanLimits:
     """Compute bias and 95 % limits of agreement, bias ± 1.96 sd of the differences (Bland and Altman 1986).
 
-    Args:
-        predictions: Predicted EF in percent, shape (N,).
-        references: Reference EF in percent, shape (N,).
-
-    Returns:
-        Bias (mean of predicted minus reference), sample standard deviation, lower and upper limit, in EF points.
+    Differences are predicted minus reference EF in percent, the standard deviation is that of a sample.
     """
     predicted, reference = validate_predictions(predictions, references)
     if reference.size < 2:

@@ -4,7 +4,7 @@ import torch
 
 from echomen_hf.labels import HEART_FAILURE_CATEGORIES, heart_failure_category
 from echomen_hf.losses import ldw_supcon_loss, reweighted_regression_loss
-from echomen_hf.methods.ablations import category_weights
+from echomen_hf.methods.echomen import category_weights
 
 
 TRAIN_LABELS = np.array([30.0, 39.9, 45.0, 50.0, 55.0, 60.0, 65.0, 100.0])

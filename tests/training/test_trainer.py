@@ -15,7 +15,7 @@ from echomen_hf.data import EvaluationClips, collate_clips, with_pixel_values
 from echomen_hf.inference import predict_split
 from echomen_hf.labels import ExpertWeightTable, expert_sample_weights
 from echomen_hf.losses import ldw_supcon_loss, reweighted_regression_loss
-from echomen_hf.training.per_video_metrics import per_video_metrics
+from echomen_hf.training.trainer import per_video_metrics
 
 
 def snapshot(module):

@@ -9,8 +9,7 @@ one metric for all. A method with two views reads the same clips, each in two cr
 The page `docs/adding_a_method.md` shows how to add one.
 """
 
-from .fitting import fit_method
-from .loading import load_method_checkpoint
+from .fitting import fit_method, load_method_checkpoint
 from .method import Method, MethodGroup, trained_parameter_count
 from .method_trainer import MethodLoss, MethodTrainer
 from .networks.architecture import ArchitectureTrainer, single_prediction

@@ -1,4 +1,4 @@
-"""Training of any method with the same trainer, data and choice on VAL."""
+"""Training of any method with the same trainer, data and choice on VAL, and loading of the result."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from ..data.clip_dataset import FrameSource
+from ..inference.checkpoint import load_checkpoint, load_checkpoint_of, read_model_type
 from ..model.configuration_echomen import EchoMENConfig
 from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
@@ -18,10 +19,10 @@ from ..runs.run_folder import is_finished
 from ..training import EchoMENTrainingArguments, fit
 from ..training.fitting import claim_output_dir
 from .method import Method
-from .registry import get_method
+from .registry import get_method, list_methods
 
 
-__all__ = ["fit_method", "initial_model"]
+__all__ = ["fit_method", "initial_model", "load_method_checkpoint"]
 
 
 def fit_method(
@@ -166,3 +167,32 @@ def without_training_state(model: EchoMENModel) -> EchoMENModel:
     kept = plain.state_dict().keys()
     plain.load_state_dict({name: value for name, value in model.state_dict().items() if name in kept})
     return plain
+
+
+def load_method_checkpoint(folder: str | Path) -> tuple[PreTrainedModel, EchoMENVideoProcessor]:
+    """Load the result of `fit_method`, in evaluation mode, and the video processor stored beside it.
+
+    Both are what `predict_split` and `Predictor` accept.
+
+    Args:
+        folder: Folder of the run.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no model, one that no method makes, or one whose files do not fit each other.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no model folder {folder}.")
+    model_type = read_model_type(folder)
+    if model_type == EchoMENConfig.model_type:
+        # Also a loss-side rival, which training leaves as a plain EchoMENModel.
+        return load_checkpoint(folder)
+    for method in map(get_method, list_methods()):
+        model_class: Any = method.model_class
+        if model_class.config_class.model_type == model_type:
+            return load_checkpoint_of(folder, model_class, method.processor_class)
+    raise ValueError(
+        f"{folder} holds a model of type {model_type!r}, which no method makes; give the folder that `fit_method` "
+        "wrote its result to."
+    )

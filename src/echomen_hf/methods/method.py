@@ -15,54 +15,70 @@ from ..model.configuration_echomen import EchoMENConfig
 from ..model.modeling_echomen import EchoMENModel, EchoMENPreTrainedModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..training import EchoMENTrainer, EchoMENTrainingArguments
-from .method_trainer import MethodLoss
+from .method_trainer import MethodLoss, MethodTrainer
 
 
-__all__ = ["Method", "MethodGroup", "trained_parameter_count"]
+__all__ = ["ECHONET_SCHEDULE", "Method", "MethodGroup", "trained_parameter_count"]
 
 MethodGroup = Literal["paper", "rival", "newer", "ablation"]
 """EchoMEN itself, a row of the paper's Table 1, a method published since or beside it, or a row of Table 2."""
+
+ECHONET_SCHEDULE = {
+    "num_train_epochs": 45,
+    "optim": "sgd",
+    "optim_args": "momentum=0.9",
+    "learning_rate": 1e-4,
+    "lr_scheduler_type": "constant",
+    "lr_decay_epochs": 15,
+    "lr_decay_factor": 0.1,
+    "weight_decay": 1e-4,
+    "max_grad_norm": 0.0,
+    "per_device_train_batch_size": 20,
+}
+"""45 epochs of SGD at 1e-4, times 0.1 every 15; also for methods that were never published on EchoNet-Dynamic."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A method that can be trained and compared with the others.
 
+    The defaults are those of a rival with EchoMEN's encoder and one linear head, trained in one stage on one view.
+
     Args:
         name: Name in results and on command lines.
         title: Name in tables and figures.
-        source: Publication that it is built from, and what was decided where that leaves things open.
-        group: Which table it belongs to.
-        loss: Class of the loss that stage 1 trains on; its keyword arguments are the method's options. `None` if the
-            trainer brings the loss itself.
+        source: Publication that it is built from, and decisions where that leaves things open.
+        group: Table that it belongs to.
+        loss: Class of the loss of stage 1; its keyword arguments are the method's options. `None` if the trainer has
+            the loss itself.
         trainer_class: Class of the trainer. Given a `loss`, it must take the argument `loss`, as `MethodTrainer` does.
-        model_class: Class of the model. One of another architecture than EchoMEN's answers by `single_prediction`.
+        model_class: Class of the model. Another architecture than EchoMEN's returns `single_prediction`.
         processor_class: Class of the video processor, with `for_model(config)`.
         training_clips: Class of the training clips.
-        model_defaults: Configuration fields that make the method what it is; they replace what a recipe says.
-        training_defaults: Training arguments that make the method what it is; likewise.
+        model_defaults: Configuration fields that define the method; they replace those of a recipe.
+        training_defaults: Training arguments that define the method, likewise.
         published_training: Training arguments of the publication on EchoNet-Dynamic, for a comparison in which every
             method has its own published schedule.
-        stage_1_of: Name of the method whose stage 1 is the very same training; a run may start from its result.
+        stage_1_of: Name of the method with the same stage 1, from whose result a run may start.
     """
 
     name: str
     title: str
     source: str
     group: MethodGroup
-    trainer_class: type[EchoMENTrainer]
-    loss: Callable[..., MethodLoss] | None = None
+    loss: Callable[..., MethodLoss] | None = MethodLoss
+    trainer_class: type[EchoMENTrainer] = MethodTrainer
     model_class: type[PreTrainedModel] = EchoMENModel
     processor_class: type[EchoMENVideoProcessor] = EchoMENVideoProcessor
     training_clips: type[TrainingClips] = TrainingClips
     model_defaults: Mapping[str, Any] = field(default_factory=dict)
-    training_defaults: Mapping[str, Any] = field(default_factory=dict)
-    published_training: Mapping[str, Any] = field(default_factory=dict)
+    training_defaults: Mapping[str, Any] = field(default_factory=lambda: {"stage": "1", "num_views": 1})
+    published_training: Mapping[str, Any] = field(default_factory=lambda: ECHONET_SCHEDULE)
     stage_1_of: str | None = None
 
     @property
     def shares_encoder(self) -> bool:
-        """Whether the model has EchoMEN's encoder; else it is another network, with a configuration of its own."""
+        """Whether the model has EchoMEN's encoder, and not a network and configuration of its own."""
         return issubclass(self.model_class, EchoMENPreTrainedModel)
 
     @property
@@ -113,8 +129,7 @@ class Method:
 
         Args:
             args: Arguments that all methods share.
-            published_schedule: Whether to train as long, and at the rates, as the method's publication did, instead of
-                as the shared arguments say.
+            published_schedule: Whether `published_training` replaces the shared arguments.
         """
         changes = {"stage": "both", **self.training_defaults}
         if published_schedule:
@@ -129,10 +144,10 @@ class Method:
 
 
 def trained_parameter_count(method: Method, model: PreTrainedModel) -> int:
-    """Count the parameters that a method trains, in whichever of its stages.
+    """Count the parameters that a method trains in any of its stages.
 
-    An EchoMEN model has every head whether or not a method uses it: experts and aggregator are of no use to a method
-    of one stage, the projector to one without a contrast on it, the aggregator to a mean of experts.
+    An EchoMEN model has heads that a method may not train: experts and aggregator in a method of one stage, the
+    projector without a contrastive loss on it, the aggregator of a mean of experts.
     """
     return sum(parameter.numel() for name, parameter in model.named_parameters() if not _is_idle(name, method, model))
 

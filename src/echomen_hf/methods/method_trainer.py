@@ -1,4 +1,4 @@
-"""Training of EchoMEN's model, or of another one, by the loss of a method."""
+"""Trainer and loss of methods other than EchoMEN."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["Loss", "MethodLoss", "MethodStage", "MethodTrainer"]
 
 
 class MethodLoss(nn.Module):
-    """Loss of stage 1; as it stands, the plain mean squared error.
+    """Loss of stage 1; this base class is the plain mean squared error.
 
-    A subclass keeps its settings as keyword-only arguments of its constructor. What has to survive a checkpoint
+    A subclass has its settings as keyword-only arguments of its constructor. State that has to survive a checkpoint
     belongs into the model and not here.
 
     Args:
@@ -44,7 +44,7 @@ class MethodLoss(nn.Module):
 
         Args:
             model: Model that is trained, not wrapped.
-            outputs: What it computed of the B * views clips, views of one video next to each other.
+            outputs: Its output for the B * views clips, views of one video next to each other.
             labels: EF in percent, of every view, shape (B * views,).
             num_views: Views of each video.
 
@@ -55,7 +55,7 @@ class MethodLoss(nn.Module):
         return regression, {"loss_regression": regression}
 
     def end_epoch(self, model: EchoMENModel) -> None:
-        """Do what is due once an epoch, before it is evaluated and saved; nothing by default."""
+        """Called at the end of every epoch, before evaluation and saving; does nothing by default."""
 
 
 class MethodStage(Stage1):

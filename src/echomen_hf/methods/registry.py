@@ -10,7 +10,7 @@ from .method import Method, MethodGroup
 
 __all__ = ["get_method", "list_methods"]
 
-# Name to where the method is defined, in the order of tables; a module is imported when its method is asked for.
+# Name to module and attribute, in the order of tables; a module is imported when its method is looked up.
 REGISTRY = {
     "sqinv": ("losses.sqinv", "SQINV"),
     "ddir": ("losses.ddir", "DDIR"),
@@ -24,10 +24,10 @@ REGISTRY = {
     "adacon": ("losses.adacon", "ADACON"),
     "rank_n_contrast": ("losses.rank_n_contrast", "RANK_N_CONTRAST"),
     "balanced_mse": ("losses.balanced_mse", "BALANCED_MSE"),
-    "echomen_plain_supcon": ("ablations", "PLAIN_SUPCON"),
-    "echomen_stage_1_head": ("ablations", "STAGE_1_HEAD"),
-    "echomen_category_experts": ("ablations", "CATEGORY_EXPERTS"),
-    "echomen_mean_of_experts": ("ablations", "MEAN_OF_EXPERTS"),
+    "echomen_plain_supcon": ("echomen", "PLAIN_SUPCON"),
+    "echomen_stage_1_head": ("echomen", "STAGE_1_HEAD"),
+    "echomen_category_experts": ("echomen", "CATEGORY_EXPERTS"),
+    "echomen_mean_of_experts": ("echomen", "MEAN_OF_EXPERTS"),
     "echomen": ("echomen", "ECHOMEN"),
 }
 

@@ -140,7 +140,7 @@ class R2Plus1DEncoder(nn.Module):
             in_channels = channels
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        # Processors make single precision, whatever precision the weights were loaded in.
+        # Processors give single precision, and the weights may have another.
         pixel_values = pixel_values.to(cast(torch.Tensor, self.stem[0].weight).dtype)
         hidden_state = self.stem(pixel_values.transpose(1, 2))  # (B, T, C, H, W) -> (B, C, T, H, W)
         for name in self.stage_names:
@@ -166,7 +166,7 @@ class EchoMENProjector(nn.Module):
 class EchoMENRegressionHead(nn.Linear):
     """One linear layer from the embedding to an ejection fraction: the head e of stage 1, and each expert of stage 2.
 
-    A class of its own, so that weight initialisation can tell it from other linear layers.
+    A class of its own, so that weight initialisation can distinguish it from other linear layers.
     """
 
     def __init__(self, config: EchoMENConfig) -> None:

@@ -206,8 +206,8 @@ class EchoMENTrainingArguments(TrainingArguments):
     lr_decay_factor: float = HfArg(default=0.1, help="Factor on the learning rate at a decay.")
     channels_last: bool = HfArg(
         default=False,
-        help="Lay activations out channels last, which convolutions on CPUs and tensor cores prefer; results "
-        "differ in the last digits.",
+        help="Channels-last memory layout, faster for convolutions on CPUs and tensor cores; results differ in the "
+        "last digits.",
     )
     keep_large_blocks: bool = HfArg(
         default=False, help="Keep freed memory for the next allocation: faster on Linux CPUs, same numbers."

@@ -28,14 +28,10 @@ __all__ = ["EvaluationEmbeddings", "TrainingEmbeddings", "embed_for_stage_2"]
 
 
 class TrainingEmbeddings(EpochDataset):
-    """Embeddings of several random clips per training video; every epoch shows one of them.
+    """Embeddings of several random clips per training video, float32, (draws, videos, D); every epoch shows one draw.
 
     Epoch e shows the clips that `TrainingClips` would draw in epoch e modulo the number of draws. With as many draws
     as epochs, the result is that of training on videos.
-
-    Args:
-        embeddings: Embeddings, float32, shape (draws, videos, D).
-        labels: EF of every video in percent.
     """
 
     def __init__(self, embeddings: torch.Tensor, labels: list[float]) -> None:
@@ -54,13 +50,9 @@ class TrainingEmbeddings(EpochDataset):
 
 
 class EvaluationEmbeddings(Dataset):
-    """Embeddings of the clips that a test protocol takes from every video.
+    """Embeddings, float32, (clips, D), of the clips that a test protocol takes from every video.
 
-    Args:
-        embeddings: Embeddings, float32, shape (clips, D).
-        video_index: Position of the video that each clip comes from, shape (clips,).
-        labels: EF of every video in percent, shape (videos,).
-        file_names: Name of every video.
+    `video_index`, (clips,), is the position of the video of each clip; labels and names are those of the videos.
     """
 
     def __init__(self, embeddings: torch.Tensor, video_index: NDArray, labels: NDArray, file_names: list[str]) -> None:

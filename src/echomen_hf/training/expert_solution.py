@@ -19,16 +19,8 @@ def solve_experts(
 
     Expert m minimises mean_i w_i^m (e_m(f(x_i)) - y_i)^2 + lambda / 2 |W_m|^2, to which SGD with weight decay
     lambda converges (equation 3 of the paper). The bias is not decayed. Without weight decay, and with fewer samples
-    than dimensions, it is the solution with the smallest weights.
-
-    Args:
-        embeddings: Embeddings, shape (N, D).
-        labels: EF in percent, shape (N,).
-        sample_weights: Weight of every sample for every expert, shape (N, M).
-        weight_decay: Factor lambda.
-
-    Returns:
-        Weights, float64, shape (M, D), and biases, float64, shape (M,).
+    than dimensions, it is the solution with the smallest weights. For embeddings, (N, D), labels, (N,), and weights,
+    (N, M), the result is weights, (M, D), and biases, (M,), in float64.
     """
     features, targets = embeddings.double(), labels.double()
     weights, biases = [], []

@@ -22,8 +22,7 @@ from ..runs.run_folder import claim_run, is_finished, last_complete_checkpoint
 from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .embeddings import EvaluationEmbeddings, TrainingEmbeddings, embed_for_stage_2
-from .per_video_metrics import per_video_metrics
-from .trainer import EchoMENTrainer
+from .trainer import EchoMENTrainer, per_video_metrics
 
 
 __all__ = ["fit", "fit_stage"]
@@ -62,7 +61,7 @@ def fit(
         processor: Video processor, saved beside every checkpoint.
         train_videos: Rows of the training split as `load_echonet_dynamic` gives them.
         val_videos: Rows of the validation split, on which the best epoch is chosen.
-        args: Arguments; `args.stage` says which stages run.
+        args: Arguments, with the stages to run in `args.stage`.
         crop_padding: Largest random shift of a training clip in pixels.
         eval_protocol: Clips per video on the validation split, see `protocol_starts`.
         frames: Source of frames, such as a `FrameCache` of both splits. Defaults to the videos' files.

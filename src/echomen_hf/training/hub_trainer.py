@@ -75,8 +75,8 @@ class HubTrainer(Trainer):
     ) -> CommitInfo | None:
         """Publish the model with its video processor, code, card, metrics and figures.
 
-        `kwargs` are options of `push_model`. The call returns when everything has arrived, whatever `blocking` says;
-        the result is `None` in processes other than the first.
+        `kwargs` are options of `push_model`. The upload is finished when the call returns, also with `blocking=False`.
+        Processes other than the first return `None`.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         # In every process, since weights may have to be gathered.

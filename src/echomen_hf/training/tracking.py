@@ -128,7 +128,7 @@ def per_video(
 
 
 def only_ejection_fractions(predictions: Any) -> Any:
-    """Leave of a Trainer's predictions what its users expect."""
+    """Reduce a Trainer's predictions, (EF, experts, weights) or a list of such batches, to the EF."""
     if isinstance(predictions, tuple):
         return predictions[0]
     return [only_ejection_fractions(batch) for batch in predictions] if isinstance(predictions, list) else predictions
@@ -167,7 +167,7 @@ def send_to_trackio(caught: ValidationPredictions, step: int) -> None:
 
 
 def example_rows(caught: ValidationPredictions) -> tuple[list[str], list[list[Any]]]:
-    """Lay the examples out as a table."""
+    """Make the columns and rows of a table of the examples; JSON has no NaN, so `None` stands for it."""
     experts = range(caught.expert_weights.shape[1] if caught.has_experts else 0)
     columns = ["video", "EF", "EF predicted", *(f"expert {m}" for m in experts), *(f"weight {m}" for m in experts)]
     names, labels = caught.dataset.file_names, caught.dataset.labels

@@ -12,31 +12,31 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from ..data.clip_dataset import EvaluationClips
 from ..data.collation import collate_clips
 from ..data.device_clips import CLIP_FIELDS, with_pixel_values
 from ..losses import squared_error
+from ..metrics import ef_regression_metrics
 from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
 from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .bf16_probe import guarded_against_bf16
 from .embeddings import EvaluationEmbeddings
 from .hub_trainer import HubTrainer
-from .per_video_metrics import per_video_metrics
 from .stage import Stage
 from .stage_1 import Stage1
 from .stage_2 import Stage2
 from .tracking import EvaluationTracker, only_ejection_fractions
 
 
-__all__ = ["EchoMENTrainer"]
+__all__ = ["EchoMENTrainer", "per_video_metrics"]
 
 
 class EchoMENTrainer(HubTrainer):
-    """Trains one stage of EchoMEN; `args.stage` says which.
+    """Trains the stage `args.stage` of EchoMEN.
 
     Stage 1 trains encoder, projector and regression head, stage 2 experts and aggregator on the fixed encoder; their
     losses are those of section 2 of the paper. Everything else is the Trainer of transformers: pass a video processor
@@ -268,18 +268,34 @@ class EchoMENTrainer(HubTrainer):
         if not self.args.should_save:
             return
         folder = Path(output_dir if output_dir is not None else self.args.output_dir)
-        # The pickled arguments would be code to whoever loads them; the same as JSON is only data.
+        # Loading pickled arguments could run code; JSON is only data.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
         (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
 
 
 def labels_of(dataset: Any) -> list[float] | None:
-    """Find the labels of a training set, EF in percent; `None` if that would mean to read its videos."""
+    """Find the labels of a training set, EF in percent; `None` if its videos would have to be read."""
     if hasattr(dataset, "ejection_fractions"):
         return dataset.ejection_fractions
     if isinstance(dataset, (list, tuple)):
         return [float(item["labels"]) for item in dataset]
     return None
+
+
+def per_video_metrics(
+    dataset: EvaluationClips | EvaluationEmbeddings,
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Make the `compute_metrics` that averages the clips of each video and measures the errors of the videos."""
+    video_index, labels = dataset.video_index, dataset.labels
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        clips = np.asarray(prediction.predictions, dtype=np.float64).reshape(-1)
+        videos = np.bincount(video_index, weights=clips) / np.bincount(video_index)
+        metrics = ef_regression_metrics(videos, labels)
+        kept = {name: value for name, value in metrics.items() if name.startswith(("mae", "balanced_mae"))}
+        return {"mse": metrics["rmse"] ** 2, **{name: v for name, v in kept.items() if not math.isnan(v)}}
+
+    return compute_metrics
 
 
 class EpochOfDataset(TrainerCallback):

@@ -41,7 +41,7 @@ def load_training_data(
     args: EchoMENTrainingArguments,
     processor: EchoMENVideoProcessor,
 ) -> TrainingData:
-    """Load a data set, or prepare a simulation, whichever of the two is asked for."""
+    """Load the data set in `data_dir`, or prepare the simulation of `simulated_videos`."""
     if bool(data_args.data_dir) == bool(simulation_args.simulated_videos):
         raise ValueError(
             "Give either `--data_dir`, a folder in EchoNet-Dynamic's layout, or `--simulated_videos`, the number of "

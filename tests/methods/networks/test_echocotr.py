@@ -4,7 +4,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from echomen_hf.methods import get_method
 from echomen_hf.methods.networks.configuration_uniformer import UniFormerConfig
-from echomen_hf.methods.networks.uniformer import GlobalBlock, LocalBlock, UniFormerModel
+from echomen_hf.methods.networks.echocotr import GlobalBlock, LocalBlock, UniFormerModel
 from helpers.small_networks import small_config, small_model
 
 

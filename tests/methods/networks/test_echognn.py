@@ -7,8 +7,8 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
 
 from echomen_hf.methods import get_method
-from echomen_hf.methods.networks.echognn import EchoGNNLoss
-from echomen_hf.methods.networks.echognn_model import (
+from echomen_hf.methods.networks.echognn import (
+    EchoGNNLoss,
     EchoGNNOutput,
     PairLayers,
     ResidualBlock,

@@ -7,8 +7,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from echomen_hf.methods import get_method
 from echomen_hf.methods.fitting import initial_model
-from echomen_hf.methods.networks.bayesian_r2plus1d import BayesianR2Plus1DOutput, BayesianRegressionHead, gaussian_kl
-from echomen_hf.methods.networks.esfeh import EsfehLoss
+from echomen_hf.methods.networks.esfeh import BayesianR2Plus1DOutput, BayesianRegressionHead, EsfehLoss, gaussian_kl
 from helpers.small_networks import small_config, small_model
 
 

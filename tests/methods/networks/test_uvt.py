@@ -9,7 +9,7 @@ from echomen_hf import load_echonet_dynamic
 from echomen_hf.data import collate_clips, with_pixel_values
 from echomen_hf.data.layouts.echonet_dynamic import read_volume_tracings
 from echomen_hf.methods import get_method
-from echomen_hf.methods.networks.uvt import UVTLoss
+from echomen_hf.methods.networks.uvt import UVTLoss, UVTOutput, masked_squared_error
 from echomen_hf.methods.networks.uvt_clips import (
     RepeatedFrames,
     UVTTrainingClips,
@@ -17,7 +17,6 @@ from echomen_hf.methods.networks.uvt_clips import (
     mirrored_beat,
     phase_of_frames,
 )
-from echomen_hf.methods.networks.uvt_model import UVTOutput, masked_squared_error
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
 from helpers.small_networks import small_config, small_model
 

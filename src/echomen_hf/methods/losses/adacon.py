@@ -10,8 +10,7 @@ from ...losses import label_distances, squared_error, weighted_supcon_loss
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import loss_of_all_processes
 from ..method import Method
-from ..method_trainer import Loss, MethodLoss, MethodTrainer
-from .echonet import ECHONET_SCHEDULE
+from ..method_trainer import Loss, MethodLoss
 
 
 __all__ = ["ADACON", "AdaConLoss", "adacon_loss"]
@@ -50,7 +49,6 @@ class AdaConLoss(MethodLoss):
     """Mean squared error plus the adaptive-margin contrastive loss.
 
     Args:
-        train_labels: EF in percent of the training set, shape (K,).
         weight: Factor on the contrastive loss.
         scale: Scale s of similarities and margins, the inverse of a temperature.
         margin_scale: Factor on the margins.
@@ -103,7 +101,5 @@ ADACON = Method(
     "0.75, scale 150; the views are two crops of one clip.",
     group="newer",
     loss=AdaConLoss,
-    trainer_class=MethodTrainer,
     training_defaults={"stage": "1", "num_views": 2},
-    published_training=ECHONET_SCHEDULE,
 )

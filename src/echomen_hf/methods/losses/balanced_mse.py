@@ -14,8 +14,7 @@ from ...model.configuration_echomen import EchoMENConfig
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import gather_with_gradient
 from ..method import Method
-from ..method_trainer import Loss, MethodLoss, MethodTrainer
-from .echonet import ECHONET_SCHEDULE
+from ..method_trainer import Loss, MethodLoss
 
 
 __all__ = ["BALANCED_MSE", "BalancedMSELoss", "BalancedMSEModel", "balanced_mse_loss"]
@@ -76,7 +75,6 @@ class BalancedMSELoss(MethodLoss):
     """Balanced MSE with a noise that is learnt.
 
     Args:
-        train_labels: EF in percent of the training set, shape (N,).
         initial_noise_std: Standard deviation of the noise in EF points when training begins.
         candidates: Labels that represent the training distribution: those of each `"batch"`, or all of `"train"`.
     """
@@ -113,8 +111,5 @@ BALANCED_MSE = Method(
     source="Ren et al., Balanced MSE for imbalanced visual regression, CVPR 2022: batch-based form, learnt noise.",
     group="newer",
     loss=BalancedMSELoss,
-    trainer_class=MethodTrainer,
     model_class=BalancedMSEModel,
-    training_defaults={"stage": "1", "num_views": 1},
-    published_training=ECHONET_SCHEDULE,
 )

@@ -12,8 +12,7 @@ from ...model.configuration_echomen import EchoMENConfig
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import gather_with_gradient
 from ..method import Method
-from ..method_trainer import Loss, MethodLoss, MethodTrainer
-from .echonet import ECHONET_SCHEDULE
+from ..method_trainer import Loss, MethodLoss
 from .fds import FeatureStatistics
 from .lds import gaussian_kernel, lds_weights
 
@@ -45,7 +44,6 @@ class DDIRLoss(MethodLoss):
     """Mean squared error with smoothed inverse-frequency weights, on smoothed features.
 
     Args:
-        train_labels: EF in percent of the training set, shape (N,).
         lds_kernel_size: Bins that the kernel over the labels covers.
         lds_sigma: Its standard deviation in bins.
         fds_kernel_size: Bins that the kernel over the features' statistics covers.
@@ -101,8 +99,5 @@ DDIR = Method(
     "statistics are gathered while an epoch trains; label bins without a sample take no part in smoothing.",
     group="rival",
     loss=DDIRLoss,
-    trainer_class=MethodTrainer,
     model_class=DDIRModel,
-    training_defaults={"stage": "1", "num_views": 1},
-    published_training=ECHONET_SCHEDULE,
 )

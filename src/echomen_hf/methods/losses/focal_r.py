@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ..method import Method
-from ..method_trainer import Loss, MethodLoss, MethodTrainer
-from .echonet import ECHONET_SCHEDULE
+from ..method_trainer import Loss, MethodLoss
 
 
 __all__ = ["FOCAL_R", "FocalRLoss", "focal_r_loss"]
@@ -51,7 +50,6 @@ class FocalRLoss(MethodLoss):
     """Module form of `focal_r_loss`.
 
     Args:
-        train_labels: Not used.
         beta: Slope of the factor, per EF point.
         gamma: Exponent of the factor; 0 leaves the plain error.
         activation: `"sigmoid"`, a(x) = 2 sigmoid(x) - 1, or `"tanh"`.
@@ -92,7 +90,4 @@ FOCAL_R = Method(
     source="Lin et al., ICCV 2017, in the regression form of Yang et al., ICML 2021.",
     group="rival",
     loss=FocalRLoss,
-    trainer_class=MethodTrainer,
-    training_defaults={"stage": "1", "num_views": 1},
-    published_training=ECHONET_SCHEDULE,
 )

@@ -11,7 +11,6 @@ from ...training.gather import loss_of_all_processes
 from ...training.stage_2 import Stage2
 from ..method import Method
 from ..method_trainer import Loss, MethodLoss, MethodTrainer
-from .echonet import ECHONET_SCHEDULE
 
 
 __all__ = ["RANK_N_CONTRAST", "RankNContrastLoss", "RankNContrastTrainer", "rank_n_contrast_loss"]
@@ -31,7 +30,7 @@ def rank_n_contrast_loss(features: torch.Tensor, labels: torch.Tensor, *, temper
         return features.to(dtype).sum() * 0.0
     with torch.autocast(features.device.type, enabled=False):
         features, labels = features.to(dtype), labels.to(dtype)
-        # By differences and not by a matrix product, which cannot tell close features from equal ones.
+        # By differences and not by a matrix product, which cannot distinguish close features from equal ones.
         distances = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
         similarity = -distances / temperature  # (N, N)
         others = ~torch.eye(count, dtype=torch.bool, device=features.device)
@@ -52,7 +51,6 @@ class RankNContrastLoss(MethodLoss):
     The regression head, which serves to choose the best epoch on VAL, does not change the embeddings.
 
     Args:
-        train_labels: Not used.
         temperature: Temperature tau.
     """
 
@@ -105,5 +103,4 @@ RANK_N_CONTRAST = Method(
     model_defaults={"num_experts": 1, "expert_aggregation": "mean"},
     # The solution in closed form is that of squared errors.
     training_defaults={"stage": "both", "num_views": 2, "expert_solver": "gradient"},
-    published_training=ECHONET_SCHEDULE,
 )

@@ -12,8 +12,7 @@ from ...losses import squared_error
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ...training.gather import loss_of_all_processes
 from ..method import Method
-from ..method_trainer import Loss, MethodLoss, MethodTrainer
-from .echonet import ECHONET_SCHEDULE
+from ..method_trainer import Loss, MethodLoss
 
 
 __all__ = ["RANKSIM", "RankSimLoss", "blackbox_rank_gradient", "one_per_label", "ranks", "ranksim_loss"]
@@ -72,7 +71,6 @@ class RankSimLoss(MethodLoss):
     """Mean squared error plus the ranking similarity of one random sample per label.
 
     Args:
-        train_labels: Not used.
         weight: Factor gamma on the ranking similarity.
         interpolation: Size lambda of the perturbation that differentiates the ranks.
         bin_width: EF points within which labels are the same.
@@ -111,7 +109,4 @@ RANKSIM = Method(
     "EF point, ranks are divided by their number.",
     group="rival",
     loss=RankSimLoss,
-    trainer_class=MethodTrainer,
-    training_defaults={"stage": "1", "num_views": 1},
-    published_training=ECHONET_SCHEDULE,
 )

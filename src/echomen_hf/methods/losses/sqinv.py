@@ -10,8 +10,7 @@ from ...labels import BinWeightTable, ExpertWeightTable
 from ...losses import reweighted_regression_loss
 from ...model.modeling_echomen import EchoMENModel, EchoMENOutput
 from ..method import Method
-from ..method_trainer import Loss, MethodLoss, MethodTrainer
-from .echonet import ECHONET_SCHEDULE
+from ..method_trainer import Loss, MethodLoss
 
 
 __all__ = ["SQINV", "SQInvLoss", "sqrt_inverse_weights"]
@@ -19,16 +18,13 @@ __all__ = ["SQINV", "SQInvLoss", "sqrt_inverse_weights"]
 
 def sqrt_inverse_weights(train_labels: NDArray[np.float64], bin_width: float = 1.0) -> BinWeightTable:
     """Weight samples by 1 / sqrt(count of their label bin), with mean 1 over the training set."""
-    # Of three experts the middle one has p = 1/2.
-    table = ExpertWeightTable(train_labels, num_experts=3, bin_width=bin_width, min_count=1)
-    return BinWeightTable(table.weights[:, 1:2], bin_width)
+    return ExpertWeightTable(train_labels, num_experts=1, bin_width=bin_width, min_count=1, exponents=[0.5])
 
 
 class SQInvLoss(MethodLoss):
     """Mean squared error with square-root-inverse-frequency weights.
 
     Args:
-        train_labels: EF in percent of the training set, shape (N,).
         bin_width: Width in EF points of the bins in which samples are counted.
     """
 
@@ -48,7 +44,4 @@ SQINV = Method(
     source="Square-root-inverse-frequency weighting, as in Yang et al., ICML 2021; bins of 1 EF point.",
     group="rival",
     loss=SQInvLoss,
-    trainer_class=MethodTrainer,
-    training_defaults={"stage": "1", "num_views": 1},
-    published_training=ECHONET_SCHEDULE,
 )

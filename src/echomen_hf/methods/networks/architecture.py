@@ -28,7 +28,7 @@ def single_prediction(
     labels: torch.Tensor | None = None,
     **parts: Any,
 ) -> Output:
-    """Make the output of a network without experts: its one prediction is that of a single expert with weight 1.
+    """Make the output of a network without experts, whose prediction is that of a single expert with weight 1.
 
     Args:
         ejection_fraction: EF in percent, shape (B,).
@@ -67,8 +67,8 @@ class ArchitectureTrainer(MethodTrainer):
 class ClipModel(PreTrainedModel):
     """Base of networks that estimate an ejection fraction from a clip.
 
-    Linear layers begin with N(0, `initializer_range`) if the configuration has that field, else they and convolutions
-    as PyTorch does it; biases begin with 0.
+    Linear layers are initialised with N(0, `initializer_range`) if the configuration has that field, otherwise, like
+    convolutions, as in PyTorch; biases are 0.
     """
 
     config_class = ClipConfig
@@ -106,16 +106,10 @@ class ClipModel(PreTrainedModel):
 
 
 def present_frames(pixel_values: torch.Tensor) -> torch.Tensor:
-    """Tell the frames of a video from those that fill a clip up which the video was too short for.
+    """Mark the frames, (B, T), of clips, (B, T, C, H, W), that are not padding after the end of a short video.
 
-    The video processor fills up with zeros, which no frame of a video is: an all-black one is negative. A clip of
-    nothing but zeros has all its frames.
-
-    Args:
-        pixel_values: Normalised clips, shape (B, T, C, H, W).
-
-    Returns:
-        True for frames of the video, shape (B, T).
+    The video processor pads with zeros, which no frame of a video equals: an all-black one is negative. In a clip of
+    zeros only, all frames count.
     """
     present = pixel_values.ne(0).flatten(2).any(dim=2)  # (B, T, C, H, W) -> (B, T)
     return present | ~present.any(dim=1, keepdim=True)
