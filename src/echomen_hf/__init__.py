@@ -9,7 +9,7 @@ from .moved_modules import alias_moved_modules
 from .registration import register_with_transformers
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public name to the module that defines it, which is imported when the name is first used.
 _PUBLIC = {

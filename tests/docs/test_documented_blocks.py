@@ -101,15 +101,16 @@ def commands_of(text: str) -> list[list[str]]:
 
 
 def run_here(words: list[str]) -> None:
-    """Run a command in this process: one of `echomen`, or a script of this package, perhaps by `accelerate launch`."""
-    names = [word for word in words if re.fullmatch(r"scripts/\w+\.py", word)]
+    """Run a command in this process: `echomen`, or a script or benchmark, perhaps by `accelerate launch`."""
+    names = [word for word in words if re.fullmatch(r"scripts/\w+\.py|benchmarks\.\w+", word)]
     if words[0] == "echomen":
         status = invoke(words[1:])
     elif names and (words[0] == "python" or words[:2] == ["accelerate", "launch"]):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", words[words.index(names[0]) :])
             with pytest.raises(SystemExit) as end:
-                runpy.run_path(names[0], run_name="__main__")
+                run = runpy.run_path if names[0].endswith(".py") else runpy.run_module
+                run(names[0], run_name="__main__")
         status = end.value.code
     else:
         raise AssertionError(f"The tests cannot run {shlex.join(words)!r}; give the reason in NOT_RUN.")
