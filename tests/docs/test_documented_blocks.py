@@ -102,6 +102,8 @@ def commands_of(text: str) -> list[list[str]]:
 
 def run_here(words: list[str]) -> None:
     """Run a command in this process: one of `echomen`, or a script of this package, perhaps by `accelerate launch`."""
+    if words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
+        return Path(*words[2].split(".")).with_suffix(".py"), words[3:]
     names = [word for word in words if re.fullmatch(r"scripts/\w+\.py", word)]
     if words[0] == "echomen":
         status = invoke(words[1:])

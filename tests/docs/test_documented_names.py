@@ -59,7 +59,7 @@ def test_python_names_exist(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_flags_exist(page, settings):
-    folders = ROOT / "scripts", ROOT / "benchmarks"
+    folders = ROOT / "src" / "echomen_hf" / "cli", ROOT / "scripts", ROOT / "benchmarks"
     scripts = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     known = {f"--{name}" for name in settings} | set(re.findall(r'"(--[a-z0-9_]+)"', scripts))
     # Of other programs: accelerate, torch, pip.
