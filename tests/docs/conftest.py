@@ -77,7 +77,8 @@ def workspace(small_recipes, demo_run, echonet_dir, tmp_path_factory):
         folder = tmp_path_factory.mktemp("page")
         shutil.copytree(small_recipes, folder, dirs_exist_ok=True)
         (folder / "scripts").symlink_to(ROOT / "scripts")
-        (folder / "src").symlink_to(ROOT / "src")
+        for name in ("src", "benchmarks"):
+            (folder / name).symlink_to(ROOT / name)
         shutil.copytree(demo_run, folder / "runs" / "demo")
         (folder / "EchoNet-Dynamic").symlink_to(echonet_dir)
         paper = yaml.safe_load((small_recipes / "paper").read_text())
