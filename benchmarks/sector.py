@@ -1,0 +1,189 @@
+"""Measure the sector finder on simulated clips that are shown on simulated screens, and draw a contact sheet of them.
+
+Example:
+    python -m benchmarks.sector --num_exports 500 --seed 0 --output outputs/sector
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from tqdm.auto import tqdm
+
+from echomen_hf.checkpoints import SMALL_MODEL_FOLDER, load_small
+from echomen_hf.cli.command_line import run_script
+from echomen_hf.inference.video_prediction import predict_video
+from echomen_hf.model.modeling_echomen import EchoMENModel
+from echomen_hf.model.sector_echomen import Sector, find_sector
+from echomen_hf.model.video_processing_echomen import EchoMENVideoProcessor
+from echomen_hf.model.video_reading_echomen import EchoVideo
+from echomen_hf.simulation import SimulatedVideos, simulate_echo
+from echomen_hf.simulation.echo import sample_echo_parameters
+from echomen_hf.simulation.export_screens import Box
+from echomen_hf.simulation.exports import Export, ExportSettings, export_clip, sample_export_settings
+from echomen_hf.simulation.whole_fans import fan_mask, whole_fan_parameters
+
+
+Kind = Literal["whole fan", "square clip", "own framing"]
+
+KINDS: tuple[Kind, ...] = ("whole fan", "whole fan", "whole fan", "square clip", "own framing")
+"""What is shown on every fifth screen: the fan with its corners; the square clip without them; the square clip with the
+margins that the training clips have around the fan, which no screen tells."""
+
+TILE = (400, 300)
+COLUMNS, ROWS = 4, 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A clip, and the same clip on a screen."""
+
+    kind: Kind
+    settings: ExportSettings
+    clip: np.ndarray
+    export: Export
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What one export measures: overlap of the boxes, milliseconds, and three estimates in percent."""
+
+    kind: Kind
+    overlap: float
+    confidence: float
+    milliseconds: float
+    ef_of_clip: float
+    ef_with_finder: float
+    ef_without: float
+
+
+def main() -> None:
+    """Parse the arguments, simulate, measure, print the table, draw the contact sheet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num_exports", type=int, default=60, help="exports to measure (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for table and contact sheet")
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    model, processor = load_small(), EchoMENVideoProcessor.from_pretrained(SMALL_MODEL_FOLDER)
+    measured, tiles = [], []
+    for number in tqdm(range(args.num_exports), desc="Measuring", unit="export"):
+        case = make_case(args.seed, number)
+        sector = find_sector(case.export.frames)
+        measured.append(measure(case, sector, model, processor))
+        if len(tiles) < COLUMNS * ROWS:
+            tiles.append(draw_tile(case.export, sector))
+    table = markdown_table(measured)
+    print(table)
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "sector.md").write_text(table + "\n", encoding="utf-8")
+    contact_sheet(tiles).save(args.output / "sector.png")
+
+
+def make_case(seed: int, number: int) -> Case:
+    """Simulate one clip and put it on a screen."""
+    row = SimulatedVideos(number + 1, seed=seed, seconds=(0.8, 2.5), fps=(8.0 + 2, 90.0)).row(number)
+    kind = KINDS[number % len(KINDS)]
+    rng = np.random.default_rng(row["seed"])
+    parameters = sample_echo_parameters(rng, row["ejection_fraction"], row["num_frames"], row["fps"], "wide")
+    settings = sample_export_settings(np.random.default_rng([seed, number]))
+    if kind == "own framing":
+        frames = simulate_echo(rng, parameters=parameters).frames
+        clip, mask = frames, fan_mask(parameters, frames.shape[1])
+    else:
+        parameters, size, (left, top, right, bottom) = whole_fan_parameters(parameters)
+        frames = simulate_echo(rng, parameters=parameters, image_size=size).frames
+        mask = fan_mask(parameters, size)
+        clip = np.ascontiguousarray(frames[:, top:bottom, left:right])
+        if kind == "square clip":
+            frames, mask = clip, mask[top:bottom, left:right]
+    return Case(kind, settings, clip, export_clip(frames, row["fps"], settings, mask))
+
+
+def measure(case: Case, sector: Sector, model: EchoMENModel, processor: EchoMENVideoProcessor) -> Measurement:
+    """Measure the finder on one export."""
+    frames, fps = case.export.frames, case.export.fps
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        find_sector(frames)
+        seconds.append(time.perf_counter() - start)
+
+    def estimate(shown: np.ndarray) -> float:
+        return predict_video(model, processor, EchoVideo(shown, fps, "export")).ejection_fraction
+
+    return Measurement(
+        case.kind,
+        overlap(sector.box, case.export.box),
+        sector.confidence,
+        1000 * float(np.median(seconds)),
+        estimate(case.clip),
+        estimate(sector.crop(frames)),
+        estimate(frames),
+    )
+
+
+def overlap(first: Box, second: Box) -> float:
+    """Intersection over union of two boxes."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    common = max(width, 0) * max(height, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    return common / (sum(areas) - common)
+
+
+def markdown_table(measured: Sequence[Measurement]) -> str:
+    """One line per kind of export, and one for all."""
+    lines = [
+        "| shown | exports | IoU >= 0.9 | median IoU | median ms | EF change with finder | bias | EF change without | bias |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for kind in (*dict.fromkeys(KINDS), "all"):
+        of_kind = [one for one in measured if kind in (one.kind, "all")]
+        if not of_kind:
+            continue
+        overlaps = np.array([one.overlap for one in of_kind])
+        found = np.array([one.ef_with_finder - one.ef_of_clip for one in of_kind])
+        plain = np.array([one.ef_without - one.ef_of_clip for one in of_kind])
+        lines.append(
+            f"| {kind} | {len(of_kind)} | {np.mean(overlaps >= 0.9):.1%} | {np.median(overlaps):.3f} "
+            f"| {np.median([one.milliseconds for one in of_kind]):.1f} | {np.abs(found).mean():.2f} "
+            f"| {found.mean():+.2f} | {np.abs(plain).mean():.2f} | {plain.mean():+.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def draw_tile(export: Export, sector: Sector) -> Image.Image:
+    """The middle frame with the true box in yellow, the found one in red, the square in cyan."""
+    picture = Image.fromarray(export.frames[len(export.frames) // 2]).convert("RGB")
+    draw = ImageDraw.Draw(picture)
+    left, top, side = sector.square
+    width = max(round(picture.height / 300), 1)
+    draw.rectangle((left, top, left + side - 1, top + side - 1), outline=(0, 200, 255), width=width)
+    draw.rectangle(export.box, outline=(255, 220, 0), width=width)
+    draw.rectangle(sector.box, outline=(255, 40, 40), width=width)
+    picture.thumbnail(TILE)
+    tile = Image.new("RGB", TILE)
+    tile.paste(picture)
+    return tile
+
+
+def contact_sheet(tiles: Sequence[Image.Image]) -> Image.Image:
+    """Tiles in rows of four."""
+    sheet = Image.new("RGB", (TILE[0] * COLUMNS, TILE[1] * ROWS))
+    for number, tile in enumerate(tiles):
+        sheet.paste(tile, (number % COLUMNS * TILE[0], number // COLUMNS * TILE[1]))
+    return sheet
+
+
+if __name__ == "__main__":
+    run_script(main)

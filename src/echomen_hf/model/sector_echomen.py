@@ -1,0 +1,360 @@
+"""Finding of the ultrasound fan on a screen, from what moves there."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+
+__all__ = ["Sector", "find_sector"]
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels; right and bottom are the first column and row outside."""
+
+_SAMPLES = 12  # frames that are looked at
+_COARSE_CELLS = 12000
+_FINE_ROWS = 128
+_MOVING_SHARE = 0.3  # of the changes from sample to sample; a trace or a letter passes a pixel less often
+_TRACE_LEVEL = 70  # gray levels; a pixel that is black most of the time and brighter than this at times
+_SLOPES = np.tan(np.radians(np.arange(28, 60, 2.0)))  # of the sides of a fan, columns per row
+_USUAL_HALF_ANGLE = 42.0  # degrees
+_LOWEST_CONFIDENCE = 0.1
+_SMALLEST_HEIGHT = 0.15  # of the picture
+_CROPPED_HEIGHT = 0.68  # of a square picture; simulated square clips have fans from 0.78 on
+
+
+@dataclasses.dataclass(frozen=True)
+class Sector:
+    """Where the ultrasound fan is in the frames of a video.
+
+    Args:
+        box: Left, top, right and bottom of the fan in pixels, right and bottom being the first column and row outside;
+            all of the picture where no fan was found.
+        shape: `"fan"` on a screen, `"cropped"` if the picture is a square that shows little else, or `"none"`.
+        confidence: How much what was found looks and moves like a fan, from 0 to 1.
+        square: Left, top and side of the square that `crop` cuts out. It has the height of the fan, and may reach
+            beyond the picture.
+        apex: Column and row where the sides of the fan meet.
+        half_angle: Angle between the axis and the sides in radians.
+        radius: Distance in pixels from the apex to the lower end.
+    """
+
+    box: Box
+    shape: Literal["fan", "cropped", "none"] = "none"
+    confidence: float = 0.0
+    square: tuple[int, int, int] = (0, 0, 0)
+    apex: tuple[float, float] = (0.0, 0.0)
+    half_angle: float = 0.0
+    radius: float = 0.0
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Give the pixels of the square that belong to the fan, shape (side, side)."""
+        left, top, side = self.square
+        row = np.arange(top, top + side, dtype=np.float32)[:, None] + np.float32(0.5 - self.apex[1])
+        column = np.arange(left, left + side, dtype=np.float32) + np.float32(0.5 - self.apex[0])
+        margin = 1 + 0.006 * self.radius
+        mask = row * row + column * column <= (self.radius + margin) ** 2
+        mask &= np.abs(column) <= row * math.tan(self.half_angle) + margin / math.cos(self.half_angle)
+        mask[:, : max(self.box[0] - left, 0)] = False
+        mask[:, max(self.box[2] - left, 0) :] = False
+        return mask
+
+    def crop(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Cut out the square around the fan, black outside the fan.
+
+        Args:
+            frames: Frames of the video, or those of them that are needed, uint8, shape (T, H, W).
+
+        Returns:
+            Frames, uint8, shape (T, side, side); `frames` itself unless `shape` is `"fan"`.
+        """
+        if self.shape != "fan":
+            return frames
+        left, top, side = self.square
+        height, width = frames.shape[1:]
+        rows, columns = slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width))
+        inner = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+        cropped = np.zeros((len(frames), side, side), dtype=np.uint8)
+        np.multiply(frames[:, rows, columns], self.mask()[inner], out=cropped[:, inner[0], inner[1]])
+        return cropped
+
+
+def find_sector(frames: NDArray[np.uint8], hint: Box | None = None) -> Sector:
+    """Find the ultrasound fan in the frames of a video.
+
+    Speckle moves everywhere inside the fan, while around it text, bars and ticks stand still and a trace or a letter
+    moves in thin places. The largest area that keeps moving is found on a coarse grid; sides, apex and lower end of a
+    fan are then fitted to it on a finer one.
+
+    Args:
+        frames: Frames, uint8, shape (T, H, W).
+        hint: Box that may hold the fan, such as a region of a DICOM file. It only decides between several fans.
+
+    Returns:
+        The fan. A square picture that it fills is `"cropped"`.
+
+    Example:
+    ```python
+    >>> import numpy as np
+    >>> from echomen_hf.model.sector_echomen import find_sector
+
+    >>> frames = np.zeros((60, 112, 112), dtype=np.uint8)
+    >>> sector = find_sector(frames)
+    >>> sector.shape, sector.crop(frames) is frames
+    ('none', True)
+    ```
+    """
+    num_frames, height, width = frames.shape
+    nothing = Sector((0, 0, width, height))
+    if num_frames < 3 or min(height, width) < 32:
+        return nothing
+    numbers = np.unique(np.linspace(0, num_frames - 1, _SAMPLES).round().astype(int))
+    step = math.ceil(math.sqrt(height * width / _COARSE_CELLS))
+    samples = _sampled(frames, numbers, (0, 0, width, height), step)
+    change = _changes(samples)
+    level = _quiet_level(change)
+    found = _largest_area(_keeps_moving(change, level), step, hint)
+    if found is None:
+        return nothing
+    region = _region_around(*found, step, (width, height))
+    step = max(1, round((region[3] - region[1]) / _FINE_ROWS))
+    samples = _sampled(frames, numbers, region, step)
+    fan = _fitted(samples, level, region, step, (width, height))
+    fan_height = 0 if fan is None else fan.box[3] - fan.box[1]
+    if fan is None or fan.confidence < _LOWEST_CONFIDENCE or fan_height < _SMALLEST_HEIGHT * height:
+        return nothing
+    if abs(width - height) <= 0.02 * height and fan_height >= _CROPPED_HEIGHT * height:
+        return dataclasses.replace(fan, shape="cropped", square=(0, 0, min(height, width)))
+    return fan
+
+
+def _sampled(frames: NDArray[np.uint8], numbers: NDArray[Any], region: Box, step: int) -> NDArray[np.uint8]:
+    """Every `step`-th pixel of a region of some frames, `(samples, h, w)`."""
+    left, top, right, bottom = region
+    return np.stack([frames[number, top:bottom:step, left:right:step] for number in numbers])
+
+
+def _changes(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Absolute change from sample to sample."""
+    change = np.maximum(samples[1:], samples[:-1])
+    change -= np.minimum(samples[1:], samples[:-1])
+    return change
+
+
+def _quiet_level(change: NDArray[np.uint8]) -> int:
+    """Gray levels by which noise and compression change what stands still: in the quietest fifth of the picture."""
+    below = np.cumsum(np.bincount(change.sum(axis=0, dtype=np.uint16).ravel()))
+    return 1 + round(2 * int(np.searchsorted(below, below[-1] / 5)) / len(change))
+
+
+def _keeps_moving(change: NDArray[np.uint8], level: int) -> NDArray[np.bool_]:
+    return (change > level).sum(axis=0, dtype=np.uint8) >= _MOVING_SHARE * len(change)
+
+
+def _eroded(mask: NDArray[np.bool_], times: int = 1) -> NDArray[np.bool_]:
+    """Cells of a mask whose eight neighbours belong to it too, as often as told."""
+    for _ in range(times):
+        mask = mask.copy()
+        mask[1:-1] = mask[1:-1] & mask[:-2] & mask[2:]
+        mask[:, 1:-1] = mask[:, 1:-1] & mask[:, :-2] & mask[:, 2:]
+    return mask
+
+
+def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tuple[Box, list[Box]] | None:
+    """Box of the largest moving area in pixels, and those of areas beside it that are as high as a fan."""
+    solid = _eroded(~_eroded(~np.pad(moving, 4)))  # closed by 3 x 3 cells
+    solid = ~_eroded(~_eroded(solid, 2), 2)[4:-4, 4:-4]  # opened by 5 x 5
+    labels, count = ndimage.label(solid)
+    if not count:
+        return None
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(float)
+    boxes: list[Box] = [
+        (columns.start * step, rows.start * step, columns.stop * step, rows.stop * step)
+        for rows, columns in ndimage.find_objects(labels)
+    ]
+    if hint is not None:
+        sizes *= [1.5 if _has_centre_in(box, hint) else 1.0 for box in boxes]
+    # of two panels that show the same moment, the plain one stands left
+    best = min((number for number in range(count) if sizes[number] > 0.85 * sizes.max()), key=lambda n: boxes[n][0])
+    left, top, right, bottom = boxes[best]
+    height, others = bottom - top, []
+    for number in np.argsort(-sizes)[:8]:
+        box = boxes[number]
+        is_beside = box[0] >= boxes[best][2] - 2 * step or box[2] <= boxes[best][0] + 2 * step
+        if is_beside and box[3] - box[1] > 0.45 * height:
+            others.append(box)
+        elif sizes[number] > 0.01 * sizes[best] and box[3] > top and box[1] < bottom + 0.2 * height:
+            # a piece of the same fan, behind something dark
+            left, top, right, bottom = min(left, box[0]), min(top, box[1]), max(right, box[2]), max(bottom, box[3])
+    return (left, top, right, bottom), others
+
+
+def _has_centre_in(box: Box, region: Box) -> bool:
+    column, row = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return region[0] <= column < region[2] and region[1] <= row < region[3]
+
+
+def _region_around(area: Box, others: list[Box], step: int, size: tuple[int, int]) -> Box:
+    """Part of the picture in which the whole fan must lie, without the panels beside it."""
+    left, top, right, bottom = area
+    margin = round(0.18 * (bottom - top)) + 2 * step
+    low, high = max(left - margin, 0), min(right + margin, size[0])
+    for other in others:
+        if other[0] >= right - 2 * step:
+            high = min(high, (other[0] + right) // 2 + 1)
+        else:
+            low = max(low, (other[2] + left) // 2)
+    return (low, max(top - margin, 0), high, min(bottom + margin, size[1]))
+
+
+def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size: tuple[int, int]) -> Sector | None:
+    """Fit a fan to what moves in a region. Lengths are cells of `step` pixels; a cell ends at its number +- 0.5."""
+    moving = _keeps_moving(_changes(samples), level)
+    solid = ~_eroded(~_eroded(np.pad(moving, 2, mode="edge")))[2:-2, 2:-2]
+    rows = np.flatnonzero(solid.any(axis=1))
+    if len(rows) < 8:
+        return None
+    first = solid[rows].argmax(axis=1) - 0.5
+    last = solid.shape[1] - 0.5 - solid[rows, ::-1].argmax(axis=1)
+    axis, apex, slope, score = _fit_sides(rows, first, last)
+
+    row, column = np.ogrid[: solid.shape[0], : solid.shape[1]]
+    row, column = row - apex, column - axis
+    distance = np.sqrt(row * row + column * column)
+    wedge = np.abs(column) <= row * slope
+    is_trace = ((samples < 16).sum(axis=0, dtype=np.uint8) >= 0.5 * len(samples)) & (
+        samples.max(axis=0) > _TRACE_LEVEL
+    )
+    radius = _fit_radius(solid & ~is_trace, distance, np.abs(column) <= row * (0.85 * slope))
+    fan = wedge & (distance <= radius)
+    columns = np.flatnonzero((solid & fan).sum(axis=0) >= 3)
+    if not columns.size:
+        return None
+    highest, lowest = _fit_top(moving, wedge, apex, -region[1] / step), apex + radius
+    half_angle = math.atan(slope)
+    left_half, right_half = _half_widths(
+        (max(axis - columns[0] + 0.5, 0.0), max(columns[-1] + 0.5 - axis, 0.0)),
+        (_is_cut(rows, first - axis, slope, apex, lowest), _is_cut(rows, axis - last, slope, apex, lowest)),
+        radius * math.sin(half_angle),
+        lowest - highest,
+    )
+    fan &= (column >= -left_half) & (column <= right_half)
+    inside = np.count_nonzero(solid & fan) / max(np.count_nonzero(fan), 1)
+    outside = np.count_nonzero(solid & ~fan) / max(np.count_nonzero(solid), 1)
+    # a square clip cuts the sides of its fan off half-way down
+    side_rows = max(np.count_nonzero((rows - apex) * slope < max(left_half, right_half)), 0.4 * len(rows))
+    support = min(max(score / (1.3 * side_rows), 0.0), 1.0)
+
+    def column_of(value: float) -> float:
+        return region[0] + value * step + 0.5
+
+    def row_of(value: float) -> float:
+        return region[1] + value * step + 0.5
+
+    left, right = column_of(axis - left_half), column_of(axis + right_half)
+    box = (
+        max(round(left), 0),
+        max(round(row_of(highest)), 0),
+        min(round(right), size[0]),
+        min(round(row_of(lowest)), size[1]),
+    )
+    side = box[3] - box[1]
+    is_cut_on_both_sides = max(left_half, right_half) < radius * math.sin(half_angle)
+    centre = (left + right) / 2 if is_cut_on_both_sides else column_of(axis)
+    return Sector(
+        box=box,
+        shape="fan",
+        confidence=float(inside * (1 - outside) * support),
+        square=(round(centre - side / 2), box[1], side),
+        apex=(column_of(axis), row_of(apex)),
+        half_angle=half_angle,
+        radius=radius * step,
+    )
+
+
+def _fit_sides(
+    rows: NDArray[Any], first: NDArray[np.float64], last: NDArray[np.float64]
+) -> tuple[float, float, float, float]:
+    """Fit two sides of one slope to the ends of rows.
+
+    Returns: column and row of the apex, slope, and number of ends on the sides less twice that of ends outside.
+    """
+    slopes = _SLOPES
+    for _ in range(2):
+        # all points of a side have the same sum
+        left, left_score = _outermost(first + slopes[:, None] * rows)
+        right, right_score = _outermost(-last + slopes[:, None] * rows)
+        apex = (left + right) / (2 * slopes)
+        # a usual fan, whose apex is not far above what moves, needs less support
+        penalty = 0.4 * np.maximum(rows[0] - apex - 0.05 * len(rows), 0)
+        penalty += 0.004 * len(rows) * np.abs(np.degrees(np.arctan(slopes)) - _USUAL_HALF_ANGLE)
+        best = int((left_score + right_score - penalty).argmax())
+        slope = slopes[best]
+        fit = (float(left[best] - right[best]) / 2, float(apex[best]), float(slope))
+        score = float(left_score[best] + right_score[best])
+        slopes = slope + np.linspace(-0.04, 0.04, 9) * (1 + slope**2)
+    return (*fit, score)
+
+
+def _outermost(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """In each row of values the one near which many lie and below which few; and the first less twice the second."""
+    tolerance = 1.5
+    count = values.shape[1]
+    # the rows lie far apart on one axis, so that one search counts in all of them
+    number = np.arange(len(values))
+    values = np.sort(values, axis=1)
+    spaced = (values + 1e5 * number[:, None]).ravel()
+    below = np.searchsorted(spaced, spaced - tolerance).reshape(values.shape) - count * number[:, None]
+    up_to = np.searchsorted(spaced, spaced + tolerance).reshape(values.shape) - count * number[:, None]
+    score = up_to - 3 * below
+    best = score.argmax(axis=1)
+    return values[number, best], score[number, best]
+
+
+def _fit_radius(solid: NDArray[np.bool_], distance: NDArray[Any], inner: NDArray[np.bool_]) -> float:
+    """Distance from the apex at which what moves ends."""
+    ring = np.rint(distance[inner]).astype(int)
+    if not ring.size:
+        return 0.0
+    # rings in which more moves than this speak for a larger fan, the others against it: neither a dark ring inside
+    # nor a trace below the fan decides
+    gain = np.bincount(ring, weights=solid[inner] - 0.15) / np.maximum(np.bincount(ring), 1)
+    return float(np.cumsum(gain).argmax())
+
+
+def _fit_top(moving: NDArray[np.bool_], wedge: NDArray[np.bool_], apex: float, edge: float) -> float:
+    """Row at which the fan begins: its apex, or a wide row if the tip is cut off."""
+    share = (moving & wedge).sum(axis=1) / np.maximum(wedge.sum(axis=1), 1)
+    first = int(np.argmax(share >= 0.1))
+    is_cut = 1 < first - 0.5 - apex < 0.13 * len(share) and share[first : first + 5].mean() > 0.5
+    return first - 0.5 if is_cut else max(apex, edge - 0.5)
+
+
+def _half_widths(
+    extents: tuple[float, float], cuts: tuple[bool, bool], whole: float, height: float
+) -> tuple[float, float]:
+    """How far a fan reaches left and right of its apex, from what moves, where it seems cut, and its whole width."""
+    half = max(extents)
+    if half >= 0.96 * whole:
+        return whole, whole
+    if not any(cuts):
+        # dark on both sides: a square clip if that explains it
+        half = max(half, 0.5 * height)
+        return (half, half) if half <= 0.54 * height else (whole, whole)
+    # where only one side is seen, the other is taken to be like it
+    left, right = (
+        extent if is_cut and extent > 0.85 * half else half for extent, is_cut in zip(extents, cuts, strict=True)
+    )
+    return left, right
+
+
+def _is_cut(rows: NDArray[Any], outer: NDArray[np.float64], slope: float, apex: float, lowest: float) -> bool:
+    """Whether many rows end at one column, `outer` right of the apex, left of which a whole fan would go on."""
+    beyond = (-slope * (rows - apex) < outer - 2) & (rows < lowest)
+    enough = 0.12 * len(rows)
+    return beyond.sum() >= enough and bool(_outermost(outer[beyond][None])[1][0] >= max(enough, 0.25 * beyond.sum()))
