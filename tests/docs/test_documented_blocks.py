@@ -51,6 +51,9 @@ NOT_RUN = {
     ("docs/index.md", "pip install -e ."): INSTALLS,
     ("docs/comparison.md", LONG_RUN): "takes hours; tests/comparison and the other blocks of the page run its parts",
     ("docs/comparison.md", CAUSES_RUN): "takes hours; tests/comparison and the other blocks of the page run its parts",
+    ("docs/comparison.md", "python -m benchmarks.seed_tests runs/comparison --method echonet"): (
+        "needs several seeds; tests/benchmarks/test_seed_tests.py runs it"
+    ),
     ("docs/comparison.md", PAPER_RUN): "takes days on GPUs; its schedule is tested in tests/comparison",
     ("docs/publishing.md", "hf auth login"): SENDS,
     ("docs/publishing.md", "from echomen_hf import EchoMENModel"): SENDS,
