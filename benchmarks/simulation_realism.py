@@ -28,9 +28,9 @@ _LAGS = (1, 2, 4, 8, 16)
 class RealRange:
     """Mean and range of one statistic over nine real clips (EchoNet-Dynamic's public examples)."""
 
-    mean: float | None = None  # mean over the clips; `None` where only the range is known
-    low: float | None = None  # smallest value; `None` where only the mean is known
-    high: float | None = None  # largest value; `None` where only the mean is known
+    mean: float | None = None  # `None` where only the range is known
+    low: float | None = None  # `None` where only the mean is known
+    high: float | None = None
 
 
 REAL_RANGES: dict[str, RealRange] = {

@@ -18,19 +18,19 @@ __all__ = ["Accelerators", "Recipe", "TrainingEstimate", "encoder_flops", "estim
 class Recipe:
     """Size of stage 1 of a recipe. The defaults are those of the paper on EchoNet-Dynamic."""
 
-    train_videos: int = 7465  # videos of the training split; EchoNet-Dynamic has 7,465
-    val_videos: int = 1288  # videos of the validation split, one clip of each per epoch; EchoNet-Dynamic has 1,288
+    train_videos: int = 7465
+    val_videos: int = 1288  # one clip of each per epoch
     num_views: int = 2  # crops of each clip
-    epochs: int = 40  # epochs
+    epochs: int = 40
 
 
 @dataclass(frozen=True)
 class Accelerators:
     """Assumed machines."""
 
-    count: int = 1  # number of them, which share each batch
-    peak_flops: float = 156e12  # largest FLOP/s of one; 156e12 is an A100's in TF32 according to its data sheet
-    utilisation: float = 0.3  # share of it that a training reaches
+    count: int = 1  # they share each batch
+    peak_flops: float = 156e12  # of one; an A100 in TF32 according to its data sheet
+    utilisation: float = 0.3  # share of the peak that a training reaches
 
     @property
     def flops(self) -> float:
@@ -42,9 +42,9 @@ class Accelerators:
 class TrainingEstimate:
     """Time of a training that only waits for arithmetic."""
 
-    total_flops: float  # FLOPs of the training
-    hours: float  # hours
-    videos_per_second: float  # training items that must be read in a second
+    total_flops: float
+    hours: float
+    videos_per_second: float  # to be read
 
     def loader_cores(self, seconds_per_item: float) -> float:
         """Number of CPU cores needed to read the items."""

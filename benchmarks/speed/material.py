@@ -40,10 +40,10 @@ HEAD_RANGE = 10.0
 class Material:
     """Files that the sides read."""
 
-    folder: Path  # folder of all that is made for the benchmark
-    data_dir: Path  # videos in EchoNet-Dynamic's layout
-    trained: Path | None  # trained checkpoint; `None` if there is none
-    labels: NDArray[np.float64]  # EF of the clips that the trained checkpoint is measured on, in percent, shape (N,)
+    folder: Path
+    data_dir: Path  # in EchoNet-Dynamic's layout
+    trained: Path | None  # trained checkpoint, if any
+    labels: NDArray[np.float64]  # EF of `trained_clips` in percent, shape (N,)
 
     @property
     def model(self) -> Path:

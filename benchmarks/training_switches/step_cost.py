@@ -1,7 +1,6 @@
 """Time and memory of one training step, measured in a separate process.
 
-A process that has measured one setting would lend its memory to the next, so `measure_in_new_process` starts a fresh
-one for each, on random clips that are already in memory: what is measured is the step and not the disk.
+Every setting is measured in a new process, since memory that one setting has freed would be reused by the next.
 """
 
 from __future__ import annotations
@@ -40,29 +39,26 @@ class StepSetting:
     """Setting to measure."""
 
     batch_size: int  # videos per optimiser step, over all micro-batches
-    num_views: int = 2  # crops of each; 1 leaves the contrastive loss nothing to compare
-    model_config: dict[str, Any] = field(default_factory=dict)  # fields of `EchoMENConfig`; the paper's size without
-    # Training arguments that are on, such as `bf16`, `channels_last` and `gradient_accumulation_steps`.
-    switches: dict[str, Any] = field(default_factory=dict)
-    num_steps: int = 3  # steps timed, after one that is not
-    num_threads: int | None = None  # threads of torch; its own choice without
-    # Bytes that the process may allocate on top of what its libraries have; more ends it with a clear result. No limit
-    # without.
-    memory_limit: int | None = None
+    num_views: int = 2  # crops of each video
+    model_config: dict[str, Any] = field(default_factory=dict)  # empty: the paper's size
+    switches: dict[str, Any] = field(default_factory=dict)  # training arguments, such as `bf16`
+    num_steps: int = 3  # timed, after a warm-up step
+    num_threads: int | None = None  # of torch
+    memory_limit: int | None = None  # bytes in addition to those of the libraries
 
 
 @dataclass(frozen=True)
 class StepCost:
     """Measured cost."""
 
-    step_seconds: list[float]  # wall-clock time of every step in seconds; none if memory ran out
-    peak_bytes: int  # largest resident memory of the process in bytes, that of its libraries included
-    bytes_before: int  # resident memory in bytes once libraries were loaded and before there was a model
-    failure: str = ""  # why there is no result, such as that memory ran out; empty if there is one
+    step_seconds: list[float]  # empty if memory ran out
+    peak_bytes: int  # largest resident memory, including the libraries
+    bytes_before: int  # resident memory before there is a model
+    failure: str = ""  # why there is no result
 
     @property
     def median_seconds(self) -> float:
-        """Median time of a step in seconds; not a number without steps."""
+        """Median time of a step in seconds, NaN without steps."""
         return statistics.median(self.step_seconds) if self.step_seconds else float("nan")
 
 
@@ -81,11 +77,11 @@ class ReadyClips(Dataset):
             self.items.append({**clip, "labels": ejection_fraction})
 
     def __len__(self) -> int:
-        """Count the clips."""
+        """Number of clips."""
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Look up one clip."""
+        """One clip."""
         return self.items[index]
 
 

@@ -25,7 +25,7 @@ from helpers.documents import PAGES, Block, blocks_of, read_page
 
 SENDS = "publishes on the Hub; tests/hub does so on a loopback server"
 SERVES = "serves a page until it is interrupted"
-MEASURES = "takes an hour; tests/scripts/test_training_switches.py runs its script in small"
+MEASURES = "takes an hour; tests/benchmarks run it in small"
 INSTALLS = "changes the environment that the tests run in; .ci/run installs the package in this way"
 
 EXPORT = "python scripts/export.py runs/demo/model --output runs/demo/int8 --precision int8 --data_dir runs/demo/data"
@@ -51,6 +51,9 @@ NOT_RUN = {
     ("docs/index.md", "pip install -e ."): INSTALLS,
     ("docs/comparison.md", LONG_RUN): "takes hours; tests/comparison and the other blocks of the page run its parts",
     ("docs/comparison.md", CAUSES_RUN): "takes hours; tests/comparison and the other blocks of the page run its parts",
+    ("docs/comparison.md", "python -m benchmarks.seed_tests runs/comparison --method echonet"): (
+        "needs several seeds; tests/benchmarks/test_seed_tests.py runs it"
+    ),
     ("docs/comparison.md", PAPER_RUN): "takes days on GPUs; its schedule is tested in tests/comparison",
     ("docs/publishing.md", "hf auth login"): SENDS,
     ("docs/publishing.md", "from echomen_hf import EchoMENModel"): SENDS,
@@ -61,7 +64,7 @@ NOT_RUN = {
         "takes two hours; tests/training/test_training_data.py trains on simulated videos"
     ),
     ("docs/small_model.md", "python -m benchmarks.simulation_realism --profile wide --num_videos 96 \\"): (
-        "takes a minute; tests/simulation/test_realism.py measures the same"
+        "takes a minute; tests/benchmarks/test_simulation_realism.py measures the same"
     ),
     (
         "docs/speed.md",

@@ -1,4 +1,4 @@
-"""A training item from a video file: EchoNet-Dynamic's way with OpenCV, against the data sets of this package."""
+"""Reading of a training item: OpenCV on whole videos, against the data sets of this package."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CROP_PADDING = 12
 
 
 class Items(Workload):
-    """Reads training items of the first videos of the training split, one after the other, in this process."""
+    """Reads training items of the first training videos in this process."""
 
     def __init__(self, model: str, data_dir: str, num_videos: int = 48, seed: int = 0) -> None:
         _, self.processor = load_checkpoint(model)
@@ -55,7 +55,7 @@ class Items(Workload):
 
 
 class OpenCVItems(Items):
-    """The whole video in three float channels, normalised, of which the clip is then taken and cropped."""
+    """Decodes and normalises the whole video in three float channels, and cuts out the clip."""
 
     def __init__(self, **options: Any) -> None:
         # Before anything is measured, if it is missing.
@@ -64,7 +64,7 @@ class OpenCVItems(Items):
         super().__init__(**options)
 
     def item(self, index: int) -> torch.Tensor:
-        """Read one training item; clip and crop are those that `TrainingClips` draws."""
+        """Read one training item with the clip and crop that `TrainingClips` draws."""
         row, spec = self.rows[index], self.processor.clip_spec
         generator = np.random.default_rng((self.seed, 0, index))
         video = read_whole_video(row["video"]["path"])  # (F, H, W, C)
@@ -82,7 +82,7 @@ class OpenCVItems(Items):
 
 
 class FileItems(Items):
-    """`TrainingClips`, which decodes the frames of the clip from the file, and its normalisation."""
+    """`TrainingClips` on files, with normalisation."""
 
     def __init__(self, decoder: str = "pyav", **options: Any) -> None:
         if decoder == "simplejpeg":
@@ -100,7 +100,7 @@ class FileItems(Items):
 
 
 class PackedItems(FileItems):
-    """`TrainingClips` alone: frames as 8-bit numbers, which the device that trains normalises."""
+    """`TrainingClips` on files without normalisation, which the device does."""
 
     def run(self) -> float:
         """Read all items as a loader process does."""
@@ -114,7 +114,7 @@ class PackedItems(FileItems):
         return super().values()
 
     def notes(self) -> dict[str, Any]:
-        """How long the videos are, and what decoding the frames of a clip takes at least."""
+        """Length of the videos, and the time of the codec alone."""
         spec, seconds = self.processor.clip_spec, []
         for row in self.rows:
             num_frames, fps = int(row["num_frames"]), float(row["fps"])
@@ -125,7 +125,7 @@ class PackedItems(FileItems):
 
 
 def seconds_of_codec(path: str, indices: NDArray[np.int64], decoder: str = "pyav") -> float:
-    """Time what a decoder takes for some frames, without all else, below which no reader with it can get."""
+    """Least time of a decoder for some frames, NaN for a codec in which frames depend on others."""
     with av.open(path) as container:
         if not container.streams.video[0].codec_context.codec.intra_only:
             return float("nan")
@@ -142,14 +142,14 @@ def seconds_of_codec(path: str, indices: NDArray[np.int64], decoder: str = "pyav
 
 
 def luma_of_packet(packet: av.Packet) -> NDArray[np.uint8]:
-    """Decode a JPEG image with simplejpeg."""
+    """Luma of a JPEG image, uint8, shape (height, width, 1)."""
     import simplejpeg
 
     return simplejpeg.decode_jpeg(packet, "GRAY")
 
 
 class CachedItems(FileItems):
-    """`TrainingClips`, which copies the frames of the clip from a memory-mapped cache."""
+    """`TrainingClips` on a frame cache, with normalisation."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -159,7 +159,7 @@ class CachedItems(FileItems):
         self.seconds_to_build = time.perf_counter() - began
 
     def notes(self) -> dict[str, Any]:
-        """What the cache cost."""
+        """Time and size of the cache."""
         size = sum(file.stat().st_size for file in Path(self._folder.name).iterdir())
         return {
             "cache_seconds_per_video": self.seconds_to_build / len(self.rows),
@@ -168,11 +168,11 @@ class CachedItems(FileItems):
 
 
 class PackedCachedItems(CachedItems, PackedItems):
-    """`TrainingClips` alone, on a memory-mapped cache."""
+    """`TrainingClips` on a frame cache without normalisation."""
 
 
 def read_whole_video(path: str) -> NDArray[np.float32]:
-    """Decode all frames of a video with OpenCV, in colour."""
+    """All frames of a video, decoded by OpenCV: RGB, float32, shape (F, H, W, 3)."""
     import cv2
 
     capture = cv2.VideoCapture(path)

@@ -1,4 +1,4 @@
-"""Ejection fractions of clips: torchvision's network as it comes, against the engines of this package."""
+"""Inference: torchvision's network, against the engines of this package."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Inference(Workload):
-    """Encodes one batch of clips again and again."""
+    """Encodes one batch of clips repeatedly."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Inference(Workload):
         raise NotImplementedError
 
     def run(self) -> float:
-        """Encode the batch, and let the heads predict from it."""
+        """Encode the batch and predict."""
         with torch.inference_mode():
             self.model(embedding=self.encode(self.batch))
         return len(self.batch)
@@ -77,7 +77,7 @@ class Inference(Workload):
 
 
 class TorchvisionInference(Inference):
-    """torchvision's `r2plus1d_18` in single precision, as it comes; the trained checkpoint as its own model."""
+    """torchvision's `r2plus1d_18` in single precision. The trained checkpoint is its own reference."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -90,7 +90,7 @@ class TorchvisionInference(Inference):
     def encode_trained(
         self, model: EchoMENModel, processor: EchoMENVideoProcessor, clips: torch.Tensor
     ) -> torch.Tensor:
-        """Encode clips with the model itself, which torchvision does not have in this size."""
+        """Encode clips with the model itself, since torchvision has no network of this size."""
         return model.encoder(clips)
 
 
@@ -123,12 +123,12 @@ class EngineInference(Inference):
         return self.make(model, processor)(clips)
 
     def notes(self) -> dict[str, Any]:
-        """Which engine it was."""
+        """Engine and precision."""
         return {"engine": self.engine.name, "precision": self.engine.precision}
 
 
 class QuantisedInference(Inference):
-    """OpenVINO with 8-bit integers where the ejection fraction bears them, and bfloat16 elsewhere.
+    """OpenVINO with 8-bit integers where they do not change the ejection fraction much, bfloat16 elsewhere.
 
     The trained checkpoint is exported as `scripts/export.py` does it. The full-size network, whose random weights are
     not right about anything, goes through the same search of layers with its own predictions in single precision as
@@ -177,7 +177,7 @@ class QuantisedInference(Inference):
             return engine(clips)
 
     def notes(self) -> dict[str, Any]:
-        """Which layers compute with what, in the full-size network and in the trained checkpoint."""
+        """Precision of the layers of both networks."""
         quantisation = self.record.get("quantisation") or {}
         return {
             "engine": "openvino",
@@ -190,7 +190,7 @@ class QuantisedInference(Inference):
 
 
 def torchvision_encoder(encoder: R2Plus1DEncoder) -> nn.Module:
-    """Make torchvision's network with the weights of an encoder."""
+    """Torchvision's network with the weights of an encoder."""
     from torchvision.models.video import r2plus1d_18
 
     network = r2plus1d_18(weights=None)
@@ -200,12 +200,12 @@ def torchvision_encoder(encoder: R2Plus1DEncoder) -> nn.Module:
 
 
 def load_clips(path: str) -> torch.Tensor:
-    """Read a file of clips."""
+    """Clips of a file, shape (N, T, C, H, W)."""
     return torch.from_numpy(np.load(path, allow_pickle=False))
 
 
 def require_support(precision: str) -> None:
-    """Refuse a precision that the processor only emulates, which says nothing about the speed elsewhere."""
+    """Raise `Unavailable` for a precision that the processor only emulates."""
     capabilities = torch.cpu.get_capabilities()
     if precision == "bf16" and capabilities["architecture"] == "x86_64" and not capabilities["avx512_bf16"]:
         raise Unavailable("this processor has no instructions for bfloat16")

@@ -1,4 +1,4 @@
-"""Clips per second of one process on all cores, against several processes that share the cores."""
+"""Inference by one process on all cores, against several processes that share the cores."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ConcurrentInference(Workload):
             child.receive("prepare")
 
     def run(self) -> float:
-        """Let all processes work at the same time."""
+        """Run all processes at the same time."""
         items = 0.0
         for _ in range(self.batches):
             for child in self.children:
@@ -45,11 +45,11 @@ class ConcurrentInference(Workload):
         return items
 
     def values(self) -> NDArray[np.floating]:
-        """What the first process computed; the others computed the same."""
+        """Values of the first process. The others compute the same."""
         return self.children[0].values()
 
     def notes(self) -> dict[str, Any]:
-        """How many processes, and their memory."""
+        """Number of processes and their memory."""
         peaks = [child.notes()["peak_memory_bytes"] for child in self.children]
         return {"processes": len(self.children), "peak_memory_bytes_of_processes": peaks}
 

@@ -1,4 +1,4 @@
-"""An epoch of stage 2: every clip through the fixed encoder, against embeddings that were computed once."""
+"""An epoch of stage 2: all clips through the fixed encoder, against embeddings computed in advance."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ LEARNING_RATE, WEIGHT_DECAY = 1e-4, 1e-4
 
 
 def labels_of_full_size(seed: int) -> torch.Tensor:
-    """Make as many labels as EchoNet-Dynamic has training videos, distributed as they are there."""
+    """Labels in the number and distribution of EchoNet-Dynamic's training videos."""
     quantiles = (np.arange(TRAIN_VIDEOS) + 0.5) / TRAIN_VIDEOS
     return torch.as_tensor(np.random.default_rng(seed).permutation(ejection_fraction_at(quantiles)))
 
 
 def many_embeddings(embeddings: torch.Tensor, seed: int) -> torch.Tensor:
-    """Continue a few embeddings to as many as EchoNet-Dynamic has training videos."""
+    """Extend a few embeddings to the number of EchoNet-Dynamic's training videos."""
     repeated = embeddings[torch.arange(TRAIN_VIDEOS) % len(embeddings)]
     noise = 0.1 * embeddings.std() * torch.randn(repeated.shape, generator=torch.Generator().manual_seed(seed))
     noise[: len(embeddings)] = 0
@@ -47,7 +47,7 @@ def many_embeddings(embeddings: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 class EncoderEpoch(Workload):
-    """Steps of stage 2 as one would write them: OpenCV, torchvision's encoder, experts and aggregator."""
+    """Plain steps of stage 2: OpenCV, torchvision's encoder, experts and aggregator."""
 
     def __init__(self, model: str, data_dir: str, num_clips: int = 4, seed: int = 0) -> None:
         self.items = OpenCVItems(model=model, data_dir=data_dir, num_videos=num_clips, seed=seed)
@@ -77,11 +77,11 @@ class EncoderEpoch(Workload):
 
     @torch.no_grad()
     def values(self) -> NDArray[np.floating]:
-        """Ejection fraction of the clips by the regression head, which stage 2 leaves as it is."""
+        """Ejection fraction of the clips by the regression head, which stage 2 does not change."""
         return self.model(embedding=self.embedding).regression.double().numpy()
 
     def notes(self) -> dict[str, Any]:
-        """That an epoch is not waited for."""
+        """Number of clips from which the epoch is extrapolated."""
         return {"extrapolated_from_clips": len(self.items.rows)}
 
 
@@ -127,11 +127,11 @@ class CachedEpoch(Workload):
 
     @torch.no_grad()
     def values(self) -> NDArray[np.floating]:
-        """Ejection fraction of the clips by the regression head, which stage 2 leaves as it is."""
+        """Ejection fraction of the clips by the regression head, which stage 2 does not change."""
         return self.model(embedding=self.embedding).regression.double().numpy()
 
     def notes(self) -> dict[str, Any]:
-        """What the cache costs, per clip measured and for the data set by multiplication."""
+        """Time to compute the embeddings, per clip and, extrapolated, for the data set."""
         return {
             "cache_seconds_per_clip": self.seconds_to_embed,
             "cache_hours_per_draw": self.seconds_to_embed * TRAIN_VIDEOS / 3600,
@@ -139,7 +139,7 @@ class CachedEpoch(Workload):
 
 
 class Experts(Workload):
-    """The experts that minimise their loss on one embedding per training video."""
+    """Experts with the least loss on one embedding per training video."""
 
     def __init__(self, model: str, seed: int = 0) -> None:
         loaded, _ = load_checkpoint(model)
@@ -150,11 +150,11 @@ class Experts(Workload):
         self.solution: tuple[torch.Tensor, torch.Tensor] = (torch.empty(0), torch.empty(0))
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Find the experts."""
+        """Weights (M, D) and biases (M,) of the experts, float64."""
         raise NotImplementedError
 
     def run(self) -> float:
-        """Solve for all experts."""
+        """Compute all experts."""
         self.solution = self.solve()
         return 1
 
@@ -165,10 +165,10 @@ class Experts(Workload):
 
 
 class ExpertsByNumPy(Experts):
-    """NumPy's least squares on the samples times the roots of their weights, weight decay as further samples."""
+    """NumPy's least squares on samples scaled by the roots of their weights, with weight decay as further samples."""
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Find the experts one by one."""
+        """Compute the experts one by one."""
         features = np.c_[self.embeddings.double().numpy(), np.ones(TRAIN_VIDEOS)]
         # The bias is not decayed.
         decay = np.sqrt(WEIGHT_DECAY / 2) * np.eye(features.shape[1])[:-1]
@@ -188,5 +188,5 @@ class ExpertsInClosedForm(Experts):
     """The solver of this package."""
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Find the experts from one eigenvalue problem each."""
+        """Compute each expert from one eigenvalue problem."""
         return solve_experts(self.embeddings, self.labels, self.weights, WEIGHT_DECAY)

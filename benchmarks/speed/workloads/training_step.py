@@ -22,7 +22,7 @@ LEARNING_RATE = 1e-4
 
 
 class Step(Workload):
-    """Forward pass, squared error, backward pass and optimiser step on one batch, again and again."""
+    """Forward pass, squared error, backward pass and optimiser step on one batch."""
 
     network: nn.Module
 
@@ -35,7 +35,7 @@ class Step(Workload):
         self.first_gradients: NDArray[np.floating] = np.empty(0)
 
     def start(self, network: nn.Module) -> None:
-        """Begin to train a network."""
+        """Set up the training of a network."""
         self.network = network.train()
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.SGD(parameters, LEARNING_RATE, momentum=0.9, weight_decay=1e-4)
@@ -56,13 +56,13 @@ class Step(Workload):
         return len(self.batch)
 
     def gradients(self) -> NDArray[np.floating]:
-        """Length of the gradient of every filter of the temporal convolutions, those that bfloat16 may get wrong."""
+        """Gradient norm of every filter of the temporal convolutions, which bfloat16 may compute wrongly."""
         convolutions = [module for module in self.network.modules() if isinstance(module, nn.Conv3d)]
         temporal = [conv.weight.grad for conv in convolutions if conv.kernel_size == (3, 1, 1)]
         return torch.cat([grad.double().flatten(1).norm(dim=1) for grad in temporal if grad is not None]).numpy()
 
     def values(self) -> NDArray[np.floating]:
-        """Root of the loss of the first step in EF points, before rounding adds up, and what its gradients were.
+        """Root of the loss of the first step in EF points, and its gradients, before rounding adds up.
 
         All are NaN if a later loss is not finite.
         """
@@ -70,7 +70,7 @@ class Step(Workload):
         return values if np.isfinite(self.losses).all() else np.full_like(values, np.nan)
 
     def notes(self) -> dict[str, Any]:
-        """The course of the loss."""
+        """Losses of all steps."""
         return {"losses": self.losses}
 
 
@@ -111,5 +111,5 @@ class EchoMENStep(Step):
             return self.network(pixel_values=self.batch).regression
 
     def notes(self) -> dict[str, Any]:
-        """The course of the loss, and layers that this processor gets wrong in bfloat16."""
+        """Losses, and the layers that this processor computes wrongly in bfloat16."""
         return {**super().notes(), "computed_in_fp32": self.computed_in_fp32}

@@ -1,4 +1,4 @@
-"""All clips of a video: each encoded on its own, against the work shared between overlapping ones."""
+"""All clips of a video: encoded one by one, against shared work between overlapping ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Windows(Workload):
         self.embeddings = torch.empty(0)
 
     def starts(self, video: EchoVideo, processor: EchoMENVideoProcessor, protocol: str) -> NDArray[np.int64]:
-        """Find where the clips of a video begin."""
+        """First frames of the clips of a video."""
         return protocol_starts(protocol, video.num_frames, video.fps, processor.clip_spec)
 
     def encode(self, encoder: FastEncoder, processor: EchoMENVideoProcessor, video: EchoVideo) -> torch.Tensor:
@@ -56,14 +56,14 @@ class Windows(Workload):
         raise NotImplementedError
 
     def run(self) -> float:
-        """Encode the clips of the video, and let the heads predict from them."""
+        """Encode the clips of the video and predict."""
         self.embeddings = self.encode(self.encoder, self.processor, self.video)
         with torch.inference_mode():
             self.model(embedding=self.embeddings)
         return 1
 
     def values(self) -> NDArray[np.floating]:
-        """Ejection fraction of every start in percent, a row per video, the full-size network's first.
+        """Ejection fraction in percent by video and start frame, that of the full-size network first.
 
         NaN stands for a start that was not taken, and behind the last start of a video.
         """
@@ -83,18 +83,18 @@ class Windows(Workload):
     def by_start(
         self, model: EchoMENModel, processor: EchoMENVideoProcessor, video: EchoVideo, embeddings: torch.Tensor
     ) -> NDArray[np.float64]:
-        """Predict the clips of a video from their embeddings."""
+        """Ejection fraction of the clips of a video by start frame, NaN for those left out."""
         values = np.full(len(self.starts(video, processor, "all")), np.nan)
         values[self.starts(video, processor, self.protocol)] = model(embedding=embeddings).ejection_fraction.numpy()
         return values
 
     def notes(self) -> dict[str, Any]:
-        """How many clips there were."""
+        """Number of clips and frames."""
         return {"clips": len(self.starts(self.video, self.processor, self.protocol)), "frames": self.video.num_frames}
 
 
 def first_video(rows: Any, num_frames: int) -> dict[str, Any]:
-    """Find a video on which the arithmetic of the page holds."""
+    """First video at 50 frames per second that is long enough, as assumed in docs/performance.md."""
     for row in rows:
         if row["num_frames"] >= num_frames and row["fps"] == 50:
             return row
@@ -102,28 +102,28 @@ def first_video(rows: Any, num_frames: int) -> dict[str, Any]:
 
 
 class ClipByClip(Windows):
-    """Every clip on its own, by the same encoder."""
+    """Encodes every clip separately."""
 
     @torch.inference_mode()
     def encode(self, encoder: FastEncoder, processor: EchoMENVideoProcessor, video: EchoVideo) -> torch.Tensor:
-        """Encode batch after batch."""
+        """Encode the clips in batches."""
         starts = self.starts(video, processor, self.protocol)
         batches = (starts[first : first + self.batch_size] for first in range(0, len(starts), self.batch_size))
         return torch.cat([encoder(processor.make_clips(video, batch)) for batch in batches])
 
 
 class Sharing(Windows):
-    """`SharedWindows`, by the same encoder."""
+    """Encodes the clips with `SharedWindows`."""
 
     def encode(self, encoder: FastEncoder, processor: EchoMENVideoProcessor, video: EchoVideo) -> torch.Tensor:
-        """Encode what clips have in common once."""
+        """Encode the common parts of the clips once."""
         frames = processor.normalize_frames(processor.resize_frames(video.frames))[:, : encoder.num_channels]
         offsets = processor.clip_spec.frame_offsets(video.fps)
         shared = SharedWindows(encoder.encoder, self.batch_size)
         return shared(frames, self.starts(video, processor, self.protocol), offsets)
 
     def notes(self) -> dict[str, Any]:
-        """How many operations sharing should save."""
+        """Number of clips, and the saving of operations."""
         offsets = self.processor.clip_spec.frame_offsets(self.video.fps)
         size = self.model.config.image_size
         starts = self.starts(self.video, self.processor, self.protocol)

@@ -132,16 +132,13 @@ def make_model(
     mean, std = pixel_statistics(train, processor, settings.data.statistics_videos, seed, frames)
     processor.image_mean, processor.image_std = [mean], [std]
 
-    initial = None
-    stage_1 = None if needed is None else needed.run / "stage1"
-    if stage_1 is not None and is_finished(stage_1):
-        if config.num_experts != EchoMENConfig(**settings.model_config).num_experts:
-            # A stage 1 can only be reused if it has as many experts as this method.
-            initial, stage_1 = EchoMENModel.from_pretrained(stage_1), None
-            method = replace(method, training_defaults={**method.training_defaults, "stage": "2"})
+    stage_1 = None if needed is None or not is_finished(needed.run / "stage1") else needed.run / "stage1"
+    if stage_1 is not None and config.num_experts != EchoMENConfig(**settings.model_config).num_experts:
+        # A stage 1 can only be reused if it has as many experts as this method.
+        initial, stage_1 = EchoMENModel.from_pretrained(stage_1), None
+        method = replace(method, training_defaults={**method.training_defaults, "stage": "2"})
     else:
-        stage_1 = None
-    initial = initial if initial is not None else pre_trained(cell, settings)
+        initial = pre_trained(cell, settings)
     model = fit_method(
         method,
         train,

@@ -30,7 +30,7 @@ from .results import FinishedCell, seeds_of
 from .variants import REFERENCE_METHOD
 
 
-__all__ = ["error_by_band_of_methods", "mae_by_category_of_methods", "save_comparison_figures", "scatter_of_methods"]
+__all__ = ["save_comparison_figures"]
 
 Predictions = Mapping[str, Sequence[NDArray[np.float64]]]
 """EF in percent by title of the method, one array of shape (N,) per seed."""

@@ -16,13 +16,7 @@ from ..training.fitting import COMPARED_ARGUMENTS
 from .settings import ComparisonSettings
 
 
-__all__ = [
-    "RECORD_FILE",
-    "claim_results_folder",
-    "describe_comparison",
-    "git_commit",
-    "read_record",
-]
+__all__ = ["claim_results_folder", "describe_comparison", "git_commit", "read_record"]
 
 RECORD_FILE = "comparison.json"
 

@@ -23,7 +23,7 @@ from .tables import measured_table, published_table, save_tables
 from .variants import REFERENCE_METHOD, SWEEPS, Variant
 
 
-__all__ = ["best_on_validation", "build_report", "write_results"]
+__all__ = ["build_report", "write_results"]
 
 
 def write_results(results: Path) -> list[FinishedCell]:

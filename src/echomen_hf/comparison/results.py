@@ -24,14 +24,11 @@ from .cells import CellFolder
 
 __all__ = [
     "CELLS_FILE",
-    "PREDICTIONS_FILE",
-    "RESULT_COLUMNS",
     "FinishedCell",
     "cost_table",
     "long_table",
     "read_finished_cells",
     "seeds_of",
-    "split_key",
     "write_archive",
 ]
 
@@ -128,17 +125,13 @@ def long_table(cells: Sequence[FinishedCell], split: str = "test") -> pd.DataFra
                 value = np.nan if value is None else value
                 rows.append((cell.method, cell.seed, category, metric, value, n, cell.document["protocol"]))
     table = pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
-    # Methods stay in their order.
-    methods, categories = list(dict.fromkeys(table["method"])), list(CATEGORY_TITLES)
-    keys = pd.DataFrame(
-        {
-            "method": table["method"].map(methods.index),
-            "seed": table["seed"],
-            "category": table["category"].map(categories.index),
-            "metric": table["metric"],
-        }
+    places = {"method": list(dict.fromkeys(table["method"])).index, "category": list(CATEGORY_TITLES).index}
+    return table.sort_values(
+        ["method", "seed", "category", "metric"],
+        key=lambda column: column.map(places[column.name]) if column.name in places else column,
+        kind="stable",
+        ignore_index=True,
     )
-    return table.loc[keys.sort_values(list(keys.columns), kind="stable").index].reset_index(drop=True)
 
 
 def split_key(key: str) -> tuple[str, str]:

@@ -32,15 +32,12 @@ def require_equal_steps(settings: ComparisonSettings, variants: Sequence[Variant
             "With `--schedule equal` all methods take the same number of steps. Leave `early_stopping_patience` out, "
             "or compare with `--schedule published`."
         )
+    shared = count_encoder_steps(settings.training.for_stage(1, "."), num_videos)
     steps = {}
     for variant in variants:
         args = settings.training_arguments(variant.method)
-        steps[variant.name] = count_encoder_steps(args.for_stage(args.stages[0], "."), num_videos)
-    shared = count_encoder_steps(settings.training.for_stage(1, "."), num_videos)
-    steps = {
-        name: shared if not steps[name] and variant.needs == REFERENCE_METHOD else steps[name]
-        for name, variant in ((variant.name, variant) for variant in variants)
-    }
+        own = count_encoder_steps(args.for_stage(args.stages[0], "."), num_videos)
+        steps[variant.name] = shared if not own and variant.needs == REFERENCE_METHOD else own
     if settings.schedule == "equal" and (different := {name: n for name, n in steps.items() if n != shared}):
         listed = ", ".join(f"{name} {number}" for name, number in different.items())
         raise ValueError(

@@ -30,7 +30,7 @@ from .rules import count_encoder_steps
 from .settings import ComparisonSettings
 
 
-__all__ = ["Scheduler", "default_jobs", "default_threads", "format_seconds"]
+__all__ = ["Scheduler", "default_jobs", "default_threads"]
 
 
 def default_jobs() -> int:

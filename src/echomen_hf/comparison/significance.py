@@ -32,7 +32,7 @@ from .results import FinishedCell
 from .variants import REFERENCE_METHOD
 
 
-__all__ = ["SIGNIFICANCE_COLUMNS", "PairedTest", "paired_bootstrap", "significance_table"]
+__all__ = ["paired_bootstrap", "significance_table"]
 
 SIGNIFICANCE_COLUMNS = (
     *("method", "category", "metric", "difference", "ci_low", "ci_high", "p_value", "q_value", "n", "seeds"),

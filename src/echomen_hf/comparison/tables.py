@@ -18,17 +18,7 @@ from ..runs.files import write_text
 from .published import PUBLISHED_CAPTION
 
 
-__all__ = [
-    "ERROR_COLUMNS",
-    "Table",
-    "measured_table",
-    "published_table",
-    "ranked",
-    "save_tables",
-    "to_html",
-    "to_latex",
-    "to_markdown",
-]
+__all__ = ["measured_table", "published_table", "save_tables"]
 
 ERROR_COLUMNS: tuple[tuple[str, str], ...] = tuple(
     (metric, category) for metric in ("mae", "gm") for category in CATEGORY_TITLES

@@ -12,7 +12,7 @@ from ..model.configuration_echomen import EchoMENConfig
 from ..training import EchoMENTrainingArguments
 
 
-__all__ = ["REFERENCE_METHOD", "SWEEPS", "Sweep", "Variant", "make_sweep", "select_methods"]
+__all__ = ["REFERENCE_METHOD", "SWEEPS", "Variant", "make_sweep", "select_methods"]
 
 REFERENCE_METHOD = "echomen"
 """Method that all others are tested against, and whose options the sweeps change."""
