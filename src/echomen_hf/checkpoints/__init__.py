@@ -13,13 +13,13 @@ SMALL_MODEL_FOLDER = Path(__file__).parent / "small"
 """Folder with configuration, weights, video processor, card and measurements, as `from_pretrained` reads it."""
 
 SMALL_MODEL_NAME = "echomen_hf small (trained on SIMULATED hearts only)"
-"""What the model is called where its folder would tell nothing."""
+"""Name of the model for users."""
 
 SMALL_MODEL_NOTICE = (
     "The small model of echomen_hf was trained on SIMULATED hearts only: how large its errors on patients are, and "
     "how often its intervals hold, nobody knows."
 )
-"""What everybody who sees an estimate of this model must know."""
+"""Caution beside every estimate of this model."""
 
 
 def load_small() -> EchoMENModel:
@@ -35,5 +35,5 @@ def load_small() -> EchoMENModel:
 
 
 def is_small_model(model: str | Path) -> bool:
-    """Tell whether a folder is that of the small model."""
+    """Return whether a folder is that of the small model."""
     return Path(model).resolve() == SMALL_MODEL_FOLDER.resolve()

@@ -1,4 +1,8 @@
-"""Figures of the paper and a Bland-Altman plot."""
+"""Figures of the paper and a Bland-Altman plot.
+
+`references` and predictions are EFs in percent, shape (N,). `predictions` by name are drawn in their order. `subtitle`
+is a line below the title. Values that `ef_regression_metrics` refuses, and nothing to draw, raise a `ValueError`.
+"""
 
 from __future__ import annotations
 
@@ -59,12 +63,6 @@ def label_distribution_figure(
         labels: Split name to EF in percent, shape (N,); one panel per split.
         bin_width: Width of a bar in EF points.
         subtitle: Line below the title, for instance the name of the data set.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: If there is no split or a split has no labels.
     """
     _require(labels, "label_distribution_figure needs the labels of at least one split.")
     figure = new_figure("Distribution of ejection fractions", subtitle, width=7.5, height=1.0 + 1.9 * len(labels))
@@ -112,17 +110,7 @@ def error_by_band_figure(
 ) -> Figure:
     """Draw the mean squared error per band of reference EF for several methods (figure 1c of the paper).
 
-    Args:
-        predictions: Method name to predicted EF in percent, shape (N,).
-        references: Reference EF in percent, shape (N,).
-        band_width: Width of a band in EF points.
-        subtitle: Line below the title.
-
-    Returns:
-        The figure; a panel below shows how many videos each band has.
-
-    Raises:
-        ValueError: If there is no method or the values are not valid (see `ef_regression_metrics`).
+    Bands are `band_width` EF points wide. A panel below shows how many videos each band has.
     """
     _require(predictions, "error_by_band_figure needs the predictions of at least one method.")
     figure = new_figure("Error along the range of ejection fractions", subtitle, width=7.5, height=5.4)
@@ -170,9 +158,6 @@ def sample_weight_figure(
         weight_table: Weights of the experts, made from the training labels.
         train_labels: EF in percent of the training set, shape (N,); if given, a panel below shows their counts.
         subtitle: Line below the title.
-
-    Returns:
-        The figure.
     """
     panels = 1 if train_labels is None else 2
     figure = new_figure(
@@ -214,17 +199,7 @@ def scatter_figure(
 ) -> Figure:
     """Draw predicted against reference EF with the least-squares line of each method (figure 3a of the paper).
 
-    Args:
-        predictions: Method name to predicted EF in percent, shape (N,); one panel per method.
-        references: Reference EF in percent, shape (N,).
-        subtitle: Line below the title.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: If there is no method, the values are not valid (see `ef_regression_metrics`), or all references
-            are equal, so that no line can be fitted.
+    Every method has a panel. If all references are equal, no line can be fitted, which raises a `ValueError`.
     """
     _require(predictions, "scatter_figure needs the predictions of at least one method.")
     figure = new_figure(
@@ -268,18 +243,8 @@ def expert_mae_figure(
 ) -> Figure:
     """Draw the mean absolute error of several predictors per heart-failure category (figure 3b of the paper).
 
-    Args:
-        predictions: Predictor name, such as an expert, their mean, EchoMEN or the oracle, to predicted EF in percent,
-            shape (N,).
-        references: Reference EF in percent, shape (N,).
-        hatched: Predictor that is drawn hatched since it looks at the reference and is a bound, not a method.
-        subtitle: Line below the title.
-
-    Returns:
-        The figure; a category without samples has no bars.
-
-    Raises:
-        ValueError: If there is no predictor or the values are not valid (see `ef_regression_metrics`).
+    The predictor `hatched` is drawn hatched, since it uses the reference and is a bound, not a method. A category
+    without samples has no bars.
     """
     _require(predictions, "expert_mae_figure needs the predictions of at least one predictor.")
     metrics = {name: ef_regression_metrics(values, references) for name, values in predictions.items()}
@@ -322,18 +287,8 @@ def expert_mae_figure(
 def bland_altman_figure(predictions: ArrayLike, references: ArrayLike, *, subtitle: str | None = None) -> Figure:
     """Draw the differences between predicted and reference EF against their mean (Bland and Altman 1986).
 
-    Points are coloured by the category of the reference, which shows a bias that depends on the ejection fraction.
-
-    Args:
-        predictions: Predicted EF in percent, shape (N,).
-        references: Reference EF in percent, shape (N,).
-        subtitle: Line below the title.
-
-    Returns:
-        The figure, with the bias and the 95 % limits of agreement (bias ± 1.96 sd).
-
-    Raises:
-        ValueError: If the values are not valid (see `ef_regression_metrics`), or there are fewer than two samples.
+    Lines show the bias and the 95 % limits of agreement (bias ± 1.96 sd). Points are coloured by the category of the
+    reference, which shows a bias that depends on the ejection fraction. At least two samples are needed.
     """
     predicted, reference = validate_predictions(predictions, references)
     limits = bland_altman_limits(predicted, reference)

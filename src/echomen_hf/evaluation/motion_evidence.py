@@ -11,15 +11,7 @@ from numpy.typing import NDArray
 from ..model.echo_video_echomen import EchoVideo
 
 
-__all__ = [
-    "INVARIANCES",
-    "backwards",
-    "half_frame_rate",
-    "mirrored",
-    "motion_evidence",
-    "scaled_brightness",
-    "still",
-]
+__all__ = ["INVARIANCES", "motion_evidence"]
 
 
 def still(video: EchoVideo) -> EchoVideo:

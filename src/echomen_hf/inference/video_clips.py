@@ -55,11 +55,9 @@ class VideoClips:
         return cls(video.source, video.num_frames, video.fps, processor.clip_spec, protocol, read)
 
     def __len__(self) -> int:
-        """Count the clips."""
         return len(self.starts)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Take the frames of one clip that the video has, shape (k, H, W)."""
         return self._frames[np.searchsorted(self._needed, self._indices(index))]
 
     def _indices(self, index: int) -> NDArray[np.int64]:
@@ -91,11 +89,9 @@ class ClipsOfSplit(Dataset):
         self.frames = frames if frames is not None else DecodedFrames(processor)
 
     def __len__(self) -> int:
-        """Count the videos."""
         return len(self.videos)
 
     def __getitem__(self, index: int) -> VideoClips:
-        """Read the clips of one video."""
         row = self.videos[index]
         length_and_rate = video_length_and_rate(row)
         return VideoClips(

@@ -18,23 +18,15 @@ _BLACK_LEVEL = 20
 _STILL_LEVELS = 12
 _STILL_SHARE = 0.02
 
-# Enough for both checks, in a few milliseconds however large the file is.
-_CHECKED_FRAMES = 50
-_CHECKED_PIXELS = 112  # along the shorter side
+# Enough for both checks, and a millisecond or two for any size of video.
+_CHECKED_FRAMES = 32
+_CHECKED_PIXELS = 56  # along the shorter side
 
 
 def check_clip(video: EchoVideo, spec: ClipSpec) -> EchoVideo:
     """Refuse a still image, and warn of a clip whose estimate is not to be relied on.
 
-    Args:
-        video: A decoded clip.
-        spec: Length of the model's clips.
-
-    Returns:
-        `video`, unchanged.
-
-    Raises:
-        VideoReadError: If there are fewer than two frames.
+    `spec` is the length of the model's clips. The video comes back unchanged.
     """
     warn_if_coloured(require_moving(video))
     for caution in clip_cautions(video, spec):
@@ -43,15 +35,7 @@ def check_clip(video: EchoVideo, spec: ClipSpec) -> EchoVideo:
 
 
 def clip_cautions(video: EchoVideo, spec: ClipSpec) -> list[str]:
-    """Say why the estimate of a gray clip should not be relied on.
-
-    Args:
-        video: A decoded clip.
-        spec: Length of the model's clips.
-
-    Returns:
-        Sentences about a clip that is shorter than those of the model, black, or does not move.
-    """
+    """Describe a gray clip that is shorter than those of the model, black, or does not move, in a sentence each."""
     cautions = []
     seconds = spec.span(video.fps) / video.fps
     if video.num_frames < spec.span(video.fps):
@@ -61,7 +45,7 @@ def clip_cautions(video: EchoVideo, spec: ClipSpec) -> list[str]:
         )
     frames = np.linspace(0, video.num_frames - 1, min(video.num_frames, _CHECKED_FRAMES)).astype(int)
     step = max(1, min(video.frames.shape[1:]) // _CHECKED_PIXELS)
-    some = video.frames[frames, ::step, ::step]  # (T, H, W) -> (50, h, w)
+    some = video.frames[frames, ::step, ::step]  # (T, H, W) -> (t, h, w)
     if some.max() < _BLACK_LEVEL:
         cautions.append("The picture is black, so there is no heart to measure.")
     elif np.mean(some.std(axis=0, dtype=np.float32) > _STILL_LEVELS) < _STILL_SHARE:

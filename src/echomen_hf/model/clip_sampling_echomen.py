@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip: clips of equal duration at any frame rate, in training and in testing."""
+"""Frames of the clips of a video, of equal duration at any frame rate."""
 
 from __future__ import annotations
 
@@ -33,18 +33,10 @@ class ClipSpec:
 
     The defaults are EchoNet-Dynamic's 32 frames, every 2nd at 50 frames per second. At another frame rate the spacing
     changes in proportion, so that a clip always spans the same time (1.26 s by default).
-
-    Args:
-        num_frames: Frames in a clip.
-        sampling_period: Spacing of the clip's frames, in source frames at `reference_fps`.
-        reference_fps: Frame rate that `sampling_period` refers to, in frames per second.
-
-    Raises:
-        ValueError: If a value is not positive.
     """
 
     num_frames: int = 32
-    sampling_period: float = 2
+    sampling_period: float = 2  # source frames from one frame of the clip to the next, at `reference_fps`
     reference_fps: float = 50.0
 
     def __post_init__(self) -> None:
@@ -86,17 +78,10 @@ def random_start(video_length: int, fps: float, spec: ClipSpec, generator: np.ra
 
 
 def parse_protocol(protocol: str | int) -> str:
-    """Bring the name of a test protocol to the form that metrics files carry.
+    """Bring the name of a test protocol to the form that metrics files have.
 
-    Args:
-        protocol: `"all"`, `"everyN"` such as `"every4"`, `"windows"`, `"center"`, or a number of clips, as text or
-            number; case does not matter.
-
-    Returns:
-        The canonical name; `"every1"` is `"all"`.
-
-    Raises:
-        ValueError: If there is no such protocol; the message lists them.
+    It is `"all"`, `"everyN"` such as `"every4"`, `"windows"`, `"center"`, or a number of clips, as text or number.
+    Case does not matter, and `"every1"` is `"all"`.
     """
     name = str(protocol).strip().lower()
     if name in ("all", "windows", "center"):

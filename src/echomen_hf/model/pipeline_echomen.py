@@ -85,7 +85,7 @@ class EjectionFractionPipeline(ChunkPipeline):
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Estimate the ejection fraction of one video or many.
 
-        A clip in colour, as of colour Doppler, is evaluated in gray with a warning: the model was not trained on such.
+        A clip that is in colour, black, still or shorter than those of the model is estimated with a warning.
 
         Args:
             inputs: A video, which is a path, the bytes of a file, an open file (AVI, MP4, MKV, GIF, DICOM), or an

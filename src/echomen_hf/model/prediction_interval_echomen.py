@@ -30,17 +30,8 @@ def calibrate_intervals(
     as long as later videos are like those that calibrate. Where a category has too few videos for such ranks, fewer
     than 19 for 90 %, no error is ruled out: its part of the interval is as wide as the category.
 
-    Args:
-        predictions: EF predicted in percent, shape (N,).
-        references: EF in percent, shape (N,).
-        coverage: Share of the videos that intervals are to hold, in (0, 1).
-
-    Returns:
-        `coverage`; `offsets`, by category the lowest and highest of (label - prediction) in EF points; `num_videos` by
-        category. Plain numbers that JSON keeps.
-
-    Raises:
-        ValueError: If lengths differ, a value is not a number, or the coverage is not a share.
+    The result holds `coverage`; `offsets`, by category the lowest and highest of (label - prediction) in EF points;
+    and `num_videos` by category.
     """
     predicted, labels = np.asarray(predictions, np.float64).ravel(), np.asarray(references, np.float64).ravel()
     if len(predicted) != len(labels):
@@ -66,13 +57,7 @@ def prediction_interval(ejection_fraction: float, calibration: dict[str, Any]) -
 
     A value in a category is possible if its distance to the prediction lies within the errors of that category. The
     interval reaches from the lowest to the highest possible value, and always includes the prediction.
-
-    Args:
-        ejection_fraction: EF predicted in percent; one beyond 0 or 100 is moved there first.
-        calibration: Result of `calibrate_intervals`.
-
-    Returns:
-        Lowest and highest EF in percent, within [0, 100]; NaN if the prediction is NaN.
+    A prediction beyond 0 or 100 is moved there first. The interval of NaN is NaN.
     """
     predicted = float(within_ef_range(ejection_fraction))
     if math.isnan(predicted):

@@ -42,7 +42,7 @@ from .measured_error import (
     errors_on_videos,
     spread_over_ef,
 )
-from .quantisation import QuantisedEncoder, quantise
+from .quantisation import quantise
 
 
 __all__ = ["CALIBRATION_CLIPS", "EXPORT_PRECISIONS", "ExportRefusedError", "export_model", "load_export"]
@@ -135,7 +135,7 @@ def export_model(
     videos = choose_videos(data_dir, split, max_videos, calibration_clips, precision) if data_dir is not None else None
 
     encoder = trace_encoder(model, for_bf16=precision == "bf16")
-    quantised = None
+    quantisation: dict[str, Any] | None = None
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         folder = Path(temporary) / "export"
@@ -155,8 +155,19 @@ def export_model(
                     ejection_fraction_heads(model),
                     max_mae_rise,
                 )
-                refuse_without_int8(quantised, len(videos.search), max_mae_rise)
+                if not quantised.int8_layers:
+                    raise ExportRefusedError(
+                        f"The export is not written: on {len(videos.search)} videos, no layer could be quantised "
+                        f"without changing the EF by more than {max_mae_rise:g} points on average. {remedy('int8')}"
+                    )
                 graph = quantised.graph
+                quantisation = {
+                    "bf16_layers": list(quantised.float_layers),
+                    "calibration_clips": len(videos.calibration),
+                    "calibration_split": CALIBRATION_SPLITS[SPLIT_NAMES[split.strip().lower()]],
+                    "int8_layers": list(quantised.int8_layers),
+                    "search_videos": len(videos.search),
+                }
             save_openvino(graph, graph_path)
         write_heads(model, processor, folder)
         engine = open_engine(folder, export_format, precision, encoder.clip_shape)
@@ -187,7 +198,7 @@ def export_model(
             "format": export_format,
             "measured_on": measured_on,
             "precision": precision,
-            "quantisation": None if quantised is None else quantisation_record(quantised, videos, split),
+            "quantisation": quantisation,
             "source": {"model": str(source), "weights_sha256": source_checksum(source)},
             "versions": {
                 "python": platform.python_version(),
@@ -254,15 +265,6 @@ def choose_videos(
     )
 
 
-def refuse_without_int8(quantised: QuantisedEncoder, num_videos: int, max_mae_rise: float) -> None:
-    """Refuse a graph in which the search left no layer quantised."""
-    if not quantised.int8_layers:
-        raise ExportRefusedError(
-            f"The export is not written: on {num_videos} videos, no layer could be quantised without changing the EF "
-            f"by more than {max_mae_rise:g} points on average. {remedy('int8')}"
-        )
-
-
 def remedy(precision: str) -> str:
     """Suggest what to do about too large an error."""
     if precision == "int8":
@@ -276,18 +278,6 @@ def remedy(precision: str) -> str:
         "Rounding alone changes less: check that the model is a trained one, and take other versions of torch and of "
         "the runtime, or allow more with max_change."
     )
-
-
-def quantisation_record(quantised: QuantisedEncoder, videos: VideoSets | None, split: str) -> dict[str, Any]:
-    """Describe how a graph was quantised, for export.json."""
-    assert videos is not None
-    return {
-        "bf16_layers": list(quantised.float_layers),
-        "calibration_clips": len(videos.calibration),
-        "calibration_split": CALIBRATION_SPLITS[SPLIT_NAMES[split.strip().lower()]],
-        "int8_layers": list(quantised.int8_layers),
-        "search_videos": len(videos.search),
-    }
 
 
 def source_checksum(source: str | Path) -> str | None:

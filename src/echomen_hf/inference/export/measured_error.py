@@ -95,11 +95,9 @@ class ClipsOfVideos(Sequence[NDArray[np.float32]]):
         self.processor = processor
 
     def __len__(self) -> int:
-        """Count the videos."""
         return len(self.videos)
 
     def __getitem__(self, index: Any) -> Any:  # Of `Sequence`, but for slices.
-        """Read the clips of one video."""
         clips = self._clips[int(index)]
         packed = [pack_clip(clips[number], self.processor) for number in range(len(clips))]
         return with_pixel_values(default_collate(packed))["pixel_values"].numpy()  # (K, T, C, H, W)

@@ -44,13 +44,9 @@ def quantise(
 ) -> QuantisedEncoder:
     """Quantise an encoder as far as the ejection fraction allows: weights per channel, activations per tensor.
 
-    Args:
-        graph: Encoder, as `convert_to_openvino` gives it; it is left as it is.
-        calibration: Clips that show the range of every activation, each float32, shape (1, T, C, H, W).
-        validation: Clips of every video on which the EF is watched, each float32, shape (K, T, C, H, W).
-        references: EF in percent that the model gives each of these videos in single precision.
-        predict: Heads of the model: from embeddings, shape (B, D), to EF in percent, shape (B,).
-        max_mean_change: Mean absolute change of the EF of these videos, in points, beyond that of the graph as it is.
+    `calibration` holds clips, (1, T, C, H, W), that show the range of every activation. `validation` holds the clips
+    of videos, (K, T, C, H, W), whose EF may change from `references` by `max_mean_change` points on average, beyond
+    the change of the graph before. `predict` runs the heads, from embeddings, (B, D), to EF in percent, (B,).
     """
     nncf = import_extra("nncf", "openvino")
     ranges = import_extra("nncf.quantization.range_estimator", "openvino")
