@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ..model.echo_video_echomen import require_moving
 from ..model.frame_collector_echomen import clearly_fewer
 from ..model.video_reading_echomen import probe_video, read_video
-from ..model.video_source_echomen import VideoReadError
+from ..model.video_source_echomen import VideoReadError, named_errors
 from ..runs.processes import available_cores
 
 
@@ -108,9 +108,10 @@ def _find_problem(row: dict[str, Any], level: str) -> VideoProblem | None:
     path = video.get("path") if isinstance(video, Mapping) else video
     file = str(path or row.get("file_name") or "video")
     try:
-        _check_header(video, file, row.get("num_frames"))
-        if level == "frames":
-            _check_frames(video, file)
+        with named_errors(file):
+            _check_header(video, file, row.get("num_frames"))
+            if level == "frames":
+                _check_frames(video, file)
     except VideoReadError as error:
         return VideoProblem(file, error.problem, error.remedy)
     return None

@@ -26,8 +26,9 @@ __all__ = ["LIMITED_TO_FULL", "GrayConverter", "square_pixels", "usable_aspect"]
 
 _PLANE_ZERO_IS_LUMA = re.compile(r"gray|yuv[aj]?4\d\dp|nv(12|16|21|24|42)")
 _PLANES_ARE_CHROMA = re.compile(r"yuv[aj]?4\d\dp")  # planes 1 and 2
-_LIMITED_RANGE, _FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _ASPECT_RANGE = (0.25, 4.0)  # of one pixel; what lies outside is no aspect of a picture
+_TURN_BY_DEGREES = {90: (True, False, True), 180: (False, True, True), 270: (True, True, False)}
 _SQUARE = 0.01  # difference from 1 that is none
 
 LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
@@ -98,15 +99,15 @@ class GrayConverter:
             # `bytes per pixel` and colour differ here: RGB, palettes (GIF), more than 8 bits.
             return _plane(self._reformatter.reformat(frame, format="gray"), 0)
         luma = _plane(frame, 0)
-        if layout.is_full_range or frame.color_range == _FULL_RANGE:
-            return luma
-        is_gray = not layout.has_colour and frame.color_range != _LIMITED_RANGE
-        return luma if is_gray else LIMITED_TO_FULL[luma]
+        return luma if layout.is_full_range or frame.color_range == _FULL_RANGE else LIMITED_TO_FULL[luma]
 
 
 def _display_turn(frame: av.VideoFrame) -> tuple[bool, bool, bool] | None:
     """Whether to swap rows and columns, then mirror, then turn upside down; `None` if nothing is to be done."""
-    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    try:
+        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    except ValueError:  # PyAV does not know every kind of side data that FFmpeg has
+        return _TURN_BY_DEGREES.get(frame.rotation % 360)
     if matrix is None:
         return None
     a, b, _, c, d = struct.unpack_from("<5i", bytes(matrix))
@@ -129,7 +130,7 @@ def _layout(pixel_format: str) -> _Layout:
         not pixel_format.startswith("gray"),
         bool(_PLANE_ZERO_IS_LUMA.fullmatch(pixel_format)),
         bool(_PLANES_ARE_CHROMA.fullmatch(pixel_format)),
-        pixel_format.startswith("yuvj"),
+        pixel_format.startswith(("gray", "yuvj")),
     )
 
 

@@ -19,6 +19,10 @@ from .echo_video_echomen import EchoVideo, warn_if_coloured
 from .video_reading_echomen import read_video
 
 
+MAX_ASPECT = 4
+"""Longest side of a frame over its shortest; what lies outside the centre would be cropped anyway."""
+
+
 class EchoMENVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     """Options of `EchoMENVideoProcessor` besides those of every video processor.
 
@@ -250,6 +254,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
             return torch.as_tensor(frames)
         clip = torch.as_tensor(frames).unsqueeze(1)  # (T, H, W) -> (T, 1, H, W)
         if options.get("do_resize", self.do_resize):
+            clip = central_part(clip)
             clip = self.resize(clip, as_size(options.get("size", self.size)), options.get("resample", self.resample))
         if options.get("do_center_crop", self.do_center_crop):
             clip = self.center_crop(clip, as_size(options.get("crop_size", self.crop_size)))
@@ -306,6 +311,14 @@ def as_size(size: dict[str, int] | SizeDict) -> SizeDict:
     return size if isinstance(size, SizeDict) else SizeDict(**size)
 
 
+def central_part(clip: torch.Tensor) -> torch.Tensor:
+    """Cut the ends off frames (..., H, W) so long that resizing their shorter side would fill the memory."""
+    height, width = clip.shape[-2:]
+    longest = MAX_ASPECT * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return clip[..., top : top + longest, left : left + longest]
+
+
 def pad_with_zeros(clip: torch.Tensor, num_frames: int) -> torch.Tensor:
     """Append zero frames to a clip (T, C, H, W) that the video was too short for."""
     missing = num_frames - len(clip)
@@ -330,7 +343,9 @@ def list_videos(videos: Any) -> list[Any]:
     if is_file(first) or isinstance(first, EchoVideo):
         return videos
     if isinstance(first, (list, tuple)):
-        return [np.stack([np.asarray(frame) for frame in frames]) for frames in videos]
+        return [stack_frames(frames) for frames in videos]
+    if is_image(first):
+        return [stack_frames(videos)]
     shape = np.shape(first)
     if len(shape) == 3 and shape[0] in (1, 3, 4) and shape[-1] not in (1, 3, 4):
         raise ValueError(
@@ -338,7 +353,20 @@ def list_videos(videos: Any) -> list[Any]:
             "shape (frames, height, width) or (frames, channels, height, width)."
         )
     is_frame = len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3, 4))
-    return [np.stack([np.asarray(frame) for frame in videos])] if is_frame else videos
+    return [stack_frames(videos)] if is_frame else videos
+
+
+def is_image(frame: Any) -> bool:
+    """Whether a frame is a Pillow image."""
+    return hasattr(frame, "convert") and hasattr(frame, "mode")
+
+
+def stack_frames(frames: Sequence[Any]) -> np.ndarray:
+    """Make one array of the frames of a video; Pillow images as they are shown, whatever their mode."""
+    if all(is_image(frame) for frame in frames) and any(frame.mode != "L" for frame in frames):
+        # Numbers of more than 8 bits have no known scale, which is said where arrays are checked.
+        frames = [frame if frame.mode.startswith(("I", "F")) else frame.convert("RGB") for frame in frames]
+    return np.stack([np.asarray(frame) for frame in frames])
 
 
 def to_echo_video(video: np.ndarray | torch.Tensor, fps: float) -> EchoVideo:
