@@ -323,7 +323,7 @@ def _frame_rate(dataset: Dataset, num_frames: int, name: str) -> tuple[float | N
 
 def _stream(pixels: DicomPixels) -> ResolvedSource:
     """Video stream inside a DICOM file."""
-    return ResolvedSource(pixels.name, io.BytesIO(b"".join(pixels.fragments)))
+    return ResolvedSource(f"{pixels.name} (its video stream)", io.BytesIO(b"".join(pixels.fragments)))
 
 
 def _decode(
