@@ -130,6 +130,7 @@ def probe_dicom(
         if pixels.syntax in uid.MPEGTransferSyntaxes:
             num_frames = probe_container(_stream(pixels), shape[0])[0]
         else:
+            pixels.require_readable()
             num_frames = pixels.found
             frames_to_read(name, None, num_frames, shape[0])
         return VideoInfo(num_frames, height, width, usable_fps(fps, name, default_fps))
@@ -330,7 +331,7 @@ def _decode(
     pixels: DicomPixels, box: _Box, aspect: float, indices: list[int] | None, allow_truncated: bool, max_bytes: int
 ) -> tuple[NDArray[np.uint8], float]:
     """Frames, and the share of them that is coloured."""
-    pixels.require_decoder()
+    pixels.require_readable()
     found, failure = pixels.found, ""
     while True:
         numbers = frames_to_read(
