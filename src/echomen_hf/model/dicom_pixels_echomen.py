@@ -127,8 +127,17 @@ class DicomPixels:
         samples = 2 if self._is_subsampled else self.samples
         return self.rows * self.columns * samples * self.allocated // 8
 
-    def require_decoder(self) -> None:
-        """Refuse a compression that cannot be decoded here."""
+    def _check_size(self, coded: bytes) -> None:
+        """Refuse an image of another size than the header states, before memory is taken for it."""
+        size = (self.rows, self.columns) if self.syntax == uid.RLELossless else _coded_size(coded)
+        if size != (self.rows, self.columns):
+            raise self._error(
+                f"holds an image of {size or 'unknown'} pixels where its header says {(self.rows, self.columns)}",
+                "export it again",
+            )
+
+    def require_readable(self) -> None:
+        """Refuse a compression that cannot be decoded here, and images of another size than the header states."""
         try:
             decoder = get_decoder(self.syntax)
         except NotImplementedError as error:
@@ -137,6 +146,8 @@ class DicomPixels:
             ) from error
         if not decoder.is_available:
             raise self._error(f"is compressed as {self.syntax.name}, without a decoder", INSTALL_HINT)
+        for coded in self._coded or []:
+            self._check_size(coded)
 
     def levels(self, index: int, crop: tuple[slice, slice]) -> Levels:
         """Luma and chroma of a part of one frame."""
@@ -162,13 +173,7 @@ class DicomPixels:
         if self._coded is None:
             return self._native(index), self.kind
         coded, dataset = self._coded[index], self._dataset
-        if self.syntax != uid.RLELossless:
-            size = _coded_size(coded)
-            if size != (self.rows, self.columns):
-                raise self._error(
-                    f"holds an image of {size or 'unknown'} pixels where its header says {(self.rows, self.columns)}",
-                    "export it again",
-                )
+        self._check_size(coded)
         dataset.NumberOfFrames = 1
         dataset.add_new(_PIXEL_DATA, "OB", encapsulate([coded], has_bot=False))
         unusual = {"correct_unused_bits": False} if self._shift else {}

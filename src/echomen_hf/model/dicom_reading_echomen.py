@@ -130,6 +130,7 @@ def probe_dicom(
         if pixels.syntax in uid.MPEGTransferSyntaxes:
             num_frames = probe_container(_stream(pixels), shape[0])[0]
         else:
+            pixels.require_readable()
             num_frames = pixels.found
             frames_to_read(name, None, num_frames, shape[0])
         return VideoInfo(num_frames, height, width, usable_fps(fps, name, default_fps))
@@ -323,14 +324,14 @@ def _frame_rate(dataset: Dataset, num_frames: int, name: str) -> tuple[float | N
 
 def _stream(pixels: DicomPixels) -> ResolvedSource:
     """Video stream inside a DICOM file."""
-    return ResolvedSource(pixels.name, io.BytesIO(b"".join(pixels.fragments)))
+    return ResolvedSource(f"{pixels.name} (its video stream)", io.BytesIO(b"".join(pixels.fragments)))
 
 
 def _decode(
     pixels: DicomPixels, box: _Box, aspect: float, indices: list[int] | None, allow_truncated: bool, max_bytes: int
 ) -> tuple[NDArray[np.uint8], float]:
     """Frames, and the share of them that is coloured."""
-    pixels.require_decoder()
+    pixels.require_readable()
     found, failure = pixels.found, ""
     while True:
         numbers = frames_to_read(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .colour_doppler_echomen import ColourMeter
-from .echo_video_echomen import DecodedFrames
+from .echo_video_echomen import DecodedFrames, require_frame_size
 from .frame_collector_echomen import FrameCollector, frames_to_read
 from .mjpeg_avi_echomen import read_avi_index, read_images
 from .video_source_echomen import ResolvedSource, VideoReadError
@@ -44,6 +44,7 @@ def decode_by_simplejpeg(
     simplejpeg, avi = load_simplejpeg(), read_avi_index(source)
     if avi is None:
         return None
+    require_frame_size(avi.height, avi.width, source.name)
     collector = FrameCollector(source.name, frames_to_read(source.name, indices, avi.num_frames), max_bytes)
     colour = ColourMeter()
     for index, image in read_images(source, avi, collector.wanted):
