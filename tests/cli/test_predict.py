@@ -78,6 +78,7 @@ def test_dicom(trained, tmp_path):
 def test_colour_is_reported_beside_the_estimate(trained, study, write_video, tmp_path, capsys):
     frames = np.full((40, 64, 64, 3), 60, np.uint8)
     frames[10:30, 20:44, 24:40] = (180, 30, 20)
+    frames += (np.arange(40, dtype=np.uint8) % 2 * 60)[:, None, None, None]
     write_video(study / "b.avi", frames, source_format="rgb24")
     output = tmp_path / "o.csv"
     before = warnings.showwarning

@@ -8,7 +8,8 @@ import pytest
 from echomen_hf import EjectionFractionPipeline, Predictor, read_video
 from echomen_hf.model.clip_checks_echomen import check_clip, clip_cautions
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
-from echomen_hf.model.video_reading_echomen import EchoVideo, VideoReadError
+from echomen_hf.model.echo_video_echomen import EchoVideo
+from echomen_hf.model.video_source_echomen import VideoReadError
 from helpers.video_files import beating_texture
 
 
