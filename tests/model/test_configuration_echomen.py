@@ -52,6 +52,29 @@ def test_misspelt_argument_is_refused():
         EchoMENConfig(num_expert=5)
 
 
+def test_arguments_of_generation_are_not_taken_for_fields():
+    with pytest.raises(TypeError, match="top_k"):
+        EchoMENConfig(top_k=2)
+
+
+def test_what_transformers_adds_is_accepted(tmp_path):
+    added = {
+        "attn_implementation": "eager",
+        "auto_map": {"AutoModel": "modeling_echomen.EchoMENModel"},
+        "custom_pipelines": {},
+        "name_or_path": "somewhere",
+        "output_attentions": False,
+        "torch_dtype": "float32",
+        "use_cache": False,
+        "_commit_hash": None,
+    }
+    assert EchoMENConfig(**added).auto_map == added["auto_map"]
+    EchoMENConfig(num_experts=2).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **added}))
+    assert EchoMENConfig.from_pretrained(tmp_path).auto_map == added["auto_map"]
+
+
 def test_stored_field_of_a_later_version_is_left_out(tmp_path):
     EchoMENConfig(num_experts=2).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
