@@ -13,6 +13,8 @@ from echomen_hf.model.video_reading_echomen import read_video
         ((101, 201), (448, 892)),  # 448 / 101 * 201 = 891.6
         ((600, 800), (600, 800)),  # as it is
         ((1080, 1920), (720, 1280)),  # reduced
+        ((300, 1200), (448, 1792)),
+        ((8, 8192), (2, 1920)),  # a strip does not grow with its short side
     ],
 )
 def test_display_size(size, shown):
@@ -31,6 +33,11 @@ def test_round_trip_keeps_pixels_frames_and_rate(beating_frames, tmp_path):
     assert decoded.shape == (60, 448, 448)
     assert np.abs(decoded.astype(float) - np.stack(frames)).mean() < 2
     assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")  # plays before it has arrived
+
+
+def test_a_strip_can_be_written(tmp_path):
+    write_browser_video(tmp_path / "strip.mp4", resize_for_display(np.zeros((3, 8192, 8), np.uint8)), 50)
+    assert read_video(tmp_path / "strip.mp4").frames.shape == (3, 1920, 2)
 
 
 def test_overlay_leaves_what_was_not_looked_at_gray():

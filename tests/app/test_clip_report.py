@@ -51,7 +51,7 @@ def test_drawings_are_svg_in_the_colours_of_the_page(draw):
 def test_drawings_name_what_they_show():
     assert all(text in draw_gauge(READING) for text in ("HFrEF", "HFmrEF", "HFpEF", ">40<", ">50<"))
     experts = draw_experts(READING)
-    assert all(text in experts for text in ("expert 0: 36.1 %", "expert 1: not consulted", "60%", "40%"))
+    assert all(text in experts for text in ("expert 0: 36.1 %", "expert 1: not used", "60%", "40%"))
 
 
 @pytest.mark.parametrize("ejection_fraction", [-4.0, 0.0, 100.0, 103.0])
@@ -97,7 +97,7 @@ def test_synthetic_clip_is_labelled_with_its_true_value():
 def test_evidence_lists_every_number():
     html = render_evidence(READING)
     assert "<td>1.72</td><td>3.00</td><td>41.0</td>" in html
-    assert "<td>1</td><td>not consulted</td><td>0.0</td>" in html
+    assert "<td>1</td><td>not used</td><td>0.0</td>" in html
     assert "<td>HFmrEF</td><td>40 to below 50</td><td>28.3</td>" in html
 
 

@@ -1,6 +1,8 @@
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import gradio
 import pytest
 
 from echomen_hf.app import UploadLimits, event_handlers
@@ -20,9 +22,8 @@ def handlers(checkpoint, tmp_path):
 
 
 def upload(handlers, path):
-    claimed, field = handlers.take(str(path), VISITOR)
-    assert field is None
-    return list(handlers.read_upload(claimed, VISITOR))
+    assert handlers.take(str(path), VISITOR) is None
+    return list(handlers.read_upload(VISITOR))
 
 
 def test_estimate_first_then_saliency(handlers, write_video, beating_frames, tmp_path):
@@ -55,9 +56,64 @@ def test_a_newer_clip_of_the_visitor_silences_the_older_one(handlers, tmp_path):
 
 
 def test_an_upload_that_waits_survives_the_clip_before_it(handlers, write_video, beating_frames, tmp_path):
-    claimed, _ = handlers.take(str(write_video(tmp_path / "clip.avi", beating_frames)), VISITOR)
+    handlers.take(str(write_video(tmp_path / "clip.avi", beating_frames)), VISITOR)
     assert len(list(handlers.read_sample(1, ANY_CATEGORY, VISITOR))) == 2
-    assert len(list(handlers.read_upload(claimed, VISITOR))) == 2
+    assert len(list(handlers.read_upload(VISITOR))) == 2
+
+
+def test_two_quick_uploads_are_both_read(handlers, write_video, beating_frames, tmp_path, monkeypatch):
+    lengths, read = [], handlers.reader.read
+    monkeypatch.setattr(handlers.reader, "read", lambda video: lengths.append(video.num_frames) or read(video))
+    for number in (60, 40):
+        handlers.take(str(write_video(tmp_path / f"{number}.avi", beating_frames[:number])), VISITOR)
+    events = [handlers.read_upload(VISITOR) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(list, events)
+    assert lengths == [60, 40]
+    summaries = [outputs[0] for outputs in (*first, *second) if isinstance(outputs[0], str)]
+    assert all("EF points" in summary for summary in summaries)
+    assert "40 frames" in summaries[-1]
+    left = sorted(path.suffix for path in handlers.files.folder("visitor").iterdir())
+    assert left == [".mp4", ".mp4"]
+    handlers.leave(VISITOR)
+    assert not list(handlers.files._root.iterdir())
+
+
+def test_one_visitor_cannot_pile_up_uploads(handlers, tmp_path):
+    for number in range(5):
+        (tmp_path / f"{number}.avi").write_text("no video")
+    for number in range(4):
+        handlers.take(str(tmp_path / f"{number}.avi"), VISITOR)
+    with pytest.raises(gradio.Error, match="Wait until your other clips are read"):
+        handlers.take(str(tmp_path / "4.avi"), VISITOR)
+    list(handlers.read_upload(VISITOR))
+    handlers.take(str(tmp_path / "4.avi"), VISITOR)
+
+
+def test_a_visitor_who_leaves_while_a_clip_is_read_leaves_nothing(handlers, monkeypatch):
+    read = handlers.reader.read
+
+    def leave_and_read(video):
+        handlers.leave(VISITOR)
+        return read(video)
+
+    monkeypatch.setattr(handlers.reader, "read", leave_and_read)
+    assert list(handlers.read_sample(1, ANY_CATEGORY, VISITOR)) == []
+    assert not list(handlers.files._root.iterdir())
+
+
+def test_saliency_that_takes_too_long_is_left_out(handlers, monkeypatch):
+    monkeypatch.setattr("echomen_hf.app.saliency.time", SimpleNamespace(monotonic=lambda: float("inf")))
+    first, second = handlers.read_sample(1, ANY_CATEGORY, VISITOR)
+    assert "EF points" in first[0]
+    assert "left out" in second[3].label
+
+
+def test_a_clip_has_a_deadline(handlers, write_video, beating_frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(event_handlers, "_SECONDS_PER_CLIP", 0.0)
+    ((summary, *_),) = upload(handlers, write_video(tmp_path / "clip.avi", beating_frames))
+    assert "takes too long to read" in summary
+    assert list(handlers.files.folder("visitor").iterdir()) == []
 
 
 def test_sample_of_a_category(handlers):
@@ -91,7 +147,7 @@ def test_an_unforeseen_error_is_logged_without_its_message(
     def fail(*_, **__):
         raise RuntimeError("PatientName is SMITH")
 
-    monkeypatch.setattr(event_handlers, "receive_clip", fail)
+    monkeypatch.setattr(handlers.reader, "read", fail)
     with caplog.at_level(logging.DEBUG):
         ((summary, *_),) = upload(handlers, write_video(tmp_path / "SMITH.avi", beating_frames))
     assert "fault of this program" in summary

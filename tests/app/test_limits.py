@@ -24,6 +24,7 @@ def test_file_size():
         (VideoInfo(101, 100, 100, 50.0), r"101 frames \(2 s\); at most 100"),
         (VideoInfo(108_000, 2160, 3840, 30.0), r"108,000 frames \(3,600 s\)"),
         (VideoInfo(2, 2160, 3840, 30.0), "3840 x 2160 pixels; at most 0.3 million"),
+        (VideoInfo(10, 8, 8192, 50.0), "8192 x 8 pixels, a shape that no echo has"),
         # 480 * 640 = 307,200, of which 32 fit into 10 million
         (VideoInfo(100, 480, 640, 50.0), "100 frames of 640 x 480 pixels; at most 32 frames of this size"),
     ],

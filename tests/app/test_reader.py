@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 
 from echomen_hf import read_video
+from echomen_hf.app.intake import MAX_WINDOWS
 from echomen_hf.app.reader import ClipReader, simulate_clip
 from echomen_hf.checkpoints import SMALL_MODEL_NAME
 from echomen_hf.inference import Predictor
 from echomen_hf.labels import HEART_FAILURE_CATEGORIES, heart_failure_category
+from echomen_hf.model.echo_video_echomen import EchoVideo
 
 
 @pytest.fixture
@@ -40,6 +42,14 @@ def test_windows_lie_inside_the_clip(reader):
     assert reading.window_seconds == pytest.approx(29 / 50)
     assert reading.window_starts[0] == 0
     assert reading.window_starts[-1] + reading.window_seconds == pytest.approx(video.duration_seconds)
+
+
+def test_of_very_many_windows_some_are_read(reader, beating_frames):
+    video = EchoVideo(np.tile(beating_frames, (4, 1, 1)), 2.0, "test")  # a window of 0.6 s has 2 frames
+    reading = reader.read(video)
+    assert len(reading.window_starts) == MAX_WINDOWS
+    assert (reading.window_starts[0], reading.window_starts[-1]) == (0, 238 / 2)
+    assert reading.interval is None
 
 
 def test_the_name_shows_no_more_than_the_folder(reader, checkpoint):

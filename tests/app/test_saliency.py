@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,25 @@ def test_attribution_sums_to_the_effect_of_the_motion(tiny_model, tiny_processor
     assert abs(effect) > 0.5
     total = attribute_motion(tiny_model, clip, len(clip), steps=64).sum()
     assert total == pytest.approx(effect, rel=0.02)
+
+
+@pytest.mark.parametrize(("steps", "windows"), [(8, 32), (100, 2), (1000, 1)])
+def test_windows_times_steps_are_bounded(tiny_model, tiny_processor, beating_frames, monkeypatch, steps, windows):
+    seen = []
+
+    def attribute(model, clip, length, steps):
+        seen.append(steps)
+        return np.ones((8, 32, 32), np.float32)
+
+    monkeypatch.setattr("echomen_hf.app.saliency.attribute_motion", attribute)
+    video = EchoVideo(np.tile(beating_frames, (4, 1, 1)), 1.0, "test")
+    assert motion_saliency(tiny_model, tiny_processor, video, steps).shape == (240, 32, 32)
+    assert seen == [steps] * windows
+
+
+def test_saliency_ends_at_its_deadline(tiny_model, tiny_processor, video):
+    with pytest.raises(TimeoutError):
+        motion_saliency(tiny_model, tiny_processor, video, deadline=time.monotonic())
 
 
 def test_outside_the_central_square_nothing_was_looked_at(tiny_model, tiny_processor, beating_frames):

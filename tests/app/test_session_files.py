@@ -83,6 +83,27 @@ def test_a_visitor_cannot_choose_the_folder(files, tmp_path):
     assert folder.stat().st_mode & 0o077 == 0
 
 
+def test_uploads_that_nobody_takes_are_removed(files, upload, tmp_path):
+    kept = tmp_path / "other" / "new.avi"
+    kept.parent.mkdir()
+    kept.touch()
+    os.utime(upload, (time.time() - 40, time.time() - 40))
+    files.sweep({str(upload), str(kept), str(tmp_path / "gone.avi")}, max_seconds=30)
+    assert not upload.parent.exists()
+    assert kept.exists()
+    files.watch({str(kept)}, every_seconds=0.05, max_seconds=0.1)
+    wait_until_gone(kept)
+
+
+def test_a_visit_without_an_end_is_forgotten_after_half_an_hour(files):
+    old, new = (files.new_file(session, ".mp4") for session in "ab")
+    for path in (old, old.parent, new.parent):
+        os.utime(path, (time.time() - 1900, time.time() - 1900))
+    files.sweep((), max_seconds=30)
+    assert not old.parent.exists()
+    assert new.exists()
+
+
 def test_close_removes_everything(files, tmp_path, upload):
     for session in "ab":
         files.new_file(session, "")

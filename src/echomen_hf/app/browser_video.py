@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
-import matplotlib
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 
 
 __all__ = ["display_size", "overlay_saliency", "resize_for_display", "write_browser_video"]
 
 _SHORT_SIDE = (448, 720)  # EchoNet-Dynamic's 112 pixels are enlarged here, where it is done well, not by the browser
+_LONG_SIDE = 1920  # a clip of 8192 x 8 pixels must not become a thousand times larger
 _COLOUR_MAP = "inferno"
 _OPACITY = 0.85
 
@@ -24,7 +24,7 @@ _OPACITY = 0.85
 def display_size(height: int, width: int) -> tuple[int, int]:
     """Even height and width (H.264 stores colour at half the size) of the same shape in which a clip is shown."""
     short = min(height, width)
-    scale = min(max(short, _SHORT_SIDE[0]), _SHORT_SIDE[1]) / short
+    scale = min(min(max(short, _SHORT_SIDE[0]), _SHORT_SIDE[1]) / short, _LONG_SIDE / max(height, width))
     rows, columns = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
     return rows, columns
 
@@ -32,13 +32,15 @@ def display_size(height: int, width: int) -> tuple[int, int]:
 def resize_for_display(frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
     """Frames `(height, width)`, uint8, at their `display_size`."""
     for frame in frames:
-        yield np.rint(_resize(frame, display_size(*frame.shape)).clip(0, 255)).astype(np.uint8)
+        yield _resize(frame, display_size(*frame.shape))
 
 
 def overlay_saliency(
     frames: Iterable[NDArray[np.uint8]], saliency: Iterable[NDArray[np.float32]]
 ) -> Iterator[NDArray[np.uint8]]:
     """Paint maps between 0 and 1, of any size, over frames `(height, width)`: stronger is brighter and more opaque."""
+    import matplotlib  # most processes that draw a clip need no colours, and start faster without it
+
     strength = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
     transparency = 1 - _OPACITY * strength  # (256, 1)
     paint = 255 * _OPACITY * strength * matplotlib.colormaps[_COLOUR_MAP](strength[:, 0])[:, :3]  # (256, 3)
@@ -64,6 +66,6 @@ def write_browser_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], f
         container.mux(stream.encode(None))
 
 
-def _resize(image: NDArray[np.generic], size: tuple[int, ...]) -> NDArray[np.float32]:
-    pixels = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
-    return F.interpolate(pixels, size=size, mode="bicubic", align_corners=False, antialias=True)[0, 0].numpy()
+def _resize(image: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
+    height, width = size
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

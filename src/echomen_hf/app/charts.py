@@ -101,9 +101,9 @@ def draw_experts(reading: Reading) -> str:
         estimates.axvline(reading.ejection_fraction, color=_INK, linewidth=1.2)
         labels = []
         for row, (estimate, weight) in enumerate(zip(reading.experts, reading.weights)):
-            consulted = not math.isnan(estimate)
-            labels.append(f"expert {row}: {estimate:.1f} %" if consulted else f"expert {row}: not consulted")
-            if consulted:
+            used = not math.isnan(estimate)
+            labels.append(f"expert {row}: {estimate:.1f} %" if used else f"expert {row}: not used")
+            if used:
                 estimates.plot([estimate], [row], "o", color=_INK, markersize=4 + 7 * weight, zorder=4)
         label_ef_axis(estimates, "EF (%)")
         estimates.set(xticks=range(0, 101, 20), ylim=(count - 0.5, -0.5), yticks=rows)

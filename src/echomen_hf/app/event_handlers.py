@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-import traceback
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from ..model.video_source_echomen import VideoReadError
-from .browser_video import overlay_saliency, resize_for_display, write_browser_video
-from .intake import CLIP_NAME, ReceivedClip, receive_clip
+from .clip_process import FAULT, draw_clip, place_of, read_clip
+from .intake import CLIP_NAME, ReceivedClip
 from .limits import UploadLimits
 from .reader import ClipReader, simulate_clip
 from .report import render_evidence, render_problem, render_summary
@@ -27,23 +29,43 @@ ANY_CATEGORY = "as in a clinic"
 """Choice of simulated hearts that leaves the category to chance; a dropdown needs a value that is not empty."""
 
 CLIP_LABEL = "Clip"
-"""Above the clip."""
-
 SALIENCY_LABEL = "Where the model looked"
-"""Above the clip with the saliency."""
+
+_SECONDS_PER_CLIP = 60.0
+_MAX_WAITING_UPLOADS = 4  # of one visitor
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
 class _Turn:
-    """A clip being read or shown for a visitor."""
+    """A clip being read or shown for a visitor, and its files."""
 
-    videos: list[Path] = field(default_factory=list)
+    def __init__(self, files: SessionFiles, session: str) -> None:
+        self.deadline = time.monotonic() + _SECONDS_PER_CLIP
+        self.clip, self.looked = (files.new_file(session, ".mp4") for _ in range(2))
+        self.frames, self.saliency = (files.new_file(session, ".npy") for _ in range(2))
 
-    def remove_videos(self) -> None:
-        for path in self.videos:
+    @property
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def remove_arrays(self) -> None:
+        for path in (self.frames, self.saliency):
             path.unlink(missing_ok=True)
+
+    def remove_files(self) -> None:
+        self.remove_arrays()
+        for path in (self.clip, self.looked):
+            path.unlink(missing_ok=True)
+
+
+@dataclass
+class _Visit:
+    """A visitor's uploads that are not read yet, and the clip on the page."""
+
+    uploads: deque[Path | None] = field(default_factory=deque)
+    reading: threading.Lock = field(default_factory=threading.Lock)
+    latest: _Turn | None = None
 
 
 class EventHandlers:
@@ -53,88 +75,117 @@ class EventHandlers:
         self.reader = reader
         self.limits = limits
         self.files = files
-        self._latest: dict[str, _Turn] = {}
+        self._visits: dict[str, _Visit] = {}
 
-    def take(self, upload: str | None, request: gr.Request) -> tuple[str | None, None]:
-        """Move an upload to the visitor's own folder, and empty the field for the next one."""
-        if upload is None:
-            return None, None
+    def take(self, upload: str | None, request: gr.Request) -> None:
+        """Move an upload to the visitor's own folder to be read in turn, and empty the field for the next one."""
+        visit = self._visits.setdefault(_session(request), _Visit())
+        if len(visit.uploads) >= _MAX_WAITING_UPLOADS:
+            raise gr.Error("Wait until your other clips are read, then upload this one again.", print_exception=False)
         try:
-            return str(self.files.claim(_session(request), upload)), None
+            visit.uploads.append(self.files.claim(_session(request), upload) if upload is not None else None)
         except FileNotFoundError:
-            return None, None
+            visit.uploads.append(None)
 
-    def read_upload(self, path: str | None, request: gr.Request) -> Iterator[list[Any]]:
-        """Read an upload, which is deleted once it is decoded."""
+    def read_upload(self, request: gr.Request) -> Iterator[list[Any]]:
+        """Read the visitor's next upload, which is deleted once it is decoded."""
+        visit = self._visits.setdefault(_session(request), _Visit())
 
-        def receive() -> ReceivedClip:
+        def receive(turn: _Turn) -> ReceivedClip:
+            path = visit.uploads.popleft() if visit.uploads else None
             if path is None:
                 raise VideoReadError.about(CLIP_NAME, "did not arrive", "upload it again")
+            spec, seconds = self.reader.processor.clip_spec, turn.seconds_left
             try:
-                return receive_clip(path, self.limits, self.reader.processor.clip_spec)
+                return read_clip(path, self.limits, spec, frames=turn.frames, video=turn.clip, seconds=seconds)
             finally:
-                Path(path).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
-        yield from self._take_turn(_session(request), receive)
+        yield from self._take_turn(_session(request), visit, receive)
 
     def read_sample(self, seed: float | None, category: str, request: gr.Request) -> Iterator[list[Any]]:
         """Simulate a clip and read it."""
-        simulate = partial(simulate_clip, int(seed or 0), None if category == ANY_CATEGORY else category)
-        yield from self._take_turn(_session(request), simulate)
+        visit = self._visits.setdefault(_session(request), _Visit())
+
+        def receive(turn: _Turn) -> ReceivedClip:
+            clip = simulate_clip(int(seed or 0), None if category == ANY_CATEGORY else category)
+            np.save(turn.frames, clip.video.frames)
+            draw_clip(turn.frames, clip.video.fps, self.limits, video=turn.clip, seconds=turn.seconds_left)
+            return clip
+
+        yield from self._take_turn(_session(request), visit, receive)
 
     def leave(self, request: gr.Request) -> None:
         """Remove the files of a visitor who is gone."""
-        self._latest.pop(_session(request), None)
+        self._visits.pop(_session(request), None)
         self.files.forget(_session(request))
 
-    def _take_turn(self, session: str, receive: Callable[[], ReceivedClip]) -> Iterator[list[Any]]:
-        """Show a clip unless the same visitor asks for another one meanwhile: no page may mix two clips."""
-        turn, last = _Turn(), self._latest.get(session)
-        self._latest[session] = turn
-        try:
-            clip = receive()
-            if last is not None:
-                last.remove_videos()
-            for outputs in self._show(clip, session, turn):
-                if self._latest.get(session) is not turn:
-                    turn.remove_videos()
-                    return
-                yield outputs
-        except Exception as error:
-            if self._latest.get(session) is turn:
-                yield _problem(error)
+    def _take_turn(self, session: str, visit: _Visit, receive: Callable[[_Turn], ReceivedClip]) -> Iterator[list[Any]]:
+        """Show a clip after the earlier ones of the same visitor, until the next: no page may mix two clips."""
+        turn: _Turn | None = None
 
-    def _show(self, clip: ReceivedClip, session: str, turn: _Turn) -> Iterator[list[Any]]:
-        clip_path, saliency_path = turn.videos = [self.files.new_file(session, ".mp4") for _ in range(2)]
+        def is_shown() -> bool:
+            return visit.latest is turn and self._visits.get(session) is visit
+
+        try:
+            with visit.reading:
+                turn = _Turn(self.files, session)
+                last, visit.latest = visit.latest, turn
+                try:
+                    clip = receive(turn)
+                finally:
+                    if last is not None:
+                        last.remove_files()
+                outputs = self._estimate(clip, turn)
+            # The estimate need not wait for the saliency, which takes longer.
+            if is_shown():
+                yield outputs
+            if is_shown() and self.reader.saliency_steps > 0:
+                looked = self._look(clip, turn)
+                if is_shown():
+                    yield [gr.skip(), gr.skip(), gr.skip(), looked, gr.skip()]
+        except Exception as error:
+            if is_shown():
+                yield _problem(error)
+                visit.latest = None
+        finally:
+            if turn is not None:
+                turn.remove_arrays() if is_shown() else turn.remove_files()
+            if session not in self._visits:
+                self.files.forget(session)
+
+    def _estimate(self, clip: ReceivedClip, turn: _Turn) -> list[Any]:
         reading = self.reader.read(clip.video)
-        frames = list(resize_for_display(clip.video.frames))
-        write_browser_video(clip_path, frames, clip.video.fps)
-        mark = " (SYNTHETIC)" if clip.synthetic else ""
-        # The estimate need not wait for the saliency, which takes longer.
-        yield [
+        return [
             render_summary(clip, reading),
             gr.Column(visible=True),
-            gr.Video(str(clip_path), label=CLIP_LABEL + mark),
+            gr.Video(str(turn.clip), label=CLIP_LABEL + _mark(clip)),
             gr.Video(None, label=f"{SALIENCY_LABEL}: being computed"),
             render_evidence(reading),
         ]
-        if self.reader.saliency_steps == 0:
-            return
-        painted = overlay_saliency(frames, self.reader.look(clip.video))
-        write_browser_video(saliency_path, painted, clip.video.fps)
-        looked = gr.Video(str(saliency_path), label=SALIENCY_LABEL + mark)
-        yield [gr.skip(), gr.skip(), gr.skip(), looked, gr.skip()]
+
+    def _look(self, clip: ReceivedClip, turn: _Turn) -> gr.Video:
+        fps = clip.video.fps
+        try:
+            np.save(turn.saliency, self.reader.look(clip.video, turn.deadline))
+            draw_clip(
+                turn.frames, fps, self.limits, video=turn.looked, seconds=turn.seconds_left, saliency=turn.saliency
+            )
+        except (TimeoutError, VideoReadError):
+            return gr.Video(None, label=f"{SALIENCY_LABEL}: left out, since it takes too long for this clip")
+        return gr.Video(str(turn.looked), label=SALIENCY_LABEL + _mark(clip))
+
+
+def _mark(clip: ReceivedClip) -> str:
+    return " (SYNTHETIC)" if clip.synthetic else ""
 
 
 def _problem(error: Exception) -> list[Any]:
+    problem, remedy = FAULT
     if isinstance(error, VideoReadError):
         problem, remedy = error.problem, error.remedy
     else:
-        # The message of an unforeseen error may quote the file; its kind and place cannot.
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        file_name = Path(place.filename).name
-        logger.error("Reading a clip failed: %s in %s:%s", type(error).__name__, file_name, place.lineno)
-        problem, remedy = "ran into a fault of this program", "try another export of it, as AVI or MP4"
+        logger.error("Reading a clip failed: %s", place_of(error))
     return [render_problem(problem, remedy), gr.Column(visible=False), None, None, ""]
 
 

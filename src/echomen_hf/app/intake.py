@@ -8,17 +8,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.clip_sampling_echomen import ClipSpec
+from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, ClipSpec, protocol_starts
 from ..model.echo_video_echomen import EchoVideo, VideoInfo, require_moving
 from ..model.video_reading_echomen import probe_video, read_video
 from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
 from .limits import UploadLimits
 
 
-__all__ = ["CLIP_NAME", "ReceivedClip", "known_suffix", "receive_clip", "receive_frames"]
+__all__ = [
+    "CLIP_NAME",
+    "MAX_WINDOWS",
+    "ReceivedClip",
+    "known_suffix",
+    "num_windows",
+    "receive_clip",
+    "receive_frames",
+]
 
 CLIP_NAME = "The clip"
 """What messages call an upload, whose file name may be that of a patient and is repeated nowhere."""
+
+MAX_WINDOWS = 64
+"""Windows of a clip that are read; 20 s at 50 frames per second have 16."""
 
 # Grey levels by which a pixel varies (standard deviation) and share of the picture that does: a quarter of the picture
 # of a beating heart varies more, and 2 % of a frozen one after strong compression.
@@ -67,6 +78,11 @@ def receive_clip(path: str | Path, limits: UploadLimits, spec: ClipSpec) -> Rece
     return ReceivedClip(EchoVideo(video.frames, video.fps, CLIP_NAME), tuple(cautions))
 
 
+def num_windows(num_frames: int, fps: float, spec: ClipSpec) -> int:
+    """Number of windows of a clip in the default protocol."""
+    return len(protocol_starts(DEFAULT_PROTOCOL, num_frames, fps, spec))
+
+
 def known_suffix(path: Path) -> str:
     """Suffix of a file if it is one of `VIDEO_SUFFIXES`, else nothing: the rest of a name may be a patient's."""
     suffix = path.suffix.lower()
@@ -105,6 +121,12 @@ def _frame_cautions(video: EchoVideo, spec: ClipSpec) -> list[str]:
         cautions.append(
             f"The clip lasts {video.duration_seconds:.1f} s, less than the {window:.1f} s that the model looks at; "
             "the rest is filled with blank frames. It may not hold a whole heart beat."
+        )
+    windows = num_windows(video.num_frames, video.fps, spec)
+    if windows > MAX_WINDOWS:
+        cautions.append(
+            f"The clip has {windows} windows in {video.duration_seconds:.0f} s. Only {MAX_WINDOWS} of them, evenly "
+            "spaced, are read, and the estimate has no interval."
         )
     some = video.frames[np.linspace(0, video.num_frames - 1, min(video.num_frames, 50)).astype(int)]
     if np.mean(some.std(axis=0, dtype=np.float32) > _STILL_LEVELS) < _STILL_SHARE:

@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 from gradio.data_classes import FileData, ListFiles
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
 
 from ..checkpoints import SMALL_MODEL_NOTICE
 from ..evaluation.figure_style import CATEGORY_COLOURS
@@ -22,7 +24,7 @@ from .session_files import SessionFiles
 
 __all__ = ["EchoMENApp", "build_app"]
 
-_CLEAN_EVERY, _KEEP_FOR = 60, 1800  # seconds; for visits whose end is not noticed
+_CLEAN_EVERY, _KEEP_FOR = 60, 1800  # seconds, for videos of visits whose end is not noticed
 # On a narrow screen the reading is below what was touched to get it.
 _SCROLL = """
 () => { if (innerWidth < 900) document.querySelector("#output").scrollIntoView({ behavior: "smooth" }); }
@@ -51,7 +53,24 @@ class EchoMENApp(gr.Blocks):
 
     def queue(self, *args: Any, **options: Any) -> Any:
         """Set up the queue."""
-        return super().queue(*args, **{"max_size": self.max_queue, **options})
+        page = super().queue(*args, **{"max_size": self.max_queue, "api_open": False, **options})
+        join, queue = self._queue.push, self._queue
+
+        async def join_if_few_wait(body: Any, request: Any, username: str | None) -> Any:
+            jobs = [job for job in queue.active_jobs if job]
+            jobs += [waiting.queue for waiting in queue.event_queue_per_concurrency_id.values()]
+            own = [event for job in jobs for event in job if _address(event.request) == _address(request)]
+            if len(own) >= self.max_joins:
+                return False, "Too many clips from your address wait to be read. Try again later.", "queue_full"
+            return await join(body=body, request=request, username=username)
+
+        queue.push = join_if_few_wait  # type: ignore[method-assign]
+        return page
+
+    @property
+    def max_joins(self) -> int:
+        """Places in the queue that one address may take."""
+        return max(2, self.max_queue // 4)
 
     def launch(self, *args: Any, **options: Any) -> Any:
         """Serve the page."""
@@ -62,7 +81,24 @@ class EchoMENApp(gr.Blocks):
             "footer_links": [],
             "ssr_mode": False,
         }
-        return super().launch(*args, **{**defaults, **options})
+        settings = dict(options.pop("app_kwargs", None) or {})
+        settings["middleware"] = [*settings.get("middleware", ()), Middleware(_WithoutDeepLinks)]
+        return super().launch(*args, app_kwargs=settings, **{**defaults, **options})
+
+
+class _WithoutDeepLinks:
+    """Middleware that refuses to store the state of a page on request, as gradio does even without a button for it."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        is_refused = scope["type"] == "http" and scope["path"].rstrip("/").endswith("/deep_link")
+        await (PlainTextResponse("Not found", 404) if is_refused else self.app)(scope, receive, send)
+
+
+def _address(request: Any) -> str:
+    return request.client.host if request is not None and request.client is not None else ""
 
 
 def build_app(
@@ -134,13 +170,14 @@ def build_app(
             with gr.Column(min_width=280, elem_id="requirements"):
                 gr.HTML(render_requirements(limits, reader.processor.clip_spec))
 
-        handlers = EventHandlers(reader, limits, SessionFiles(clip.GRADIO_CACHE))
-        path = gr.State()
+        files = SessionFiles(clip.GRADIO_CACHE)
+        files.watch(app.upload_file_set)
+        handlers = EventHandlers(reader, limits, files)
         # Taking an upload does not wait in the queue: gradio's copy of it is there for seconds only.
         taken = upload.upload(
             handlers.take,
             upload,
-            [path, upload],
+            upload,
             queue=False,
             show_progress="hidden",
             api_visibility="private",
@@ -154,7 +191,7 @@ def build_app(
             "trigger_mode": "multiple",  # the next clip need not wait for the saliency of this one
             "show_progress_on": summary,
         }
-        read_upload = taken.then(handlers.read_upload, path, **reading)
+        read_upload = taken.success(handlers.read_upload, None, **reading)
         read_sample = sample.click(handlers.read_sample, [seed, category], **reading)
         for begins in (upload.upload, sample.click):
             begins(None, js=_SCROLL)

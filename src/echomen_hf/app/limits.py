@@ -10,6 +10,7 @@ from ..model.video_source_echomen import VideoReadError
 
 __all__ = ["UploadLimits"]
 
+_LARGEST_ASPECT = 4  # a strip would become very large where its short side is made that of the model
 _MEGABYTE = 1_000_000
 _CUT = "cut the clip to a few heart beats"
 
@@ -45,6 +46,11 @@ class UploadLimits:
         """Size of the file in bytes."""
         return int(self.max_megabytes * _MEGABYTE)
 
+    @property
+    def max_process_bytes(self) -> int:
+        """Memory of the process that reads a clip: the frames twice while they are joined, and what decoders need."""
+        return 2 * self.max_video_pixels + 400 * _MEGABYTE
+
     def check_file_size(self, num_bytes: int, name: str) -> None:
         """Refuse a file of more than `max_megabytes`."""
         if num_bytes > self.max_bytes:
@@ -64,6 +70,9 @@ class UploadLimits:
                 f"at most {self.max_frame_pixels / 1e6:.1f} million pixels are read here"
             )
             raise VideoReadError.about(name, problem, "export it at a smaller size; 640 x 480 is plenty")
+        if max(info.height, info.width) > _LARGEST_ASPECT * min(info.height, info.width):
+            problem = f"has frames of {info.width} x {info.height} pixels, a shape that no echo has"
+            raise VideoReadError.about(name, problem, "export the whole picture at its acquired size")
         if info.num_frames * frame_pixels > self.max_video_pixels:
             fitting = self.max_video_pixels // frame_pixels
             problem = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from ..checkpoints import SMALL_MODEL_NAME, is_small_model
 from ..inference import Predictor
 from ..labels import HEART_FAILURE_CATEGORIES
+from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL
 from ..model.echo_video_echomen import EchoVideo
 from ..model.pipeline_echomen import EjectionFractionPipeline
 from ..simulation import simulate_echo
-from .intake import ReceivedClip, receive_frames
+from .intake import MAX_WINDOWS, ReceivedClip, num_windows, receive_frames
 from .saliency import DEFAULT_STEPS, motion_saliency
 
 
@@ -69,7 +71,8 @@ class ClipReader:
     def read(self, video: EchoVideo) -> Reading:
         """Estimate the ejection fraction of a grayscale video."""
         begin = time.perf_counter()
-        result: dict[str, Any] = self.pipeline(video)
+        is_long = num_windows(video.num_frames, video.fps, self.processor.clip_spec) > MAX_WINDOWS
+        result: dict[str, Any] = self.pipeline(video, protocol=MAX_WINDOWS if is_long else DEFAULT_PROTOCOL)
         return Reading(
             **{
                 name: result[name]
@@ -90,9 +93,9 @@ class ClipReader:
             seconds=time.perf_counter() - begin,
         )
 
-    def look(self, video: EchoVideo) -> NDArray[np.float32]:
+    def look(self, video: EchoVideo, deadline: float = math.inf) -> NDArray[np.float32]:
         """Saliency of a grayscale video, see `motion_saliency`."""
-        return motion_saliency(self.model, self.processor, video, self.saliency_steps)
+        return motion_saliency(self.model, self.processor, video, self.saliency_steps, deadline)
 
 
 def simulate_clip(seed: int, category: str | None = None) -> ReceivedClip:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,6 +24,7 @@ __all__ = ["DEFAULT_STEPS", "attribute_motion", "motion_saliency"]
 DEFAULT_STEPS = 8
 """Points of the integral: the small model's sums are then right to 0.2 EF points."""
 
+_MAX_PASSES = 256  # through the model, for all windows of a clip
 _BLUR = (0.7, 1.5, 1.5)  # clip frames and pixels of the model's input
 _BRIGHTEST = 99.5  # percentile of the saliency that is shown at full strength
 
@@ -54,18 +58,27 @@ def attribute_motion(
 
 
 def motion_saliency(
-    model: EchoMENModel, processor: EchoMENVideoProcessor, video: EchoVideo, steps: int = DEFAULT_STEPS
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    video: EchoVideo,
+    steps: int = DEFAULT_STEPS,
+    deadline: float = math.inf,
 ) -> NDArray[np.float32]:
     """How much each place of each frame changed the estimate, in either direction.
 
     Returns float32 between 0 and 1, shape (frames, h, w), where h and w are those of the resized picture from which
-    the model takes its central crop.
+    the model takes its central crop. Of very many windows, some are used. At the
+    `deadline` of `time.monotonic`, a TimeoutError is raised.
     """
     starts = protocol_starts("windows", video.num_frames, video.fps, processor.clip_spec)
+    if len(starts) * steps > _MAX_PASSES:
+        starts = protocol_starts(max(1, _MAX_PASSES // steps), video.num_frames, video.fps, processor.clip_spec)
     size = processor.resize_frames(video.frames[:1], do_center_crop=False).shape[1:]
     total: dict[int, NDArray[np.float64]] = {}
     counts: dict[int, int] = {}
     for start in map(int, starts):
+        if time.monotonic() > deadline:
+            raise TimeoutError("The saliency of the clip takes too long.")
         indices = clip_indices(start, video.num_frames, video.fps, processor.clip_spec)
         indices = indices[indices >= 0]
         clip = processor.make_clips(video, [start])[0]

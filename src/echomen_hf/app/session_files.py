@@ -9,12 +9,16 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from .intake import known_suffix
 
 
 __all__ = ["SessionFiles"]
+
+_KEEP_SECONDS = 1800
+"""For visits whose end is not noticed."""
 
 
 class SessionFiles:
@@ -64,11 +68,29 @@ class SessionFiles:
         timer.start()
         return path
 
-    def _remove_if_old(self, upload: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            # Younger than that, it has been uploaded again since, and a later timer will remove it.
-            if time.time() - upload.stat().st_mtime >= self._grace_seconds:
+    def watch(self, uploads: Collection[str], every_seconds: float = 15.0, max_seconds: float = 30.0) -> None:
+        """Remove what is left of `uploads`, as gradio lists them, that nobody takes, and of visits without an end."""
+
+        def sweep() -> None:
+            while True:
+                time.sleep(every_seconds)
+                self.sweep(uploads, max_seconds)
+
+        threading.Thread(target=sweep, name="echomen-sweep", daemon=True).start()
+
+    def sweep(self, uploads: Collection[str], max_seconds: float) -> None:
+        """Remove uploads older than this, and the folders of visits without a new file for half an hour."""
+        for upload in map(Path, list(uploads)):
+            if _age(upload) > max_seconds:
                 self._remove(upload)
+        for session, folder in list(self._folders.items()):
+            if min(map(_age, [folder, *folder.glob("*")])) > _KEEP_SECONDS:
+                self.forget(session)
+
+    def _remove_if_old(self, upload: Path) -> None:
+        # Younger than that, it has been uploaded again since, and a later timer will remove it.
+        if _age(upload) >= self._grace_seconds:
+            self._remove(upload)
 
     def _remove(self, upload: Path) -> None:
         with self._lock:
@@ -90,3 +112,11 @@ class SessionFiles:
             self.forget(session)
         for upload in list(self._taken):
             self._remove(upload)
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written, negative for one that is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return -1.0
