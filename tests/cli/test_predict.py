@@ -1,4 +1,5 @@
 import csv
+import re
 import shutil
 import warnings
 
@@ -34,7 +35,9 @@ def test_one_file(trained, study, tmp_path, capsys):
     assert 0 < float(row["EF_pred"]) < 100
     assert row["category"] in ("HFrEF", "HFmrEF", "HFpEF")
     assert float(row["expert_spread"]) >= 0
-    assert row["model"] == str(trained)
+    assert row["file"] == "a.avi"
+    assert row["model"] == trained.name
+    assert (row["protocol"], row["precision"], len(row["weights"])) == ("windows", "fp32", 12)
     printed = capsys.readouterr().out
     assert row["EF_pred"] in printed
     assert SMALL_MODEL_NOTICE not in printed
@@ -58,7 +61,7 @@ def test_bad_file_is_reported_and_the_rest_written(trained, study, tmp_path, cap
     status = invoke(["predict", str(study), "--model", str(trained), "--output", str(output)])
     assert status == 1
     rows = read(output)
-    assert [row["file"].rsplit("/", 1)[-1] for row in rows] == ["a.avi", "b.avi", "c.avi"]
+    assert [row["file"] for row in rows] == ["a.avi", "b.avi", "c.avi"]
     assert [bool(row["error"]) for row in rows] == [False, True, False]
     assert rows[0]["EF_pred"] and rows[2]["EF_pred"] and not rows[1]["EF_pred"]
     errors = capsys.readouterr().err
@@ -111,6 +114,89 @@ def test_engine_and_its_options(trained, study, tmp_path):
 def test_precision_that_takes_an_export(trained, study):
     with pytest.raises(ValueError, match="`echomen export`"):
         invoke(["predict", str(study), "--model", str(trained), "--precision", "int8"])
+
+
+def test_no_output_holds_a_folder_above_or_a_patient_field(trained, study, tmp_path, capfd):
+    pydicom = pytest.importorskip("pydicom")
+    secrets = ["Mustermann^Erika", "PAT-4711", "19611103", "Sankt Nimmerlein", "Dr^Eisenbarth", "ACC-0815"]
+    tags = ["PatientName", "PatientID", "PatientBirthDate", "InstitutionName", "ReferringPhysicianName"]
+    folder = tmp_path / "Doe_John" / "1961" / "study"
+    folder.parent.mkdir(parents=True)
+    study.rename(folder)
+    dataset = pydicom.dcmread(pydicom.examples.get_path("ybr_color"))
+    for tag, value in zip([*tags, "AccessionNumber"], secrets, strict=True):
+        setattr(dataset, tag, value)
+    dataset.save_as(folder / "IM1")
+    (folder / "IM2").write_bytes((folder / "IM1").read_bytes()[:200_000])
+    (folder / "cut.avi").write_bytes((folder / "a.avi").read_bytes()[:2000])
+    (folder / "empty.avi").write_bytes(b"")
+    (folder / "still.dcm").write_bytes((folder / "IM1").read_bytes()[:3000])
+    manifest = folder.parent / "list.csv"
+    lines = [f"{folder / 'IM1'}", f"{folder / 'none.avi'}", "study/cut.avi", f"{folder}", (folder / "IM1").as_uri()]
+    manifest.write_text("\n".join(["path", *lines]) + "\n")
+    model = tmp_path / "Roe_Jane" / "tiny"
+    shutil.copytree(trained, model)
+    results = folder.parent / "results"
+    for name, given in (("csv", [folder, folder / "IM2"]), ("parquet", [folder]), ("csv", ["--manifest", manifest])):
+        output = results / f"{len(list(results.glob('*')))}.{name}"
+        command = ["predict", *map(str, given), "--model", str(model), "--output", str(output)]
+        assert invoke(command) == 1
+        assert invoke([*command, "--resume"]) == 1
+    printed = capfd.readouterr()
+    texts = [printed.out, printed.err, *(path.read_bytes().decode("latin-1") for path in results.iterdir())]
+    assert len(texts) == 5
+    assert all(text and "cut.avi" in text for text in texts)
+    for text in texts:
+        found = [secret for secret in [*secrets, "Doe_John", "1961/", "Roe_Jane", str(tmp_path)] if secret in text]
+        assert not found, text
+
+
+def test_absolute_paths_on_request(trained, study, tmp_path, monkeypatch):
+    monkeypatch.chdir(study)
+    command = ["predict", "a.avi", "--model", str(trained), "--output", str(tmp_path / "o.csv"), "--absolute_paths"]
+    assert invoke(command) == 0
+    (row,) = read(tmp_path / "o.csv")
+    assert row["file"] == str(study / "a.avi")
+    assert row["model"] == trained.name
+
+
+def test_more_than_40_rows_are_counted_if_a_table_holds_them(trained, study, tmp_path, capsys):
+    for number in range(38):
+        shutil.copy(study / "a.avi", study / f"clip{number}.avi")
+    command = ["predict", str(study), "--model", str(trained), "--protocol", "center"]
+    assert invoke([*command, "--output", str(tmp_path / "o.csv")]) == 1
+    printed = capsys.readouterr()
+    assert re.fullmatch(
+        r"41 files: \d+ HFrEF, \d+ HFmrEF, \d+ HFpEF, 1 with errors, 0 with warnings\nAll rows are in o.csv\n",
+        printed.out,
+    )
+    assert "avi" not in printed.err
+    assert "1 of 41 files could not be read" in printed.err
+    assert invoke(command) == 1
+    printed = capsys.readouterr()
+    assert "clip37.avi" in printed.out
+    assert "error: b.avi" in printed.err
+
+
+def test_manifest_and_resume(trained, study, tmp_path):
+    (study / "list.csv").write_text("file_name,age\na.avi,61\nc.avi,\n")
+    command = ["predict", "--manifest", str(study / "list.csv"), "--model", str(trained)]
+    assert invoke([*command, "--output", str(tmp_path / "o.csv")]) == 0
+    rows = read(tmp_path / "o.csv")
+    assert [(row["file"], row["age"]) for row in rows] == [("a.avi", "61"), ("c.avi", "")]
+    with pytest.raises(ValueError, match="protocol was 'windows' and is 'center'"):
+        invoke([*command, "--output", str(tmp_path / "o.csv"), "--resume", "--protocol", "center"])
+    with pytest.raises(ValueError, match="name it as --output"):
+        invoke([*command, "--resume"])
+    with pytest.raises(ValueError, match="either files and folders or --manifest"):
+        invoke([*command, str(study)])
+
+
+def test_name_with_markup_is_printed_as_it_is(trained, study, capsys):
+    (study / "[").mkdir()
+    (study / "a.avi").rename(study / "[" / "].avi")
+    assert invoke(["predict", str(study), "--model", str(trained)]) == 1
+    assert "[/].avi" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("paths", [["missing.avi"], ["."]])

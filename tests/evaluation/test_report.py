@@ -181,6 +181,14 @@ def test_names_that_look_like_something_else_stay_text(tmp_path):
     assert read_predictions_csv(write_predictions_csv(tmp_path / "p.csv", rows))["FileName"].tolist() == names
 
 
+def test_names_that_a_spreadsheet_would_run_are_escaped_in_the_file_only(tmp_path):
+    names = ["=1+1", "@x", "-2", "plain"]
+    rows = [video_prediction(name, 50.0, [50.0], [50.0]) for name in names]
+    path = write_predictions_csv(tmp_path / "p.csv", rows)
+    assert [line.split(",")[0] for line in path.read_text().splitlines()[1:]] == ["'=1+1", "'@x", "-2", "plain"]
+    assert read_predictions_csv(path)["FileName"].tolist() == names
+
+
 def test_predictions_that_do_not_fit_are_refused(predictions, tmp_path):
     path = tmp_path / "predictions.csv"
     with pytest.raises(ValueError, match=r"no predictions to write to .*predictions\.csv"):

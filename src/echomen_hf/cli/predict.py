@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import csv
+import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
 
 import typer
 
 from .options import BatchSize, Device, KeepLargeBlocks, OptionalModel, Protocol
 
 
-if TYPE_CHECKING:
-    from ..inference.video_prediction import VideoPrediction
-
-
-COLUMNS = [
-    *("file", "EF_pred", "interval_low", "interval_high", "category", "expert_spread", "clip_sd", "clips"),
-    *("model", "warning", "error"),
-]
+MOST_PRINTED = 40
+"""Rows that are printed one by one; more are counted, if a table holds them."""
 
 # Spelled out, since the modules that define them import torch; a test compares them.
 Engine = Literal["auto", "torch", "compile", "onnx", "openvino"]
@@ -31,11 +22,13 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 def main(
     paths: Annotated[
-        list[str], typer.Argument(metavar="FILE_OR_FOLDER", help="Videos, or folders to search for videos.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="FILE_OR_FOLDER", help="Videos, or folders to search for videos; paths or URLs."),
+    ] = None,
     model: OptionalModel = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="CSV file to write; the results are printed in any case.")
+        str | None,
+        typer.Option("--output", help="Table to write: Parquet if it ends in .parquet, else CSV; a path or URL."),
     ] = None,
     protocol: Protocol = "windows",
     device: Device = None,
@@ -46,6 +39,21 @@ def main(
     ] = None,
     batch_size: BatchSize = 4,
     workers: Annotated[int, typer.Option("--workers", help="Threads that read files while the model computes.")] = 1,
+    manifest: Annotated[
+        str | None,
+        typer.Option(
+            "--manifest",
+            help="CSV or Parquet file that lists the videos in a column path, file or file_name, instead of "
+            "FILE_OR_FOLDER; its other columns are copied to the output.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the table that --output holds: its files are not read again.")
+    ] = False,
+    absolute_paths: Annotated[
+        bool,
+        typer.Option("--absolute_paths", help="Name files by absolute paths instead of paths from what was given."),
+    ] = False,
     keep_large_blocks: KeepLargeBlocks = False,
 ) -> int:
     """Estimate the ejection fraction of video or DICOM files.
@@ -61,97 +69,98 @@ def main(
     calibrated model gives the interval that holds the true ejection fraction in, say, 90 % of the patients of each
     category, if they are like those it was calibrated on.
 
+    Folders above those that were given, whose names may be those of patients, are named nowhere. Every row is written
+    as soon as it is known, and --resume continues after an interruption. accelerate launch scripts/predict.py shares
+    the files between processes and machines.
+
     Not a medical device: the numbers are for research.
     """
+    if bool(paths) == bool(manifest):
+        raise ValueError(
+            "Give either files and folders or --manifest."
+            if paths
+            else "Missing argument 'FILE_OR_FOLDER'. Name videos, folders or a --manifest."
+        )
+    if resume and output is None:
+        raise ValueError("--resume continues a table: name it as --output.")
     from rich.console import Console
     from rich.progress import track
     from transformers.utils import logging
 
-    from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, SMALL_MODEL_NOTICE, is_small_model
-    from ..inference import Predictor, find_videos
+    from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE, is_small_model
+    from ..inference import Predictor
+    from ..inference.archive import predict_archive
+    from ..inference.archive_files import list_files, read_manifest
+    from ..runs.processes import is_main_process
     from ..training import allocator
 
     allocator.keep_large_blocks(keep_large_blocks)
     logging.disable_progress_bar()
-    files = find_videos(paths)
-    is_small = model is None or is_small_model(model)
-    name = SMALL_MODEL_NAME if is_small else str(model)
+    if manifest is not None:
+        files = read_manifest(manifest, absolute_paths=absolute_paths)
+    else:
+        files = list_files(paths or [], absolute_paths=absolute_paths)
     predictor = Predictor(
         model or SMALL_MODEL_FOLDER,
         protocol=protocol,
-        device=device,
+        device=device or device_of_process(),
         batch_size=batch_size,
         engine=engine,
         precision=precision,
         num_workers=workers,
     )
-    rows = []
-    with open_csv(output) as write_row, heard_warnings() as heard:
-        results = track(predictor.predict_files(files), "Predicting", len(files), console=Console(stderr=True))
-        for path, result in results:
-            rows.append(to_row(path, result, heard, name))
-            heard.clear()
-            write_row(rows[-1])
-    if is_small:
+    console = Console(stderr=True, quiet=not is_main_process())
+    rows = predict_archive(
+        predictor,
+        files,
+        output,
+        model=model,
+        resume=resume,
+        progress=lambda rows, total: track(rows, "Predicting", total, console=console),
+    )
+    if not is_main_process():
+        return 0
+    if model is None or is_small_model(model):
         print(SMALL_MODEL_NOTICE)
-    print_table(rows, getattr(predictor.model.config, "interval_calibration", None))
     failed = [row for row in rows if row["error"]]
-    for row in failed:
-        print(f"error: {row['error']}", file=sys.stderr)
+    if output is not None and len(rows) > MOST_PRINTED:
+        print_summary(rows, output)
+    else:
+        print_table(rows, getattr(predictor.model.config, "interval_calibration", None))
+        for kind in ("warning", "error"):
+            for row in rows:
+                if row[kind]:
+                    print(f"{kind}: {row[kind]}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(rows)} files could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 
-@contextmanager
-def heard_warnings() -> Iterator[list[str]]:
-    """Print warnings in one line each, and collect their texts in a list."""
-    heard: list[str] = []
+def device_of_process() -> str | None:
+    """Choose the accelerator of a process that shares a machine with others; `None` leaves the choice open."""
+    import torch
 
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        heard.append(str(message))
-        print(f"warning: {message}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield heard
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None or "LOCAL_RANK" not in os.environ:
+        return None
+    return f"{accelerator.type}:{int(os.environ['LOCAL_RANK']) % torch.accelerator.device_count()}"
 
 
-def to_row(path: Path, result: VideoPrediction | Exception, warned: list[str], model: str) -> dict[str, str]:
-    """Make a row of the output from one file's prediction or error."""
+def print_summary(rows: list[dict[str, str]], output: str) -> None:
+    """Print how many files have what, and where the rows are."""
     from ..labels import CATEGORY_TITLES
 
-    warning = " ".join(" ".join(warned).split())
-    row = dict.fromkeys(COLUMNS, "") | {"file": str(path), "model": model, "warning": warning}
-    if isinstance(result, Exception):
-        return row | {"error": " ".join(str(result).split())}
-    return row | {
-        "EF_pred": f"{result.ejection_fraction:.2f}",
-        "interval_low": "" if result.interval is None else f"{result.interval[0]:.2f}",
-        "interval_high": "" if result.interval is None else f"{result.interval[1]:.2f}",
-        "category": CATEGORY_TITLES[result.category],
-        "expert_spread": f"{result.expert_spread:.2f}",
-        "clip_sd": f"{result.clip_sd:.2f}",
-        "clips": str(result.num_clips),
-    }
-
-
-@contextmanager
-def open_csv(path: Path | None) -> Iterator[Callable[[dict[str, str]], None]]:
-    """Open the output, if there is one; each row is written at once, so that an interruption loses none."""
-    if path is None:
-        yield lambda row: None
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8", buffering=1) as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        yield writer.writerow
+    titles = [title for category, title in CATEGORY_TITLES.items() if category != "all"]
+    counts = [(title, sum(row["category"] == title for row in rows)) for title in titles]
+    counts += [(f"with {kind}s", sum(bool(row[kind]) for row in rows)) for kind in ("error", "warning")]
+    print(f"{len(rows)} files: {', '.join(f'{count} {what}' for what, count in counts)}")
+    print(f"All rows are in {PurePath(output).name}")
 
 
 def print_table(rows: list[dict[str, str]], calibration: dict[str, Any] | None) -> None:
     """Print the predictions."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Column, Table
 
     interval = f"{calibration['coverage']:.0%} interval" if calibration else "interval"
@@ -159,5 +168,5 @@ def print_table(rows: list[dict[str, str]], calibration: dict[str, Any] | None) 
     for row in rows:
         ends = f"{row['interval_low']} to {row['interval_high']}" if row["interval_low"] else "not calibrated"
         shown = [row["EF_pred"], ends, *(row[name] for name in ("category", "expert_spread", "clip_sd", "clips"))]
-        table.add_row(Path(row["file"]).name, *(shown if not row["error"] else ["not readable", *[""] * 5]))
+        table.add_row(escape(row["file"]), *(shown if not row["error"] else ["not readable", *[""] * 5]))
     Console().print(table)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from ..labels import CATEGORY_TITLES, heart_failure_category
 from ..metrics import ef_regression_metrics, oracle_predictions
 from ..model.video_prediction_echomen import VideoPrediction
-from ..runs.files import weights_checksum, write_json, write_text
+from ..runs.files import escape_formula, unescape_formula, weights_checksum, write_json, write_text
 from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
 
 
@@ -124,6 +124,7 @@ def read_predictions_csv(path: str | Path) -> pd.DataFrame:
             frame[name] = np.array([float(cell or "nan") for cell in frame[name]])
         except ValueError as error:
             raise ValueError(f"{path}: column {name} must hold numbers, but {error}.") from error
+    frame["FileName"] = [unescape_formula(name) for name in frame["FileName"]]
     return frame.astype({"clips": np.int64} if "clips" in frame else {})
 
 
@@ -215,7 +216,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _prediction_row(prediction: VideoPrediction, reference: float) -> dict[str, Any]:
     known = not np.isnan(reference)
     return {
-        "FileName": prediction.file_name,
+        "FileName": escape_formula(prediction.file_name),
         "EF": reference,
         "EF_category": CATEGORY_TITLES[heart_failure_category(reference)] if known else "",
         "EF_pred": prediction.ejection_fraction,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils import logging
@@ -134,20 +135,21 @@ class Predictor:
         """
         return predict_video(self.model, self._clip_processor, self._read(source), *self._options)
 
-    def predict_files(self, paths: Iterable[str | Path]) -> Iterator[tuple[Path, VideoPrediction | Exception]]:
+    def predict_files(self, paths: Iterable[Any]) -> Iterator[tuple[Any, VideoPrediction | Exception]]:
         """Estimate many files; one that cannot be read does not stop the others.
 
         Files are read in threads while the model computes, and batches are filled across videos. However many files
         there are and however long they are, only a few of them are in memory at a time.
 
         Args:
-            paths: Files.
+            paths: Files: paths, or whatever else `read_video` takes, such as files that are open.
 
         Yields:
-            Each path in the order given, with its prediction, or with the error that reading it raised, as soon as it
+            Each file in the order given, with its prediction, or with the error that reading it raised, as soon as it
             is known. Warnings about a file are given just before.
         """
-        files = ((file, file.content) for file in read_ahead(map(Path, paths), self._read_clips, self.num_workers))
+        sources = (Path(path) if isinstance(path, str) else path for path in paths)
+        files = ((file, file.content) for file in read_ahead(sources, self._read_clips, self.num_workers))
         for file, result in predict_clips(self.model, self._clip_processor, files, *self._options):
             file.warn()
             yield file.path, result

@@ -1,10 +1,11 @@
-"""Writing of files whole or not at all, and their checksums."""
+"""Writing of files whole or not at all, their checksums, and text that is safe in a spreadsheet."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,21 @@ import pandas as pd
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 
-__all__ = ["file_checksum", "read_json", "replacing", "weights_checksum", "write_csv", "write_json", "write_text"]
+__all__ = [
+    "escape_formula",
+    "file_checksum",
+    "read_json",
+    "replacing",
+    "unescape_formula",
+    "weights_checksum",
+    "write_csv",
+    "write_json",
+    "write_text",
+]
+
+# The last four are the wide forms of the first ones, which spreadsheets take for them in some languages.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @contextmanager
@@ -61,6 +76,16 @@ def read_json(path: str | Path) -> dict[str, Any]:
 def write_csv(path: str | Path, table: pd.DataFrame) -> Path:
     """Write a table whole or not at all: numbers in full, an empty cell for what is missing."""
     return write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def escape_formula(text: str) -> str:
+    """Put an apostrophe before text that a spreadsheet would run as a formula; see `unescape_formula`."""
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def unescape_formula(text: str) -> str:
+    """Take away the apostrophe of `escape_formula`."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def file_checksum(path: str | Path) -> str:

@@ -1,0 +1,311 @@
+"""Estimates of many files: kept as they come, continued after an end, shared between processes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, is_small_model
+from ..labels import CATEGORY_TITLES
+from ..runs.files import escape_formula, unescape_formula, weights_checksum
+from .archive_files import ArchiveFile, Place
+from .predictor import Predictor
+from .video_prediction import VideoPrediction
+
+
+__all__ = ["COLUMNS", "predict_archive"]
+
+COLUMNS = [
+    *("file", "EF_pred", "interval_low", "interval_high", "category", "expert_spread", "clip_sd", "clips"),
+    *("model", "warning", "error", "protocol", "precision", "weights"),
+]
+"""Columns of the table; those of a manifest follow."""
+
+_NUMBERS = ("EF_pred", "interval_low", "interval_high", "expert_spread", "clip_sd")
+_RUN = ("model", "protocol", "precision", "weights")
+_UPLOAD_SECONDS = 60
+
+Row = dict[str, str]
+Progress = Callable[[Iterable[Row], int], Iterable[Row]]
+
+
+def predict_archive(
+    predictor: Predictor,
+    files: list[ArchiveFile],
+    output: str | Path | None = None,
+    *,
+    model: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress = lambda rows, total: rows,
+) -> list[Row]:
+    """Estimate many files, and keep a row of each as soon as it is known.
+
+    With `output`, whatever ends the process loses only the files that were being read or computed. Processes that
+    `accelerate launch` or `torch.distributed.run` started share the files, and the first of them puts their rows
+    together at the end.
+
+    Args:
+        predictor: Predictor.
+        files: Files, from `list_files` or `read_manifest`.
+        output: Table to write, Parquet if it ends in `.parquet` and else CSV, or its URL. In Parquet, CSV files beside
+            it hold the rows until the end. A table at a URL is written once a minute. Defaults to none.
+        model: What the predictor was loaded from, for the column `model`; a folder is named by its last part.
+        resume: Whether to continue the table that `output` holds.
+        progress: Function that is given the rows that are still to come and their number, and passes them on.
+
+    Returns:
+        A row for every file in their order. Processes after the first return nothing.
+
+    Raises:
+        ValueError: If several processes have no output, if the columns of a manifest are those of the table, or if the
+            output to continue is of other files, another model or another protocol.
+    """
+    rank, num_processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    run = _describe_run(predictor, model)
+    if output is None:
+        if num_processes > 1:
+            raise ValueError("Several processes can share files only with a table to write; name it as `--output`.")
+        return list(progress(_predict(predictor, files, run), len(files)))
+    columns = [*COLUMNS, *(files[0].columns if files else {})]
+    if clashes := sorted(set(COLUMNS) & set(columns[len(COLUMNS) :])):
+        raise ValueError(f"The manifest has columns that the output has too: {', '.join(clashes)}. Rename them.")
+    table = _Table(Place(output), columns, [file.name for file in files], run)
+    with _process_group(num_processes) as group:
+        done = group.share(table.begin(resume) if rank == 0 else None)
+        # By place in the list, so that processes agree whatever is done already.
+        mine = [file for file in files[rank::num_processes] if file.name not in done]
+        with table.writer(rank, num_processes) as write:
+            for row in progress(_predict(predictor, mine, run), len(mine)):
+                write(row)
+        group.wait()
+        rows = table.finish() if rank == 0 else []
+        group.wait()
+    return rows
+
+
+def _describe_run(predictor: Predictor, model: str | Path | None) -> Row:
+    """Say by what a row was computed; the rows of one table have it in common."""
+    folder = Path(SMALL_MODEL_FOLDER if model is None else model)
+    name = folder.resolve().name if folder.is_dir() else str(model)
+    return {
+        "model": SMALL_MODEL_NAME if is_small_model(folder) else name,
+        "protocol": predictor.protocol,
+        "precision": "fp32" if predictor.engine is None else predictor.engine.precision,
+        "weights": (weights_checksum(folder) or "")[:12],
+    }
+
+
+def _predict(predictor: Predictor, files: list[ArchiveFile], run: Row) -> Iterator[Row]:
+    """Make the row of each file, in which its name stands in place of its path."""
+    with warnings.catch_warnings():
+        heard: list[str] = []
+        warnings.showwarning = lambda message, *_, **__: heard.append(str(message))
+        results = predictor.predict_files(file.source for file in files)
+        for file, (_, result) in zip(files, results, strict=True):
+            row = dict.fromkeys(COLUMNS, "") | {"file": file.name, **run, **file.columns}
+            row["warning"] = file.without_path(" ".join(heard))
+            heard.clear()
+            yield row | _cells(file, result)
+
+
+def _cells(file: ArchiveFile, result: VideoPrediction | Exception) -> Row:
+    if isinstance(result, Exception):
+        return {"error": file.without_path(str(result)) or type(result).__name__}
+    return {
+        "EF_pred": f"{result.ejection_fraction:.2f}",
+        "interval_low": "" if result.interval is None else f"{result.interval[0]:.2f}",
+        "interval_high": "" if result.interval is None else f"{result.interval[1]:.2f}",
+        "category": CATEGORY_TITLES[result.category],
+        "expert_spread": f"{result.expert_spread:.2f}",
+        "clip_sd": f"{result.clip_sd:.2f}",
+        "clips": str(result.num_clips),
+    }
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Processes that share files."""
+
+    num_processes: int
+
+    def share(self, content: Any) -> Any:
+        """Give all processes what the first one has."""
+        if self.num_processes == 1:
+            return content
+        shared = [content]
+        dist.broadcast_object_list(shared, src=0)
+        return shared[0]
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.num_processes > 1:
+            dist.barrier()
+
+
+@contextmanager
+def _process_group(num_processes: int) -> Iterator[_Group]:
+    if num_processes == 1:
+        yield _Group(1)
+        return
+    # One process may finish days before another.
+    dist.init_process_group("gloo", timeout=timedelta(days=365))
+    try:
+        yield _Group(num_processes)
+    finally:
+        dist.destroy_process_group()
+
+
+class _Table:
+    """The output, and beside it the rows of processes that have not been put together yet.
+
+    Args:
+        output: Where the table belongs.
+        columns: Its columns.
+        names: Names of all files, in their order.
+        run: What all rows have in common, see `_describe_run`.
+    """
+
+    def __init__(self, output: Place, columns: list[str], names: list[str], run: Row) -> None:
+        self.output, self.columns, self.names, self.run = output, columns, names, run
+        self.is_parquet = output.name.lower().endswith(".parquet")
+        # A CSV file grows where it belongs; Parquet cannot grow.
+        self.rows = output.beside(f"{output.name}.rows.csv") if self.is_parquet else output
+
+    def begin(self, resume: bool) -> set[str]:
+        """Put together what is there, or remove it, and tell which files are done."""
+        rows = self._gather() if resume else []
+        self.rows.write(self._csv(rows))
+        for part in self._parts():
+            part.remove()
+        if self.is_parquet and not resume:
+            self.output.remove()
+        return {row["file"] for row in rows}
+
+    @contextmanager
+    def writer(self, rank: int, num_processes: int) -> Iterator[Callable[[Row], None]]:
+        """Open the file that takes the rows of one process."""
+        place = self.rows
+        if num_processes > 1:
+            place = self.output.beside(f"{self.output.name}.part-{rank}-of-{num_processes}.csv")
+            place.write(self._csv([]))
+        if place.local is not None:
+            # Every row is written at once.
+            with place.local.open("a", newline="", encoding="utf-8", buffering=1) as file:
+                yield lambda row: _write_rows(file, [row[name] for name in self.columns])
+            return
+        content = io.StringIO((place.read() or b"").decode("utf-8"), newline="")
+        content.seek(0, io.SEEK_END)
+        uploaded = time.monotonic()
+
+        def write(row: Row) -> None:
+            nonlocal uploaded
+            _write_rows(content, [row[name] for name in self.columns])
+            if time.monotonic() - uploaded > _UPLOAD_SECONDS:
+                place.write(content.getvalue().encode())
+                uploaded = time.monotonic()
+
+        try:
+            yield write
+        finally:
+            place.write(content.getvalue().encode())
+
+    def finish(self) -> list[Row]:
+        """Write the whole table, remove its parts, and give its rows."""
+        rows = self._gather()
+        self.output.write(self._parquet(rows) if self.is_parquet else self._csv(rows))
+        for place in [*self._parts(), *([self.rows] if self.is_parquet else [])]:
+            place.remove()
+        return rows
+
+    def _parts(self) -> list[Place]:
+        return self.output.siblings(rf"{re.escape(self.output.name)}\.part-\d+-of-\d+\.csv")
+
+    def _gather(self) -> list[Row]:
+        """Read the rows of all files of this table, in the order of the input."""
+        found: dict[str, Row] = {}
+        if self.is_parquet and (data := self.output.read()) is not None:
+            found |= self._check(self.output, *_from_parquet(data))
+        for place in (self.rows, *self._parts()):
+            data = place.read()
+            header, rows = _from_csv(data or b"")
+            if header:
+                found |= self._check(place, header, rows)
+        order = {name: number for number, name in enumerate(self.names)}
+        if unknown := [name for name in found if name not in order]:
+            raise ValueError(
+                f"{self.output.name} holds rows of files that are not among those given, such as {unknown[0]}. Give "
+                "the same files as before, choose another `--output`, or leave out `--resume` to start over."
+            )
+        return sorted(found.values(), key=lambda row: order[row["file"]])
+
+    def _check(self, place: Place, header: list[str], rows: list[list[str]]) -> dict[str, Row]:
+        """Refuse what is not of this run."""
+        remedy = "Choose another `--output`, or leave out `--resume` to start over."
+        if header != self.columns:
+            differ = sorted(set(header) ^ set(self.columns)) or ["their order"]
+            raise ValueError(f"{place.name} has other columns than those of this run ({', '.join(differ)}). {remedy}")
+        found = {}
+        for number, cells in enumerate(rows, 1):
+            if len(cells) != len(header):
+                raise ValueError(f"{place.name} is damaged: row {number} has {len(cells)} cells. {remedy}")
+            row = dict(zip(header, cells))
+            if changed := [name for name in _RUN if row[name] != self.run[name]]:
+                listed = "; ".join(f"{name} was {row[name]!r} and is {self.run[name]!r}" for name in changed)
+                raise ValueError(f"{place.name} holds rows of another run ({listed}). {remedy}")
+            found[row["file"]] = row
+        return found
+
+    def _csv(self, rows: list[Row]) -> bytes:
+        text = io.StringIO(newline="")
+        _write_rows(text, self.columns, *([row[name] for name in self.columns] for row in rows))
+        return text.getvalue().encode()
+
+    def _parquet(self, rows: list[Row]) -> bytes:
+        import pandas as pd
+
+        table = pd.DataFrame(rows, columns=self.columns, dtype="string")
+        for name in _NUMBERS:
+            table[name] = [float(cell or "nan") for cell in table[name]]
+        table["clips"] = pd.array([int(cell) if cell else None for cell in table["clips"]], dtype="Int64")
+        return table.to_parquet(index=False)
+
+
+def _write_rows(file: Any, *rows: list[str]) -> None:
+    csv.writer(file).writerows([escape_formula(cell) for cell in row] for row in rows)
+
+
+def _from_csv(data: bytes) -> tuple[list[str], list[list[str]]]:
+    """Read columns and rows; a last line that was cut off is no row."""
+    complete, quoted = 0, False
+    for mark in re.finditer(rb'"|\r\n', data):
+        if mark[0] == b'"':
+            quoted = not quoted
+        elif not quoted:
+            complete = mark.end()
+    lines = csv.reader(io.StringIO(data[:complete].decode("utf-8"), newline=""))
+    header, *rows = [[unescape_formula(cell) for cell in line] for line in lines] or [[]]
+    return header, rows
+
+
+def _from_parquet(data: bytes) -> tuple[list[str], list[list[str]]]:
+    """Read columns and rows, with numbers as CSV has them."""
+    import pandas as pd
+
+    table = pd.read_parquet(io.BytesIO(data))
+    if not set(_NUMBERS) <= set(table):
+        return list(table), []
+    for name in _NUMBERS:
+        table[name] = ["" if pd.isna(value) else f"{value:.2f}" for value in table[name]]
+    return list(table), table.astype("string").fillna("").to_numpy().tolist()
