@@ -103,7 +103,9 @@ def text_patch(text: str, size: int, colour: Colour) -> np.ndarray:
     return np.asarray(image)
 
 
-def draw_screen(vendor: Vendor, size: tuple[int, int], content: Box, fan: Box, rng: np.random.Generator) -> Image.Image:
+def draw_screen(
+    vendor: Vendor, size: tuple[int, int], content: Box, fan: Box, rng: np.random.Generator
+) -> Image.Image:
     """Draw everything that stands still around a fan.
 
     Args:
@@ -148,7 +150,11 @@ def _draw_banner(draw: ImageDraw.ImageDraw, vendor: Vendor, content: Box, rng: n
     for share, first, second in (
         (0.01, rng.choice(_NAMES), f"ID {rng.integers(10**6, 10**7)}"),
         (0.38, rng.choice(_INSTITUTIONS), f"{rng.choice(_PROBES)}/Adult"),
-        (0.78, f"{day:02d}/{rng.integers(1, 13):02d}/20{rng.integers(10, 27)}", f"{rng.integers(7, 19):02d}:{minute:02d}"),
+        (
+            0.78,
+            f"{day:02d}/{rng.integers(1, 13):02d}/20{rng.integers(10, 27)}",
+            f"{rng.integers(7, 19):02d}:{minute:02d}",
+        ),
     ):
         x = left + share * (right - left)
         draw.text((x, top + 0.05 * height), str(first), fill=vendor.banner_text, font=font)
@@ -186,9 +192,7 @@ def _draw_gray_bar(picture: Image.Image, content: Box, side: str, below: int, rn
     ImageDraw.Draw(picture).rectangle((x - 1, y - 1, x + width, y + height), outline=_GRAY)
 
 
-def _draw_ticks(
-    draw: ImageDraw.ImageDraw, vendor: Vendor, content: Box, fan: Box, rng: np.random.Generator
-) -> None:
+def _draw_ticks(draw: ImageDraw.ImageDraw, vendor: Vendor, content: Box, fan: Box, rng: np.random.Generator) -> None:
     """Depth ticks: on a line right of the fan, with numbers, or along the right side of the fan itself."""
     if vendor.ticks == "none":
         return
@@ -208,12 +212,12 @@ def _draw_ticks(
             draw.text((x + 1.4 * length, y), str(step), fill=vendor.tick, font=font, anchor="lm")
     if vendor.ticks != "edge":
         focus, half = fan[1] + rng.uniform(0.3, 0.8) * height, 0.008 * unit
-        draw.polygon(((line - 3 * half, focus - half), (line - 3 * half, focus + half), (line - half, focus)), vendor.tick)
+        draw.polygon(
+            ((line - 3 * half, focus - half), (line - 3 * half, focus + half), (line - half, focus)), vendor.tick
+        )
 
 
-def _draw_thumbnails(
-    picture: Image.Image, content: Box, fan: Box, count: int, rng: np.random.Generator
-) -> None:
+def _draw_thumbnails(picture: Image.Image, content: Box, fan: Box, count: int, rng: np.random.Generator) -> None:
     """Small stills of earlier loops along the bottom, where the fan leaves room."""
     left, top, right, bottom = content
     height = round(0.09 * (bottom - top))
@@ -240,7 +244,7 @@ def beats(num_frames: int, fps: float, rng: np.random.Generator) -> tuple[np.nda
 def moving_labels(
     content: Box, num_frames: int, fps: float, r_waves: np.ndarray, rate: float, rng: np.random.Generator
 ) -> list[Label]:
-    """Choose the texts that change: heart rate, frame counter, clock and a dot that flashes with every beat."""
+    """Choose the texts that change: heart rate, frame counter, clock and a star that flashes with every beat."""
     left, top, right, bottom = content
     unit = bottom - top
     size = max(round(0.024 * unit), 9)
@@ -253,7 +257,7 @@ def moving_labels(
         texts = tuple(f"{rates[number]:.0f} {'bpm' if unit % 2 else 'HR'}" for number in beat)
         labels.append(Label(right - round(0.13 * unit), bottom - round(0.075 * unit), size, _GREEN, texts))
     if rng.random() < 0.3:
-        texts = tuple("\u2022" if moment < 0.15 else "" for moment in since)
+        texts = tuple("*" if moment < 0.15 else "" for moment in since)
         labels.append(Label(right - round(0.16 * unit), bottom - round(0.08 * unit), 2 * size, _WHITE, texts))
     if rng.random() < 0.5:
         texts = tuple(f"{number + 1}/{num_frames}" for number in range(num_frames))

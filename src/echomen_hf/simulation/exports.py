@@ -342,7 +342,10 @@ def _colour_doppler(frames: np.ndarray, mask: np.ndarray, fps: float, rng: np.ra
     phase = 2 * np.pi * 1.2 * np.arange(len(frames))[:, None, None] / fps
     velocity = field[0] * np.sin(phase + 2 * field[1])  # (T, H, W)
     strength = np.clip(np.abs(velocity), 0, 1)
-    red, blue = (200 * strength + 55, 120 * strength, 0 * strength), (0 * strength, 120 * strength, 200 * strength + 55)
+    red, blue = (
+        (200 * strength + 55, 120 * strength, 0 * strength),
+        (0 * strength, 120 * strength, 200 * strength + 55),
+    )
     flow = np.where((velocity > 0)[..., None], np.stack(red, -1), np.stack(blue, -1)).astype(np.uint8)
     shown = (strength > 0.25) & inside & (frames < 50)
     return np.where(shown[..., None], flow, frames[..., None])
