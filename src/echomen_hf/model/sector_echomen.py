@@ -23,7 +23,7 @@ _MOVING_SHARE = 0.3  # of the changes from sample to sample; a trace or a letter
 _TRACE_LEVEL = 70  # gray levels; a pixel that is black most of the time and brighter than this at times
 _SLOPES = np.tan(np.radians(np.arange(28, 60, 2.0)))  # of the sides of a fan, columns per row
 _USUAL_HALF_ANGLE = 42.0  # degrees
-_LOWEST_CONFIDENCE = 0.1
+_LOWEST_CONFIDENCE = 0.15
 _SMALLEST_HEIGHT = 0.15  # of the picture
 _CROPPED_HEIGHT = 0.68  # of a square picture; simulated square clips have fans from 0.78 on
 
@@ -177,10 +177,13 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
         (columns.start * step, rows.start * step, columns.stop * step, rows.stop * step)
         for rows, columns in ndimage.find_objects(labels)
     ]
+    # heights, because flow moves more of a fan than tissue alone; of two equal panels the plain one stands left
+    heights = np.array([box[3] - box[1] for box in boxes]) * (sizes > 0.4 * sizes.max())
     if hint is not None:
-        sizes *= [1.5 if _has_centre_in(box, hint) else 1.0 for box in boxes]
-    # of two panels that show the same moment, the plain one stands left
-    best = min((number for number in range(count) if sizes[number] > 0.85 * sizes.max()), key=lambda n: boxes[n][0])
+        heights = heights * [1.3 if _has_centre_in(box, hint) else 1.0 for box in boxes]
+    best = min(
+        (number for number in range(count) if heights[number] > 0.95 * heights.max()), key=lambda n: boxes[n][0]
+    )
     left, top, right, bottom = boxes[best]
     height, others = bottom - top, []
     for number in np.argsort(-sizes)[:8]:
@@ -221,7 +224,7 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
         return None
     first = solid[rows].argmax(axis=1) - 0.5
     last = solid.shape[1] - 0.5 - solid[rows, ::-1].argmax(axis=1)
-    axis, apex, slope, score = _fit_sides(rows, first, last)
+    axis, apex, slope = _fit_sides(rows, first, last)
 
     row, column = np.ogrid[: solid.shape[0], : solid.shape[1]]
     row, column = row - apex, column - axis
@@ -246,9 +249,12 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
     fan &= (column >= -left_half) & (column <= right_half)
     inside = np.count_nonzero(solid & fan) / max(np.count_nonzero(fan), 1)
     outside = np.count_nonzero(solid & ~fan) / max(np.count_nonzero(solid), 1)
-    # a square clip cuts the sides of its fan off half-way down
-    side_rows = max(np.count_nonzero((rows - apex) * slope < max(left_half, right_half)), 0.4 * len(rows))
-    support = min(max(score / (1.3 * side_rows), 0.0), 1.0)
+    # one side is enough: the other may be in the shadow of the lung
+    width = (rows - apex) * slope
+    at_side = (width > 0) & (width < max(left_half, right_half))
+    tolerance = max(1.5, 0.04 * (lowest - highest))
+    off = np.abs(np.stack([first - axis + width, axis + width - last]))
+    support = (off[:, at_side] <= tolerance).sum(axis=1).max() / max(np.count_nonzero(at_side), 0.4 * len(rows))
 
     def column_of(value: float) -> float:
         return region[0] + value * step + 0.5
@@ -279,11 +285,8 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
 
 def _fit_sides(
     rows: NDArray[Any], first: NDArray[np.float64], last: NDArray[np.float64]
-) -> tuple[float, float, float, float]:
-    """Fit two sides of one slope to the ends of rows.
-
-    Returns: column and row of the apex, slope, and number of ends on the sides less twice that of ends outside.
-    """
+) -> tuple[float, float, float]:
+    """Fit two sides of one slope to the ends of rows: column and row of the apex, slope."""
     slopes = _SLOPES
     for _ in range(2):
         # all points of a side have the same sum
@@ -296,9 +299,8 @@ def _fit_sides(
         best = int((left_score + right_score - penalty).argmax())
         slope = slopes[best]
         fit = (float(left[best] - right[best]) / 2, float(apex[best]), float(slope))
-        score = float(left_score[best] + right_score[best])
         slopes = slope + np.linspace(-0.04, 0.04, 9) * (1 + slope**2)
-    return (*fit, score)
+    return fit
 
 
 def _outermost(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[Any]]:

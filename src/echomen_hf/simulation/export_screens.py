@@ -244,7 +244,7 @@ def beats(num_frames: int, fps: float, rng: np.random.Generator) -> tuple[np.nda
 def moving_labels(
     content: Box, num_frames: int, fps: float, r_waves: np.ndarray, rate: float, rng: np.random.Generator
 ) -> list[Label]:
-    """Choose the texts that change: heart rate, frame counter, clock and a dot that flashes with every beat."""
+    """Choose the texts that change: heart rate, frame counter, clock and a star that flashes with every beat."""
     left, top, right, bottom = content
     unit = bottom - top
     size = max(round(0.024 * unit), 9)
@@ -257,7 +257,7 @@ def moving_labels(
         texts = tuple(f"{rates[number]:.0f} {'bpm' if unit % 2 else 'HR'}" for number in beat)
         labels.append(Label(right - round(0.13 * unit), bottom - round(0.075 * unit), size, _GREEN, texts))
     if rng.random() < 0.3:
-        texts = tuple("\u2022" if moment < 0.15 else "" for moment in since)
+        texts = tuple("*" if moment < 0.15 else "" for moment in since)
         labels.append(Label(right - round(0.16 * unit), bottom - round(0.08 * unit), 2 * size, _WHITE, texts))
     if rng.random() < 0.5:
         texts = tuple(f"{number + 1}/{num_frames}" for number in range(num_frames))
