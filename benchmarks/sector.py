@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER, load_small
 from echomen_hf.cli.command_line import run_script
 from echomen_hf.inference.video_prediction import predict_video
+from echomen_hf.model.echo_video_echomen import EchoVideo
 from echomen_hf.model.modeling_echomen import EchoMENModel
 from echomen_hf.model.sector_echomen import Sector, find_sector
 from echomen_hf.model.video_processing_echomen import EchoMENVideoProcessor
-from echomen_hf.model.video_reading_echomen import EchoVideo
 from echomen_hf.simulation import SimulatedVideos, simulate_echo
 from echomen_hf.simulation.echo import sample_echo_parameters
 from echomen_hf.simulation.export_screens import Box
@@ -35,8 +35,8 @@ from echomen_hf.simulation.whole_fans import fan_mask, whole_fan_parameters
 Kind = Literal["whole fan", "square clip", "own framing"]
 
 KINDS: tuple[Kind, ...] = ("whole fan", "whole fan", "whole fan", "square clip", "own framing")
-"""What five screens in a row show: the fan with its corners, the square clip without them, and the square clip with the
-margins that training clips have around the fan, which no screen tells."""
+"""What five screens in a row show: the fan with its corners, the square clip without them, and the square clip with
+the margins that training clips have around the fan, which no screen tells."""
 
 TILE = (400, 300)
 COLUMNS, ROWS = 4, 6

@@ -80,7 +80,8 @@ class Sector:
         rows, columns = slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width))
         inner = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
         cropped = np.zeros((len(frames), side, side), dtype=np.uint8)
-        np.multiply(frames[:, rows, columns], self.mask()[inner], out=cropped[:, inner[0], inner[1]])
+        mask = self.mask()[inner].astype(np.uint8)
+        np.multiply(frames[:, rows, columns], mask, out=cropped[:, inner[0], inner[1]])
         return cropped
 
 
