@@ -114,6 +114,12 @@ class TestNative:
         data["PixelData"].VR = "OW"
         check(save_big_endian(data, tmp_path / "a.dcm"), frames)
 
+    def test_one_bit(self, tmp_path: Path, truth: Frames) -> None:
+        bits = truth[:, :39, :59] > 125  # frames do not end with a byte
+        data = make_dataset(truth[:, :39, :59], BitsAllocated=1, BitsStored=1, HighBit=0)
+        data.PixelData = np.packbits(bits, bitorder="little").tobytes()
+        check(save(data, tmp_path / "a.dcm"), bits * 255)
+
     def test_monochrome1(self, tmp_path: Path, truth: Frames) -> None:
         check(save(make_dataset(255 - truth, "MONOCHROME1"), tmp_path / "a.dcm"), truth)
 

@@ -29,11 +29,11 @@ INSTALL_HINT = 'install the decoders with pip install "pydicom>=3" "pylibjpeg[li
 
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _ITEM, _END_OF_ITEMS = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-_UNDEFINED_LENGTH = 0xFFFFFFFF
 _JPEG_START, _CODESTREAM_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 _START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7, 0xDE} - {0xC4, 0xC8, 0xCC}  # DHT, JPG and DAC are none
 _CLEARLY = 4.0  # times as far from gray, taken for one colour space as for the other
 _LEVELS = 256
+_TABLE_BITS = 16  # stored values of more bits are converted one by one
 
 
 class Levels(NamedTuple):
@@ -66,12 +66,13 @@ class DicomPixels:
         self._length = min(length, file.seek(0, 2) - self._start)
         self._coded: list[bytes] | None = None
         if self.syntax.is_encapsulated:
-            if length != _UNDEFINED_LENGTH:
-                raise self._error("states a compression, but its pixel data are not encapsulated", "export it again")
             file.seek(self._start)
-            self.fragments, self._offsets = _fragments(file.read())
+            data = file.read()
+            if not data.startswith(_ITEM):
+                raise self._error("states a compression, but its pixel data are not encapsulated", "export it again")
+            self.fragments, self._offsets = _fragments(data)
             self._coded = self._group_fragments()
-        elif self.allocated not in (8, 16, 32):
+        elif self.allocated not in (1, 8, 16, 32):
             raise self._error(f"stores {self.allocated} bits a pixel, which is not supported", "export it with 8 bits")
         self._tables: tuple[NDArray[np.uint8], ...] | None = None
         self._is_ybr: bool | None = None
@@ -90,7 +91,7 @@ class DicomPixels:
                 "is a DICOM file without pixel data, or was cut off before them",
                 "pass the cine loop, not a report or measurement file, and copy it again if it is one",
             )
-        if implicit:
+        if implicit or not head[4:6].isupper():  # implicit here in some files that else are explicit
             return b"OW", place + 8, struct.unpack_from(f"{order}I", head, 4)[0]
         return head[4:6], place + 12, struct.unpack_from(f"{order}I", head, 8)[0]
 
@@ -114,7 +115,7 @@ class DicomPixels:
         """Number of frames that are there."""
         if self._coded is not None:
             return len(self._coded)
-        return min(self._length // self._frame_bytes, self.num_frames)
+        return min(8 * self._length // self._frame_bits, self.num_frames)
 
     @property
     def _is_subsampled(self) -> bool:
@@ -123,9 +124,9 @@ class DicomPixels:
         return self.kind in ("YBR_FULL_422", "YBR_PARTIAL_422") and self._length < full
 
     @property
-    def _frame_bytes(self) -> int:
+    def _frame_bits(self) -> int:
         samples = 2 if self._is_subsampled else self.samples
-        return self.rows * self.columns * samples * self.allocated // 8
+        return self.rows * self.columns * samples * self.allocated
 
     def _check_size(self, coded: bytes) -> None:
         """Refuse an image of another size than the header states, before memory is taken for it."""
@@ -153,6 +154,8 @@ class DicomPixels:
         """Luma and chroma of a part of one frame."""
         frame, kind = self._frame(index)
         if self.samples == 1:
+            if self.stored > _TABLE_BITS and self.kind.startswith("MONOCHROME"):
+                return Levels(self._gray(frame[crop]), None)
             if self._tables is None:
                 self._tables = self._make_tables()
             return self._by_table(frame[crop])
@@ -188,7 +191,13 @@ class DicomPixels:
 
     def _native(self, index: int) -> NDArray[Any]:
         little = self._dataset.original_encoding[1]
-        size, start = self._frame_bytes, index * self._frame_bytes
+        if self.allocated == 1:
+            start, count = index * self._frame_bits, self._frame_bits
+            self._file.seek(self._start + start // 8)
+            packed = np.frombuffer(self._file.read((start % 8 + count + 7) // 8), np.uint8)
+            return np.unpackbits(packed, bitorder="little")[start % 8 :][:count].reshape(self.rows, self.columns)
+        size = self._frame_bits // 8
+        start = index * size
         # Bytes of big-endian words stand in pairs, whatever a word holds.
         swapped = not little and self.allocated == 8 and self._representation == b"OW"
         first, end = (start & ~1, start + size + 1 & ~1) if swapped else (start, start + size)
@@ -239,7 +248,7 @@ class DicomPixels:
 
     def _make_tables(self) -> tuple[NDArray[np.uint8], ...]:
         """Luma, and for a palette Cb and Cr, of every stored value; nothing if it is the value itself."""
-        if self.stored > 16:
+        if self.stored > _TABLE_BITS:
             raise self._error(f"stores {self.stored} bits a pixel, which is not supported", "export it with 8 bits")
         low, count = self._lowest, 2**self.stored
         values = np.arange(low, low + count)
@@ -251,10 +260,15 @@ class DicomPixels:
             raise self._error(f"stores its colour as {self.kind}, which is not supported", "export it as RGB or AVI")
         if self.stored == 8 and not self.signed and self.kind == "MONOCHROME2":
             return ()
-        gray = self._windowed(values) if self.stored > 8 else scaled(values, low, low + count - 1)
-        return (255 - gray if self.kind == "MONOCHROME1" else gray,)
+        return (self._gray(values),)
 
-    def _windowed(self, values: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _gray(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Grey levels of stored values."""
+        low, high = self._lowest, self._lowest + 2**self.stored - 1
+        gray = self._windowed(values, low, high) if self.stored > 8 else scaled(values, low, high)
+        return 255 - gray if self.kind == "MONOCHROME1" else gray
+
+    def _windowed(self, values: NDArray[Any], low: int, high: int) -> NDArray[np.uint8]:
         """Grey levels by the window or VOI LUT of the file; without, by the range of its stored bits."""
         dataset = self._dataset
         rescaled: NDArray[Any] = values.astype(np.float64)
@@ -272,10 +286,10 @@ class DicomPixels:
         if dataset.get("WindowCenter") == 0:
             centre = 0.0
         if np.isnan(centre) or not width >= 1:
-            return scaled(values, values[0], values[-1])
+            return scaled(values, low, high)
         # What the window maps its own ends to depends on bits and rescaling: ask it.
         black, white = apply_windowing(np.array([centre - width, centre + width]), dataset)
-        if black == white or rescaled.max() == rescaled.min():
+        if black == white or dataset.get("RescaleSlope") == 0:
             raise self._error(
                 "maps every value to one grey level (RescaleSlope or window)", "export it again without rescaling"
             )

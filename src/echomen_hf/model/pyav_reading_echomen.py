@@ -202,6 +202,9 @@ def _decode(container: InputContainer, stream: VideoStream, record: _Record) -> 
     is_avi = container.format.name == _AVI
     try:
         for packet in container.demux(stream):
+            if packet.is_corrupt and container.format.name in _INDEXED_CONTAINERS:
+                record.failure = "the last frame is not whole"
+                return
             if packet.size:
                 record.num_packets += 1
                 record.num_hidden += packet.is_discard
