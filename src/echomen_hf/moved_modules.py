@@ -16,7 +16,7 @@ __all__ = ["MOVED_MODULES", "alias_moved_modules"]
 _MODEL_FILES = (
     *("backbone_weights", "clip_sampling", "colour_doppler", "configuration", "dicom_reading", "frame_collector"),
     *("gray_conversion", "heart_failure_category", "mjpeg_avi", "modeling", "pipeline", "prediction_interval"),
-    *("simplejpeg_reading", "torchcodec_reading", "video_processing", "video_reading", "video_source"),
+    *("simplejpeg_reading", "video_processing", "video_reading", "video_source"),
 )
 
 MOVED_MODULES = {f"{name}_echomen": f"model.{name}_echomen" for name in _MODEL_FILES} | {
@@ -39,7 +39,8 @@ MOVED_MODULES = {f"{name}_echomen": f"model.{name}_echomen" for name in _MODEL_F
 
 def alias_moved_modules() -> None:
     """Let the old paths be imported, with a warning that names the new one."""
-    sys.meta_path.append(_MovedModuleFinder())
+    # Before the finder of paths, which would take the folder of recipes for the old module of that name.
+    sys.meta_path.insert(0, _MovedModuleFinder())
 
 
 class _MovedModuleFinder(MetaPathFinder):
