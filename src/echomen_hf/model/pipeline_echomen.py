@@ -12,9 +12,9 @@ from transformers.pipelines.pt_utils import PipelineChunkIterator, PipelineItera
 
 from .clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol, protocol_starts
 from .echo_video_echomen import EchoVideo, require_moving, warn_if_coloured
+from .frame_arrays_echomen import is_file, to_echo_video
 from .heart_failure_category_echomen import category_probabilities, heart_failure_category
 from .prediction_interval_echomen import calibration_for, prediction_interval
-from .video_processing_echomen import is_file, to_echo_video
 from .video_reading_echomen import read_video
 
 
