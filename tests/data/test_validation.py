@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from echomen_hf import read_video
+from echomen_hf.data import validation
 from echomen_hf.data.loading import load_echonet_dynamic, read_file_list
 from echomen_hf.data.validation import VideoProblem, VideoValidationError, raise_for_problems, validate_videos
 
@@ -83,6 +85,25 @@ def test_only_decoding_finds_a_frozen_picture(echonet: Any, write_video: Any) ->
     assert check(echonet, "headers") == []
     (problem,) = check(echonet, "frames")
     assert problem.problem == "all 6 frames are the same"
+
+
+def test_what_compression_changes_is_no_motion(echonet: Any, write_video: Any) -> None:
+    rows, columns = np.ogrid[:112, :112]
+    still = (125 + 90 * np.sin(rows / 6) * np.cos(columns / 9)).astype(np.uint8)
+    path = write_video(echonet.root / "Videos" / "0XA.avi", still[None].repeat(30, axis=0))
+    assert (read_video(path).frames != read_video(path, [0]).frames).any()
+    (problem,) = validate_videos([{"video": str(path)}], "frames", progress=False)
+    assert problem.problem == "all 30 frames are the same"
+
+
+def test_any_error_is_a_problem_of_its_file(echonet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("of a library")
+
+    monkeypatch.setattr(validation, "probe_video", fail)
+    problems = check(echonet)
+    assert problems[0].file.endswith("0XA.avi")
+    assert {problem.problem for problem in problems} == {"cannot be read (RuntimeError)"}
 
 
 def test_data_sets_and_dictionaries_of_splits(echonet: Any, tmp_path: Path) -> None:

@@ -334,6 +334,11 @@ class TestRate:
         with pytest.warns(UserWarning, match="gaps of 0.98 s"):
             assert read_video(save(data, tmp_path / "a.dcm")).fps == pytest.approx(50)
 
+    def test_nor_in_a_short_clip(self, tmp_path: Path, truth: Frames) -> None:
+        data = make_dataset(truth, FrameTimeVector=[0, 20, 20, 20, 20, 500], FrameIncrementPointer=0x00181065)
+        with pytest.warns(UserWarning, match="gaps"):
+            assert read_video(save(data, tmp_path / "a.dcm")).fps == pytest.approx(50)
+
     def test_a_variable_rate_is_resampled(self, tmp_path: Path, truth: Frames) -> None:
         data = make_dataset(truth, FrameTimeVector=[0, 10, 10, 10, 40, 40], FrameIncrementPointer=0x00181065)
         path = save(data, tmp_path / "a.dcm")
@@ -388,7 +393,7 @@ class TestErrors:
         data = make_dataset(truth, Rows=rows, Columns=columns, SequenceOfUltrasoundRegions=[region(0, 0, 9, 9)])
         path = save(data, tmp_path / "a.dcm")
         for read in (read_video, probe_video):
-            with pytest.raises(VideoReadError, match=rf"frames of {columns}x{rows} pixels"):
+            with pytest.raises(VideoReadError, match=rf"frames of {columns} x {rows} pixels"):
                 read(path)
 
     def test_values_of_a_patient_are_in_no_message(self, tmp_path: Path, truth: Frames) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .coded_images_echomen import (
+    CODESTREAM_START,
+    ITEM,
+    JPEG_START,
+    adobe_transform,
+    coded_size,
+    encapsulated_items,
+)
 from .colour_doppler_echomen import chroma_of_rgb, luma_of_rgb
 from .gray_conversion_echomen import LIMITED_TO_FULL
 from .video_source_echomen import VideoReadError
@@ -28,9 +35,6 @@ COLOURS = ("Red", "Green", "Blue")
 INSTALL_HINT = 'install the decoders with pip install "pydicom>=3" "pylibjpeg[libjpeg,openjpeg]"'
 
 _PIXEL_DATA = (0x7FE0, 0x0010)
-_ITEM, _END_OF_ITEMS = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-_JPEG_START, _CODESTREAM_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
-_START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7, 0xDE} - {0xC4, 0xC8, 0xCC}  # DHT, JPG and DAC are none
 _CLEARLY = 4.0  # times as far from gray, taken for one colour space as for the other
 _LEVELS = 256
 _TABLE_BITS = 16  # stored values of more bits are converted one by one
@@ -68,9 +72,9 @@ class DicomPixels:
         if self.syntax.is_encapsulated:
             file.seek(self._start)
             data = file.read()
-            if not data.startswith(_ITEM):
+            if not data.startswith(ITEM):
                 raise self._error("states a compression, but its pixel data are not encapsulated", "export it again")
-            self.fragments, self._offsets = _fragments(data)
+            self.fragments, self._offsets = encapsulated_items(data)
             self._coded = self._group_fragments()
         elif self.allocated not in (1, 8, 16, 32):
             raise self._error(f"stores {self.allocated} bits a pixel, which is not supported", "export it with 8 bits")
@@ -105,7 +109,7 @@ class DicomPixels:
         starts = [0, *np.cumsum([8 + len(fragment) for fragment in fragments]).tolist()]
         firsts = [starts.index(offset) for offset in self._offsets if offset in starts[:-1]]
         if len(firsts) != self.num_frames:
-            beginnings = (_JPEG_START, _CODESTREAM_START)
+            beginnings = (JPEG_START, CODESTREAM_START)
             firsts = [number for number, fragment in enumerate(fragments) if fragment.startswith(beginnings)]
         ends = [*firsts[1:], len(fragments)]
         return [b"".join(fragments[first:end]) for first, end in zip(firsts, ends)][: self.num_frames]
@@ -130,7 +134,7 @@ class DicomPixels:
 
     def _check_size(self, coded: bytes) -> None:
         """Refuse an image of another size than the header states, before memory is taken for it."""
-        size = (self.rows, self.columns) if self.syntax == uid.RLELossless else _coded_size(coded)
+        size = (self.rows, self.columns) if self.syntax == uid.RLELossless else coded_size(coded)
         if size != (self.rows, self.columns):
             raise self._error(
                 f"holds an image of {size or 'unknown'} pixels where its header says {(self.rows, self.columns)}",
@@ -184,7 +188,7 @@ class DicomPixels:
         if self._shift and self.syntax == uid.RLELossless:
             frame = self._stored_bits(frame)
         kind = pixel["photometric_interpretation"]
-        transform = _adobe_transform(coded) if self.samples == 3 else None
+        transform = adobe_transform(coded) if self.samples == 3 else None
         if transform is not None:
             kind = "YBR_FULL" if transform else "RGB"
         return frame, kind
@@ -328,53 +332,6 @@ def scaled(values: NDArray[Any], black: float, white: float) -> NDArray[np.uint8
     """Values as grey levels."""
     levels = (values.astype(np.float64) - black) * (255.0 / (white - black))
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-
-
-def _fragments(data: bytes) -> tuple[list[bytes], list[int]]:
-    """Whole fragments of encapsulated pixel data, and the offsets of frames among them; both as far as they go."""
-    items, place = [], 0
-    while data[place : place + 4] == _ITEM:
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
-        if place + 8 + size > len(data):
-            break
-        items.append(data[place + 8 : place + 8 + size])
-        place += 8 + size
-    table = items[0] if items else b""
-    return items[1:], np.frombuffer(table[: len(table) // 4 * 4], "<u4").tolist()
-
-
-def _segments(image: bytes) -> Sequence[tuple[int, bytes]]:
-    """Markers of a JPEG image before its first scan, with what follows each."""
-    found, place = [], 2
-    while place + 4 <= len(image) and image[place] == 0xFF and image[place + 1] != 0xDA:
-        if image[place + 1] == 0xFF:  # padding
-            place += 1
-            continue
-        size = int.from_bytes(image[place + 2 : place + 4], "big")
-        found.append((image[place + 1], image[place + 4 : place + 2 + size]))
-        place += 2 + size
-    return found
-
-
-def _coded_size(image: bytes) -> tuple[int, int] | None:
-    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 image has by itself, the largest it states."""
-    if image.startswith(_JPEG_START):
-        bodies = [body for marker, body in _segments(image) if marker in _START_OF_FRAME]
-        sizes = [struct.unpack_from(">2H", body, 1) for body in bodies if len(body) >= 5]
-        return max(sizes, default=None)
-    place = image.find(_CODESTREAM_START)
-    if place < 0 or len(image) < place + 24:
-        return None
-    right, bottom, left, top = struct.unpack_from(">4I", image, place + 8)
-    return bottom - top, right - left
-
-
-def _adobe_transform(image: bytes) -> int | None:
-    """Whether a JPEG image says that its colours were converted to YCbCr."""
-    if not image.startswith(_JPEG_START):
-        return None
-    marks = (body for marker, body in _segments(image) if marker == 0xEE and body.startswith(b"Adobe"))
-    return next((body[11] for body in marks if len(body) > 11), None)
 
 
 def _is_ybr(frame: NDArray[np.uint8], label: bool) -> bool:

@@ -37,7 +37,7 @@ _MAX_SIDE = 8192  # pixels
 _FPS_RANGE = (1.0, 1000.0)  # 1000 itself is what a time base of milliseconds looks like
 _RATE_TOLERANCE = 0.02  # between a header and time stamps that are rounded to milliseconds
 _STEP_TOLERANCE = 0.1  # of the usual time between frames
-_STEADY_SHARE = 0.9  # of the frames of a clip with a constant rate; the others follow gaps
+_UNSTEADY_SHARE = 0.1  # of the frames of a clip with a constant rate, which follow gaps; one may in any clip
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def require_frame_size(height: int, width: int, name: str) -> None:
     if max(height, width) > _MAX_SIDE or height * width > MAX_FRAME_PIXELS:
         raise VideoReadError.about(
             name,
-            f"has frames of {width}x{height} pixels; at most {_MAX_SIDE} a side, {MAX_FRAME_PIXELS} in all",
+            f"has frames of {width} x {height} pixels; at most {_MAX_SIDE} a side, {MAX_FRAME_PIXELS} in all",
             "export it at its acquired size",
         )
 
@@ -168,7 +168,7 @@ def even_rate(
         return stated_fps, None
     usual = float(np.median(steps))
     steady = np.abs(steps - usual) <= max(_STEP_TOLERANCE * usual, 1.01 * tick)
-    if steady.mean() >= _STEADY_SHARE and usual > 0:
+    if usual > 0 and (~steady).sum() <= max(len(steps) > 2, _UNSTEADY_SHARE * len(steps)):
         measured = 1 / float(steps[steady].mean())
         gaps = float((steps[~steady] - usual).clip(0).sum())
         if gaps > _STEP_TOLERANCE * (times[-1] - times[0]):

@@ -11,11 +11,12 @@ from transformers.pipelines.pt_utils import PipelineChunkIterator, PipelineItera
 
 from .clip_checks_echomen import check_clip
 from .clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol, protocol_starts
+from .echo_video_echomen import EchoVideo
+from .frame_arrays_echomen import is_file, to_echo_video
 from .heart_failure_category_echomen import category_probabilities
 from .prediction_interval_echomen import calibration_for
 from .video_prediction_echomen import average_clips, estimate_clips, standard_deviation
-from .video_processing_echomen import is_file, to_echo_video
-from .video_reading_echomen import EchoVideo, read_video
+from .video_reading_echomen import read_video
 
 
 __all__ = ["EjectionFractionPipeline"]

@@ -64,7 +64,8 @@ def read_video(
 
     DICOM is recognised by its content and goes to `read_dicom`; everything else (AVI, MP4, MKV, GIF, ...; any size and
     colour) to FFmpeg. Luma is on the full 0-255 scale: limited-range video (16-235) is stretched, colour is converted
-    with the weights of its own colour space.
+    with the weights of its own colour space. Frames are turned as the file says, and pixels that are not square are
+    stretched. The rate is that of the time stamps; a clip with a variable rate is resampled evenly, with a warning.
 
     Args:
         source: See `VideoSource`.
