@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -157,6 +158,8 @@ def save_openvino(graph: openvino.Model, path: Path) -> list[Path]:
 
 def may_saturate() -> bool:
     """Return whether the processor is an x86 one that adds pairs of 8-bit products in 16 bits."""
-    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
+    # torch 2.9 cannot tell the instructions, so any x86 processor may.
+    find = getattr(torch.cpu, "get_capabilities", lambda: {"architecture": platform.machine()})
+    capabilities: Mapping[str, Any] = find()
     has_vnni = capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")
     return capabilities.get("architecture") == "x86_64" and not has_vnni
