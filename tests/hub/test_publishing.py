@@ -17,6 +17,7 @@ CODE = {
     f"{name}_echomen.py"
     for name in (
         "backbone_weights",
+        "clip_checks",
         "clip_sampling",
         "coded_images",
         "colour_doppler",
@@ -34,7 +35,9 @@ CODE = {
         "pipeline",
         "prediction_interval",
         "pyav_reading",
+        "sector",
         "simplejpeg_reading",
+        "video_prediction",
         "video_processing",
         "video_reading",
         "video_source",
