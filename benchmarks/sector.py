@@ -91,7 +91,7 @@ def main() -> None:
 
 def make_case(seed: int, number: int) -> Case:
     """Simulate one clip and put it on a screen."""
-    row = SimulatedVideos(number + 1, seed=seed, seconds=(0.8, 2.5), fps=(10.0, 90.0)).row(number)
+    row = SimulatedVideos(number + 1, seed=seed, seconds=(1.0, 1.6), fps=(10.0, 90.0)).row(number)
     kind = KINDS[number % len(KINDS)]
     rng = np.random.default_rng(row["seed"])
     parameters = sample_echo_parameters(rng, row["ejection_fraction"], row["num_frames"], row["fps"], "wide")
