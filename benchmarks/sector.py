@@ -29,7 +29,7 @@ from echomen_hf.simulation import SimulatedVideos, simulate_echo
 from echomen_hf.simulation.echo import sample_echo_parameters
 from echomen_hf.simulation.export_screens import Box
 from echomen_hf.simulation.exports import Export, ExportSettings, export_clip, sample_export_settings
-from echomen_hf.simulation.whole_fans import fan_mask, whole_fan_parameters
+from echomen_hf.simulation.fans import fan_mask, whole_fan_parameters
 
 
 Kind = Literal["whole fan", "square clip", "own framing"]
@@ -75,7 +75,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     model, processor = load_small(), EchoMENVideoProcessor.from_pretrained(SMALL_MODEL_FOLDER)
-    measured, tiles = [], []
+    measured: list[Measurement] = []
+    tiles: list[Image.Image] = []
     for number in tqdm(range(args.num_exports), desc="Measuring", unit="export"):
         case = make_case(args.seed, number)
         sector = find_sector(case.export.frames)

@@ -252,14 +252,14 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
         lowest - highest,
     )
     fan &= (column >= -left_half) & (column <= right_half)
-    inside = np.count_nonzero(solid & fan) / max(np.count_nonzero(fan), 1)
-    outside = np.count_nonzero(solid & ~fan) / max(np.count_nonzero(solid), 1)
+    inside = np.count_nonzero(solid & fan) / max(int(np.count_nonzero(fan)), 1)
+    outside = np.count_nonzero(solid & ~fan) / max(int(np.count_nonzero(solid)), 1)
     # one side is enough: the other may be in the shadow of the lung
     width = (rows - apex) * slope
     at_side = (width > 0) & (width < max(left_half, right_half))
     tolerance = max(1.5, 0.04 * (lowest - highest))
     off = np.abs(np.stack([first - axis + width, axis + width - last]))
-    support = (off[:, at_side] <= tolerance).sum(axis=1).max() / max(np.count_nonzero(at_side), 0.4 * len(rows))
+    support = (off[:, at_side] <= tolerance).sum(axis=1).max() / max(int(np.count_nonzero(at_side)), 0.4 * len(rows))
 
     def column_of(value: float) -> float:
         return region[0] + value * step + 0.5
@@ -347,10 +347,11 @@ def _half_widths(
 ) -> tuple[float, float]:
     """How far a fan reaches left and right of its apex, from what moves, where it seems cut, and its whole width."""
     half = max(extents)
-    is_dark = half < 0.46 * height  # no clip is so narrow
-    if half >= 0.96 * whole or is_dark or (not any(cuts) and half > 0.54 * height):
-        return whole, whole
-    # where only one side is seen, the other is taken to be like it
+    may_be_square = any(cuts) or 0.46 * height <= half <= 0.54 * height
+    if half >= 0.96 * whole or half < 0.42 * height or not may_be_square:
+        return whole, whole  # or dark at the sides
+    # where only one side is seen, the other is taken to be like it; the narrowest clips are squares
+    half = max(half, 0.49 * height)
     left, right = (
         extent if is_cut and extent > 0.85 * half else half for extent, is_cut in zip(extents, cuts, strict=True)
     )
