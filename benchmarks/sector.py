@@ -29,7 +29,7 @@ from echomen_hf.simulation import SimulatedVideos, simulate_echo
 from echomen_hf.simulation.echo import sample_echo_parameters
 from echomen_hf.simulation.export_screens import Box
 from echomen_hf.simulation.exports import Export, ExportSettings, export_clip, sample_export_settings
-from echomen_hf.simulation.whole_fans import fan_mask, whole_fan_parameters
+from echomen_hf.simulation.fans import fan_mask, whole_fan_parameters
 
 
 Kind = Literal["whole fan", "square clip", "own framing"]
@@ -75,7 +75,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     model, processor = load_small(), EchoMENVideoProcessor.from_pretrained(SMALL_MODEL_FOLDER)
-    measured, tiles = [], []
+    measured: list[Measurement] = []
+    tiles: list[Image.Image] = []
     for number in tqdm(range(args.num_exports), desc="Measuring", unit="export"):
         case = make_case(args.seed, number)
         sector = find_sector(case.export.frames)
@@ -91,7 +92,7 @@ def main() -> None:
 
 def make_case(seed: int, number: int) -> Case:
     """Simulate one clip and put it on a screen."""
-    row = SimulatedVideos(number + 1, seed=seed, seconds=(0.8, 2.5), fps=(10.0, 90.0)).row(number)
+    row = SimulatedVideos(number + 1, seed=seed, seconds=(1.0, 1.6), fps=(10.0, 90.0)).row(number)
     kind = KINDS[number % len(KINDS)]
     rng = np.random.default_rng(row["seed"])
     parameters = sample_echo_parameters(rng, row["ejection_fraction"], row["num_frames"], row["fps"], "wide")

@@ -6,8 +6,8 @@ import pytest
 from echomen_hf.simulation import simulate_echo
 from echomen_hf.simulation.echo import sample_echo_parameters
 from echomen_hf.simulation.export_screens import VENDORS
-from echomen_hf.simulation.exports import ExportSettings, export_clip, lit_fan, sample_export_settings
-from echomen_hf.simulation.whole_fans import fan_mask, whole_fan_parameters
+from echomen_hf.simulation.exports import ExportSettings, export_clip, sample_export_settings
+from echomen_hf.simulation.fans import fan_mask, lit_fan, whole_fan_parameters
 
 
 SMALL = ExportSettings(width=320, height=240, fan_height=0.6)

@@ -167,7 +167,7 @@ def _eroded(mask: NDArray[np.bool_], times: int = 1) -> NDArray[np.bool_]:
 
 
 def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tuple[Box, list[Box]] | None:
-    """Box of the largest moving area in pixels, and those of areas beside it that are as high as a fan."""
+    """Box of the largest moving area in pixels, and those of areas beside it that belong to other panels."""
     solid = _eroded(~_eroded(~np.pad(moving, 4)))  # closed by 3 x 3 cells
     solid = ~_eroded(~_eroded(solid, 2), 2)[4:-4, 4:-4]  # opened by 5 x 5
     labels, count = ndimage.label(solid)
@@ -185,17 +185,21 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
     best = min(
         (number for number in range(count) if heights[number] > 0.95 * heights.max()), key=lambda n: boxes[n][0]
     )
-    left, top, right, bottom = boxes[best]
-    height, others = bottom - top, []
-    for number in np.argsort(-sizes)[:8]:
-        box = boxes[number]
-        is_beside = box[0] >= boxes[best][2] - 2 * step or box[2] <= boxes[best][0] + 2 * step
-        if is_beside and box[3] - box[1] > 0.45 * height:
-            others.append(box)
-        elif sizes[number] > 0.01 * sizes[best] and box[3] > top and box[1] < bottom + 0.2 * height:
+    area = boxes[best]
+    height = area[3] - area[1]
+    pieces = [boxes[number] for number in np.argsort(-sizes)[:8] if number != best]
+    others = [box for box in pieces if _gap(box, area) >= -2 * step and box[3] - box[1] > 0.45 * height]
+    for box in pieces:
+        is_near = box[3] > area[1] and box[1] < area[3] + 0.2 * height
+        if is_near and box not in others and all(_gap(box, area) < _gap(box, other) for other in others):
             # a piece of the same fan, behind something dark
-            left, top, right, bottom = min(left, box[0]), min(top, box[1]), max(right, box[2]), max(bottom, box[3])
-    return (left, top, right, bottom), others
+            area = (min(area[0], box[0]), min(area[1], box[1]), max(area[2], box[2]), max(area[3], box[3]))
+    return area, others
+
+
+def _gap(first: Box, second: Box) -> int:
+    """Columns between two boxes, negative if they share some."""
+    return max(first[0] - second[2], second[0] - first[2])
 
 
 def _has_centre_in(box: Box, region: Box) -> bool:
@@ -236,7 +240,7 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
     )
     radius = _fit_radius(solid & ~is_trace, distance, np.abs(column) <= row * (0.85 * slope))
     fan = wedge & (distance <= radius)
-    columns = np.flatnonzero((solid & fan).sum(axis=0) >= 3)
+    columns = np.flatnonzero((solid & fan & ~is_trace).sum(axis=0) >= 5)
     if not columns.size:
         return None
     highest, lowest = _fit_top(moving, wedge, apex, -region[1] / step), apex + radius
@@ -248,14 +252,14 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
         lowest - highest,
     )
     fan &= (column >= -left_half) & (column <= right_half)
-    inside = np.count_nonzero(solid & fan) / max(np.count_nonzero(fan), 1)
-    outside = np.count_nonzero(solid & ~fan) / max(np.count_nonzero(solid), 1)
+    inside = np.count_nonzero(solid & fan) / max(int(np.count_nonzero(fan)), 1)
+    outside = np.count_nonzero(solid & ~fan) / max(int(np.count_nonzero(solid)), 1)
     # one side is enough: the other may be in the shadow of the lung
     width = (rows - apex) * slope
     at_side = (width > 0) & (width < max(left_half, right_half))
     tolerance = max(1.5, 0.04 * (lowest - highest))
     off = np.abs(np.stack([first - axis + width, axis + width - last]))
-    support = (off[:, at_side] <= tolerance).sum(axis=1).max() / max(np.count_nonzero(at_side), 0.4 * len(rows))
+    support = (off[:, at_side] <= tolerance).sum(axis=1).max() / max(int(np.count_nonzero(at_side)), 0.4 * len(rows))
 
     def column_of(value: float) -> float:
         return region[0] + value * step + 0.5
@@ -343,13 +347,11 @@ def _half_widths(
 ) -> tuple[float, float]:
     """How far a fan reaches left and right of its apex, from what moves, where it seems cut, and its whole width."""
     half = max(extents)
-    if half >= 0.96 * whole:
-        return whole, whole
-    if not any(cuts):
-        # dark on both sides: a square clip if that explains it
-        half = max(half, 0.5 * height)
-        return (half, half) if half <= 0.54 * height else (whole, whole)
-    # where only one side is seen, the other is taken to be like it
+    may_be_square = any(cuts) or 0.46 * height <= half <= 0.54 * height
+    if half >= 0.96 * whole or half < 0.42 * height or not may_be_square:
+        return whole, whole  # or dark at the sides
+    # where only one side is seen, the other is taken to be like it; the narrowest clips are squares
+    half = max(half, 0.49 * height)
     left, right = (
         extent if is_cut and extent > 0.85 * half else half for extent, is_cut in zip(extents, cuts, strict=True)
     )

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-from fractions import Fraction
 from typing import Literal, NamedTuple
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, zoom
-from scipy.spatial import ConvexHull
 
+from .export_codecs import JPEG_BLOCK, through_h264, through_jpeg
 from .export_screens import VENDORS, Box, Vendor, beats, draw_screen, moving_labels, text_patch
+from .fans import bounding_box, lit_fan
 
 
-__all__ = ["Export", "ExportSettings", "export_clip", "lit_fan", "sample_export_settings"]
+__all__ = ["Export", "ExportSettings", "export_clip", "sample_export_settings"]
 
 _SIZES = ((640, 480), (720, 576), (800, 600), (1024, 768), (1280, 720), (1280, 960), (1280, 1024), (1920, 1080))
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-_LIT = 10  # gray level that a pixel must exceed once to count as lit, above the noise of JPEG
-_LARGEST_PICTURE = 65500  # pixels that a side of a JPEG may have
-_MOST_PIXELS = 80_000_000  # from 89 million on, Pillow warns of files made to exhaust memory
-_BLOCK = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,30 +171,9 @@ def export_clip(
         screen.through_jpeg(round(settings.quality))
     elif settings.codec == "h264":
         # 55 to 95 become rate factors of 29 to 17: from a messenger's to an archive's
-        screen.pixels = _through_h264(screen.pixels, round(45.5 - 0.3 * settings.quality))
+        screen.pixels = through_h264(screen.pixels, round(45.5 - 0.3 * settings.quality))
     box = (max(fan[0], 0), max(fan[1], 0), min(fan[2], settings.width), min(fan[3], settings.height))
     return Export(screen.pixels, fps, box, true_mask)
-
-
-def lit_fan(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Find the fan of a clip that shows little else.
-
-    Args:
-        frames: Frames, uint8, `(T, H, W)`.
-
-    Returns:
-        The convex hull of what is ever lit and has lit neighbours, bool, `(H, W)`.
-    """
-    lit = frames.max(axis=0) > _LIT
-    # a lone mark outside the fan has few lit neighbours
-    rows, columns = np.nonzero(lit & (gaussian_filter(lit.astype(np.float32), 2) > 0.4))
-    mask = np.zeros(lit.shape, dtype=bool)
-    if len(rows) < 3 or np.ptp(rows) == 0 or np.ptp(columns) == 0:
-        return mask
-    points = np.stack([columns, rows], axis=1)
-    image = Image.new("1", lit.shape[::-1])
-    ImageDraw.Draw(image).polygon([(int(x), int(y)) for x, y in points[ConvexHull(points).vertices]], fill=1)
-    return np.asarray(image)
 
 
 class _Screen:
@@ -221,7 +194,7 @@ class _Screen:
         """Paste the fan of a clip, `(T, H, W)` or `(T, H, W, 3)`, enlarged to a box that may overhang the picture."""
         if clip.ndim == 4 and not self.in_colour:
             clip = self._shown(clip)
-        source = _bounding_box(mask)
+        source = bounding_box(mask)
         size = (box[2] - box[0], box[3] - box[1])
         height, width = self.pixels.shape[1:3]
         left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
@@ -256,15 +229,16 @@ class _Screen:
 
     def through_jpeg(self, quality: int) -> None:
         """Compress every frame as JPEG. What stands still has the same blocks in all frames and is compressed once."""
-        height, width = self.pixels.shape[1:3]
-        boxes = [
-            (left // _BLOCK * _BLOCK, top // _BLOCK * _BLOCK, min(-(-right // _BLOCK) * _BLOCK, width),
-             min(-(-bottom // _BLOCK) * _BLOCK, height))
-            for left, top, right, bottom in self.moving
-        ]  # fmt: skip
-        boxes = _separate(boxes)
-        still = _through_jpeg(self.pixels[:1], quality)[0]
-        parts = [_through_jpeg(self.pixels[:, top:bottom, left:right], quality) for left, top, right, bottom in boxes]
+        # whole blocks; what lies beyond the picture is cut off by the slices
+        block = JPEG_BLOCK
+        boxes = _separate(
+            [
+                (left // block * block, top // block * block, -(-right // block) * block, -(-bottom // block) * block)
+                for left, top, right, bottom in self.moving
+            ]
+        )
+        still = through_jpeg(self.pixels[:1], quality)[0]
+        parts = [through_jpeg(self.pixels[:, top:bottom, left:right], quality) for left, top, right, bottom in boxes]
         self.pixels[:] = still
         for (left, top, right, bottom), part in zip(boxes, parts, strict=True):
             self.pixels[:, top:bottom, left:right] = part
@@ -281,7 +255,7 @@ def _place_fans(settings: ExportSettings, vendor: Vendor, content: Box, mask: np
     """Boxes of the fan and of the second one beside it."""
     left, top, right, bottom = content
     top += round((vendor.banner_height + 0.025) * (bottom - top))
-    source = _bounding_box(mask)
+    source = bounding_box(mask)
     shape = (source[2] - source[0]) / (source[3] - source[1])
     panel = (left, right)
     other: tuple[int, int] | None = None
@@ -310,17 +284,12 @@ def _placed(
     return (x, y, x + width, y + height)
 
 
-def _bounding_box(mask: np.ndarray) -> Box:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-
-
 def _separate(boxes: list[Box]) -> list[Box]:
     """Join boxes that overlap until none do."""
     for number, box in enumerate(boxes):
         for other in boxes[:number]:
             if box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]:
-                joint = (*map(min, box[:2], other[:2]), *map(max, box[2:], other[2:]))
+                joint = (min(box[0], other[0]), min(box[1], other[1]), max(box[2], other[2]), max(box[3], other[3]))
                 return _separate([b for b in boxes if b not in (box, other)] + [joint])
     return boxes
 
@@ -335,7 +304,7 @@ def _colour_doppler(frames: np.ndarray, mask: np.ndarray, fps: float, rng: np.ra
     """Frames with flow in red and blue wherever a box in the middle of the fan is dark, `(T, H, W, 3)`."""
     height, width = mask.shape
     field = zoom(rng.standard_normal((2, 7, 7)), (1, height / 7, width / 7), order=1)[:, :height, :width]
-    left, top, right, bottom = _bounding_box(mask)
+    left, top, right, bottom = bounding_box(mask)
     row, column = np.mgrid[:height, :width]
     inside = mask & (np.abs(column - (left + right) / 2) < 0.22 * (right - left))
     inside &= (row > top + 0.25 * (bottom - top)) & (row < top + 0.85 * (bottom - top))
@@ -413,47 +382,3 @@ def _draw_ecg(
             drawn &= (column - head) % len(column) > 0.03 * len(column)
         target[low - height : low, left:right][drawn] = colour
     screen.moving.append((left, low - height, right, low))
-
-
-def _through_jpeg(images: np.ndarray, quality: int) -> np.ndarray:
-    """Compress frames `(T, H, W)` or `(T, H, W, 3)` as JPEG, many in one tall picture; blocks do not mix frames."""
-    count, height = images.shape[:2]
-    padded = np.pad(images, ((0, 0), (0, -height % _BLOCK), *[(0, 0)] * (images.ndim - 2)), mode="edge")
-    decoded = np.empty_like(padded)
-    per_picture = max(min(_LARGEST_PICTURE, _MOST_PIXELS // images.shape[2]) // padded.shape[1], 1)
-    for start in range(0, count, per_picture):
-        part = padded[start : start + per_picture]
-        file = io.BytesIO()
-        picture = Image.fromarray(part.reshape(-1, *part.shape[2:]))
-        picture.save(file, "JPEG", quality=quality, subsampling=0)
-        decoded[start : start + per_picture] = np.asarray(Image.open(file)).reshape(part.shape)
-    return decoded[:, :height]
-
-
-def _through_h264(images: np.ndarray, rate_factor: int) -> np.ndarray:
-    """Compress frames `(T, H, W)` or `(T, H, W, 3)` as H.264 video."""
-    count, height, width = images.shape[:3]
-    encoder = av.CodecContext.create("libx264", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
-    encoder.time_base = Fraction(1, 50)
-    encoder.thread_count = 1
-    encoder.options = {"crf": str(rate_factor), "preset": "veryfast", "x264-params": "threads=1"}
-    decoder = av.CodecContext.create("h264", "r")
-    decoder.thread_count = 1
-    neutral = np.full(height * width // 2, 128, dtype=np.uint8)
-    packets = []
-    for number, image in enumerate(images):
-        if image.ndim == 3:
-            picture = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
-        else:
-            planes = np.concatenate([image.ravel(), neutral]).reshape(height * 3 // 2, width)
-            picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-        picture.pts = number
-        packets += encoder.encode(picture)
-    packets += encoder.encode(None)
-    decoder.extradata = encoder.extradata
-    pictures = [picture for packet in packets for picture in decoder.decode(packet)] + decoder.decode(None)
-    decoded = np.empty((count, *images.shape[1:]), dtype=np.uint8)
-    for target, picture in zip(decoded, pictures, strict=True):
-        target[:] = picture.to_ndarray(format="rgb24") if images.ndim == 4 else picture.to_ndarray()[:height]
-    return decoded

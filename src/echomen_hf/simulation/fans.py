@@ -1,4 +1,4 @@
-"""Simulated clips that show the whole fan, with both its corners, as a machine's screen does."""
+"""Where the fan lies in a simulated clip, and clips that show all of it, as a machine's screen does."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import dataclasses
 import math
 
 import numpy as np
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import ConvexHull
 
 from .echo import EchoParameters
 from .export_screens import Box
 from .image_formation import SectorGeometry
 
 
-__all__ = ["fan_mask", "whole_fan_parameters"]
+__all__ = ["bounding_box", "fan_mask", "lit_fan", "whole_fan_parameters"]
 
+_LIT = 10  # gray level that a pixel must exceed once to count as lit, above the noise of JPEG
 _REFERENCE_SIZE = 112  # image size in pixels at which the pixel-valued parameters hold
 
 
@@ -31,6 +35,33 @@ def fan_mask(parameters: EchoParameters, image_size: int) -> np.ndarray:
     depth, sine = geometry.polar_of_pixels()
     inside = (depth <= parameters.depth) & (depth >= parameters.imaging.probe_radius)
     return inside & (np.abs(sine) <= math.sin(geometry.half_angle))
+
+
+def lit_fan(frames: np.ndarray) -> np.ndarray:
+    """Find the fan of a clip that shows little else.
+
+    Args:
+        frames: Frames, uint8, `(T, H, W)`.
+
+    Returns:
+        The convex hull of what is ever lit and has lit neighbours, bool, `(H, W)`.
+    """
+    lit = frames.max(axis=0) > _LIT
+    # a lone mark outside the fan has few lit neighbours
+    rows, columns = np.nonzero(lit & (gaussian_filter(lit.astype(np.float32), 2) > 0.4))
+    mask = np.zeros(lit.shape, dtype=bool)
+    if len(rows) < 3 or np.ptp(rows) == 0 or np.ptp(columns) == 0:
+        return mask
+    points = np.stack([columns, rows], axis=1)
+    image = Image.new("1", lit.shape[::-1])
+    ImageDraw.Draw(image).polygon([(int(x), int(y)) for x, y in points[ConvexHull(points).vertices]], fill=1)
+    return np.asarray(image)
+
+
+def bounding_box(mask: np.ndarray) -> Box:
+    """Box of the pixels of a mask that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
 def whole_fan_parameters(parameters: EchoParameters, height: int = 112) -> tuple[EchoParameters, int, Box]:
