@@ -88,9 +88,7 @@ def main(
     from transformers.utils import logging
 
     from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE, is_small_model
-    from ..inference import Predictor
-    from ..inference.archive import predict_archive
-    from ..inference.archive_files import list_files, read_manifest
+    from ..inference import Predictor, list_files, predict_archive, read_manifest
     from ..runs.processes import is_main_process
     from ..training import allocator
 

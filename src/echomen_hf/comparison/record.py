@@ -10,7 +10,7 @@ from typing import Any
 
 from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
 from ..data.provenance import is_synthetic
-from ..runs.files import file_checksum, read_json, write_json
+from ..runs.files import file_checksum, folder_or_id, read_json, write_json
 from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
 from ..training.fitting import COMPARED_ARGUMENTS
 from .settings import ComparisonSettings
@@ -34,7 +34,7 @@ def describe_comparison(settings: ComparisonSettings, videos: Mapping[str, Any])
     training.pop("seed")  # differs from cell to cell
     return {
         "data": {
-            "data_dir": data_dir.as_posix(),
+            "data_dir": folder_or_id(data_dir),
             "file_list_sha256": file_checksum(Path(data_dir) / FILE_LIST_NAME),
             "synthetic": is_synthetic(data_dir),
             "videos": {split: len(rows) for split, rows in videos.items()},

@@ -1,5 +1,7 @@
 """Ejection fractions from files."""
 
+from .archive import predict_archive
+from .archive_files import list_files, read_manifest
 from .checkpoint import load_checkpoint
 from .engines.engine import ENGINE_NAMES, PRECISIONS, Engine
 from .engines.factory import make_engine
@@ -16,8 +18,11 @@ __all__ = [
     "SharedWindows",
     "VideoPrediction",
     "find_videos",
+    "list_files",
     "load_checkpoint",
     "make_engine",
+    "predict_archive",
     "predict_split",
     "predict_video",
+    "read_manifest",
 ]

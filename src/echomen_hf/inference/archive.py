@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, is_small_model
 from ..labels import CATEGORY_TITLES
-from ..runs.files import escape_formula, unescape_formula, weights_checksum
+from ..runs.files import escape_formula, folder_or_id, unescape_formula, weights_checksum
 from .archive_files import ArchiveFile, Place
 from .predictor import Predictor
 from .video_prediction import VideoPrediction
@@ -98,9 +98,8 @@ def predict_archive(
 def _describe_run(predictor: Predictor, model: str | Path | None) -> Row:
     """Say by what a row was computed; the rows of one table have it in common."""
     folder = Path(SMALL_MODEL_FOLDER if model is None else model)
-    name = folder.resolve().name if folder.is_dir() else str(model)
     return {
-        "model": SMALL_MODEL_NAME if is_small_model(folder) else name,
+        "model": SMALL_MODEL_NAME if is_small_model(folder) else folder_or_id(str(model)),
         "protocol": predictor.protocol,
         "precision": "fp32" if predictor.engine is None else predictor.engine.precision,
         "weights": (weights_checksum(folder) or "")[:12],

@@ -19,6 +19,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 __all__ = [
     "escape_formula",
     "file_checksum",
+    "folder_or_id",
     "read_json",
     "replacing",
     "unescape_formula",
@@ -86,6 +87,11 @@ def escape_formula(text: str) -> str:
 def unescape_formula(text: str) -> str:
     """Take away the apostrophe of `escape_formula`."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def folder_or_id(model: str | Path) -> str:
+    """Name a folder by its last part, since those above may name people, and leave an id on the Hub as it is."""
+    return Path(model).resolve().name if Path(model).is_dir() else str(model)
 
 
 def file_checksum(path: str | Path) -> str:

@@ -15,7 +15,7 @@ from ...data import is_synthetic, load_echonet_dynamic
 from ...data.layouts.echonet_dynamic import SPLIT_NAMES
 from ...model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ...model.modeling_echomen import EchoMENModel
-from ...runs.files import weights_checksum
+from ...runs.files import folder_or_id, weights_checksum
 from ..checkpoint import load_checkpoint
 from ..engines.encoder_graph import trace_encoder
 from ..engines.export_folder import (
@@ -178,7 +178,7 @@ def export_model(
         else:
             measured_on = {
                 "clips_of_noise": False,
-                "data_dir": str(data_dir),
+                "data_dir": folder_or_id(str(data_dir)),
                 "protocol": protocol,
                 "split": SPLIT_NAMES[split.strip().lower()],
                 "synthetic_data": is_synthetic(str(data_dir)),
@@ -199,7 +199,7 @@ def export_model(
             "measured_on": measured_on,
             "precision": precision,
             "quantisation": quantisation,
-            "source": {"model": str(source), "weights_sha256": source_checksum(source)},
+            "source": {"model": folder_or_id(source), "weights_sha256": source_checksum(source)},
             "versions": {
                 "python": platform.python_version(),
                 **{package: version(package) for package in (*OWN_PACKAGES, *packages)},
