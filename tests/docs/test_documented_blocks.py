@@ -28,22 +28,14 @@ SERVES = "serves a page until it is interrupted"
 MEASURES = "takes an hour; tests/benchmarks run it in small"
 INSTALLS = "changes the environment that the tests run in; .ci/run installs the package in this way"
 
-EXPORT = "python scripts/export.py runs/demo/model --output runs/demo/int8 --precision int8 --data_dir runs/demo/data"
-COMPARE = "python scripts/compare_methods.py --methods echomen echonet ddir --seeds 0 1 2 \\"
-LONG_RUN = "python scripts/make_synthetic_echonet.py --output runs/comparison_data --num_videos 1500 \\"
-CAUSES_RUN = (
-    "python scripts/make_synthetic_echonet.py --output runs/no_noise_data --num_videos 1500 --label_noise 0 --seed 42"
-)
-PAPER_RUN = "python scripts/compare_methods.py --recipe paper --data_dir EchoNet-Dynamic \\"
+LONG_RUN = "echomen simulate --output runs/comparison_data --num_videos 1500 \\"
+CAUSES_RUN = "echomen simulate --output runs/no_noise_data --num_videos 1500 --label_noise 0 --seed 42"
+PAPER_RUN = "echomen compare --recipe paper --data_dir EchoNet-Dynamic \\"
 NOT_RUN = {
     ("README.md", "make demo   # everything once on synthetic data: simulate, train, evaluate, predict, reload"): (
         "takes minutes; tests/cli/test_demo.py runs its script"
     ),
     ("README.md", "pip install -e ."): INSTALLS,
-    ("README.md", EXPORT): (
-        "a model trained for seconds has errors of its own; tests/cli/test_export.py runs its script"
-    ),
-    ("README.md", COMPARE): "nine trainings; docs/comparison.md has some that run",
     ("docs/performance.md", "python -m benchmarks.speed --output runs/benchmark --write_docs"): MEASURES,
     ("docs/performance.md", "accelerate launch --config_file scripts/accelerate_configs/multi_node.yaml \\"): (
         "needs two machines with GPUs; tests/benchmark checks its configuration"
@@ -60,7 +52,7 @@ NOT_RUN = {
     ("docs/publishing.md", "from transformers import pipeline"): (
         "loads a repository that does not exist; tests/hub loads a published one without the package"
     ),
-    ("docs/small_model.md", "python scripts/train.py small \\"): (
+    ("docs/small_model.md", "echomen train small \\"): (
         "takes two hours; tests/training/test_training_data.py trains on simulated videos"
     ),
     ("docs/small_model.md", "python -m benchmarks.simulation_realism --profile wide --num_videos 96 \\"): (

@@ -206,6 +206,6 @@ def load_clips(path: str) -> torch.Tensor:
 
 def require_support(precision: str) -> None:
     """Raise `Unavailable` for a precision that the processor only emulates."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 cannot tell
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 cannot tell
     if precision == "bf16" and capabilities.get("architecture") == "x86_64" and not capabilities["avx512_bf16"]:
         raise Unavailable("this processor has no instructions for bfloat16")
