@@ -6,9 +6,11 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, SMALL_MODEL_NOTICE
 from echomen_hf.cli import invoke
+from echomen_hf.cli.predict import device_of_process
 
 
 def read(path):
@@ -211,3 +213,12 @@ def test_nothing_to_predict(trained, tmp_path, monkeypatch, paths):
 def test_missing_model(study, tmp_path):
     with pytest.raises(FileNotFoundError, match="no model folder .*none"):
         invoke(["predict", str(study), "--model", str(tmp_path / "none")])
+
+
+def test_processes_share_the_accelerators_of_a_machine(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert device_of_process() is None
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert device_of_process() == "cuda:1"
