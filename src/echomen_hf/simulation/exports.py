@@ -254,7 +254,9 @@ def _content_box(settings: ExportSettings) -> Box:
 def _place_fans(settings: ExportSettings, vendor: Vendor, content: Box, mask: np.ndarray) -> tuple[Box, Box | None]:
     """Boxes of the fan and of the second one beside it."""
     left, top, right, bottom = content
-    top += round((vendor.banner_height + 0.025) * (bottom - top))
+    unit = bottom - top
+    top += round((vendor.banner_height + 0.025) * unit)
+    bottom -= round(0.04 * unit) if vendor.footer else 0
     source = bounding_box(mask)
     shape = (source[2] - source[0]) / (source[3] - source[1])
     panel = (left, right)
