@@ -121,10 +121,10 @@ class TestBuild:
             index.write('{"name": "0XHALF", "sta')
         with open(folder / "frames.bin", "r+b") as frames:
             frames.truncate(cache._entries[videos[4]["file_name"]]["end"] - 1)
-        mended = FrameCache.build(folder, videos, tiny_processor)
-        mended.verify()
+        repaired = FrameCache.build(folder, videos, tiny_processor)
+        repaired.verify()
         for row in videos:
-            np.testing.assert_array_equal(mended.read(row), DecodedFrames(tiny_processor).read(row))
+            np.testing.assert_array_equal(repaired.read(row), DecodedFrames(tiny_processor).read(row))
 
     def test_changed_video_is_decoded_again(self, echonet_dir, videos, tiny_processor, tmp_path, count_decoded):
         rows = [dict(row) for row in videos.select(range(3))]

@@ -1,3 +1,6 @@
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,27 @@ def test_installed_package_wins(tiny_model, tiny_processor, tmp_path):
     assert type(AutoConfig.from_pretrained(tmp_path)) is echomen_hf.EchoMENConfig
     assert type(AutoModel.from_pretrained(tmp_path)) is echomen_hf.EchoMENModel
     assert type(AutoVideoProcessor.from_pretrained(tmp_path)) is echomen_hf.EchoMENVideoProcessor
+
+
+def test_checkpoint_of_version_0_1_0_still_loads():
+    """Saved by 0.1.0 with all modules at the package's top; the EF was printed by 0.1.0."""
+    folder = Path(__file__).parents[1] / "model" / "checkpoint_0_1_0"
+    model = AutoModel.from_pretrained(folder).eval()
+    processor = AutoVideoProcessor.from_pretrained(folder)
+    config = model.config
+    assert type(model) is echomen_hf.EchoMENModel
+    assert (processor.num_frames, processor.num_channels) == (config.num_frames, config.num_channels)
+    shape = (1, config.num_frames, config.num_channels, config.image_size, config.image_size)
+    pixel_values = torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
+    with torch.inference_mode():
+        output = model(pixel_values=pixel_values)
+    expected = {
+        "ejection_fraction": [55.7991],
+        "expert_predictions": [[56.0019, 56.1620, 55.2424]],
+        "expert_weights": [[0.3315, 0.3316, 0.3369]],
+    }
+    for name, values in expected.items():
+        torch.testing.assert_close(getattr(output, name), torch.tensor(values), atol=1e-4, rtol=0)
 
 
 def test_every_public_name_is_there():

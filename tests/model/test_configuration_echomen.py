@@ -5,6 +5,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from echomen_hf import EchoMENConfig
+from echomen_hf.model import configuration_echomen
 
 
 def test_defaults_are_the_paper():
@@ -82,3 +83,11 @@ def test_stored_field_of_a_later_version_is_left_out(tmp_path):
     config = EchoMENConfig.from_pretrained(tmp_path)
     assert config.num_experts == 2
     assert not hasattr(config, "field_of_tomorrow")
+
+
+def test_field_of_a_newer_version_is_left_out_with_a_warning(monkeypatch):
+    said = []
+    monkeypatch.setattr(configuration_echomen.logger, "warning", said.append)
+    stored = EchoMENConfig(num_experts=2).to_dict() | {"encoder_of_tomorrow": "deep"}
+    assert EchoMENConfig.from_dict(stored) == EchoMENConfig(num_experts=2)
+    assert "['encoder_of_tomorrow']" in said[0] and "newer version of echomen_hf" in said[0]

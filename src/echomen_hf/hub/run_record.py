@@ -185,7 +185,7 @@ def find_evaluation(model: Path | None, evaluation: str | Path | None) -> Path |
     folders = {root, last} if model in (root, last) else {model}
     candidates = sorted({path for place in (model, root, root.parent) for path in place.glob(f"*/{METRICS_FILE}")})
     found = [path for path in candidates if any(names_model(read_metrics_json(path), own) for own in folders)]
-    # What a model is judged by is the test split; how it was tuned does not matter beside that.
+    # Results are those of the test split, if it was evaluated.
     on_test = [path for path in found if read_metrics_json(path).get("split") == "test"]
     if len(on_test or found) > 1:
         listed = ", ".join(str(path.parent) for path in on_test or found)
