@@ -89,5 +89,6 @@ def test_field_of_a_newer_version_is_left_out_with_a_warning(monkeypatch):
     said = []
     monkeypatch.setattr(configuration_echomen.logger, "warning", said.append)
     stored = EchoMENConfig(num_experts=2).to_dict() | {"encoder_of_tomorrow": "deep"}
-    assert EchoMENConfig.from_dict(stored) == EchoMENConfig(num_experts=2)
+    config = EchoMENConfig.from_dict(stored)
+    assert config.num_experts == 2 and not hasattr(config, "encoder_of_tomorrow")
     assert "['encoder_of_tomorrow']" in said[0] and "newer version of echomen_hf" in said[0]
