@@ -80,7 +80,11 @@ class TestNative:
         data = make_dataset(three(truth), "YBR_FULL_422", PixelData=packed.tobytes())
         check(save(data, tmp_path / "a.dcm"), truth)
         # The same label over colour for every pixel, which is a common mistake.
-        check(save(make_dataset(gray_ybr(truth), "YBR_FULL_422"), tmp_path / "b.dcm"), truth)
+        path = save(make_dataset(gray_ybr(truth), "YBR_FULL_422"), tmp_path / "b.dcm")
+        check(path, truth)
+        path.write_bytes(path.read_bytes()[: -40 * 60 * 3 - 9])
+        with pytest.raises(VideoReadError, match="only 4 frames of the 6"):
+            read_video(path)
 
     @pytest.mark.parametrize("label", ["RGB", "YBR_FULL"])
     @pytest.mark.parametrize("planar", [0, 1])

@@ -188,9 +188,10 @@ def test_large_contents_of_small_files_are_refused_by_name(
             assert path.name in outcome
 
 
-def test_decoded_frames_take_what_was_allowed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"], ids=["length is stated", "length is not stated"])
+def test_decoded_frames_take_what_was_allowed(tmp_path: Path, suffix: str) -> None:
     frames = np.zeros((200, 480, 640), np.uint8)
-    path = encode_video(tmp_path / "a.mp4", frames, codec="mpeg4", pix_fmt="yuv420p")
+    path = encode_video(tmp_path / f"a.{suffix}", frames, codec="mpeg4", pix_fmt="yuv420p")
     for limit, refused in ((frames.nbytes, False), (frames.nbytes // 2, True)):
         outcome, memory = outcome_and_memory(lambda limit=limit: read_video(path, max_bytes=limit))
         assert outcome.startswith("VideoReadError") == refused, outcome

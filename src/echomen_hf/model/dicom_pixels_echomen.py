@@ -66,8 +66,8 @@ class DicomPixels:
         self.stored = int(dataset.get("BitsStored") or self.allocated)
         self.signed = dataset.get("PixelRepresentation") == 1
         self.syntax = dataset.file_meta.TransferSyntaxUID
-        self._representation, self._start, length = self._find_pixel_data()
-        self._length = min(length, file.seek(0, 2) - self._start)
+        self._representation, self._start, self._stated_length = self._find_pixel_data()
+        self._length = min(self._stated_length, file.seek(0, 2) - self._start)
         self._coded: list[bytes] | None = None
         if self.syntax.is_encapsulated:
             file.seek(self._start)
@@ -125,7 +125,7 @@ class DicomPixels:
     def _is_subsampled(self) -> bool:
         """Whether pairs of pixels share their colour: files with that label may have colour for every pixel."""
         full = self.num_frames * self.rows * self.columns * 3
-        return self.kind in ("YBR_FULL_422", "YBR_PARTIAL_422") and self._length < full
+        return self.kind in ("YBR_FULL_422", "YBR_PARTIAL_422") and self._stated_length < full
 
     @property
     def _frame_bits(self) -> int:

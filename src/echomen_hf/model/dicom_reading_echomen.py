@@ -337,7 +337,7 @@ def _decode(
         numbers = frames_to_read(
             pixels.name, indices, found, pixels.num_frames, allow_truncated=allow_truncated, failure=failure
         )
-        collector, colour = FrameCollector(pixels.name, numbers, max_bytes), ColourMeter()
+        collector, colour = FrameCollector(pixels.name, numbers, max_bytes, found), ColourMeter()
         try:
             for index in range(found) if numbers is None else sorted(set(numbers)):
                 luma, chroma = pixels.levels(index, box.slices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import warnings
 from collections.abc import Sequence
 
@@ -86,13 +87,15 @@ class FrameCollector:
         name: File name for messages.
         order: Frame numbers to return, in this order, repeats allowed; `None` keeps every frame.
         max_bytes: Most bytes of frames to keep.
+        expected: Number of frames that will probably come; 0 if that is not known.
     """
 
-    def __init__(self, name: str, order: Sequence[int] | None, max_bytes: int) -> None:
+    def __init__(self, name: str, order: Sequence[int] | None, max_bytes: int, expected: int = 0) -> None:
         self.name = name
         self.wanted = None if order is None else set(order)
         self._order = order
         self._max_bytes = max_bytes
+        self._expected = expected if self.wanted is None else len(self.wanted)
         self._position: dict[int, int] = {}  # of every kept frame, in the blocks
         self._blocks: list[NDArray[np.uint8]] = []
         self._shape: tuple[int, ...] | None = None
@@ -127,10 +130,14 @@ class FrameCollector:
         position = len(self._position)
         self.require_room(position + 1)
         if not self._blocks:
-            all_at_once = None if self.wanted is None else min(len(self.wanted), self._max_bytes // self.frame_bytes)
+            all_at_once = min(self._expected, self._max_bytes // self.frame_bytes)
             self._block_frames = all_at_once or max(1, _BLOCK_BYTES // self.frame_bytes)
+            if all_at_once:
+                self._blocks.append(np.empty((all_at_once, *shape), dtype=np.uint8))
         if position == len(self._blocks) * self._block_frames:
-            self._blocks.append(np.empty((self._block_frames, *shape), dtype=np.uint8))
+            # Memory that goes back to the system as soon as its block has been copied.
+            block = np.frombuffer(mmap.mmap(-1, self._block_frames * self.frame_bytes), np.uint8)
+            self._blocks.append(block.reshape(-1, *shape))
         self._position[index] = position
         return self._blocks[-1][position % self._block_frames]
 
@@ -146,7 +153,7 @@ class FrameCollector:
     def finish(self) -> NDArray[np.uint8]:
         """Frames in the order asked for, shape (len(order) or number of frames, height, width)."""
         num_frames = len(self._position)
-        if len(self._blocks) > 1:
+        if len(self._blocks) > 1 or not self._expected:
             joined = np.empty((num_frames, *self._blocks[0].shape[1:]), dtype=np.uint8)
             for start in range(0, num_frames, self._block_frames):
                 block = self._blocks.pop(0)  # so that its memory is free again

@@ -141,8 +141,8 @@ def decode_container(
         as_stored: Neither make pixels square nor turn frames.
     """
     if indices is None:
-        collector = FrameCollector(source.name, None, max_bytes)
         with _open_stream(source) as (container, stream):
+            collector = FrameCollector(source.name, None, max_bytes, stream.frames)
             to_gray, record = GrayConverter(measure_colour), _Record()
             shape_source = None if as_stored else stream
             for number, frame in enumerate(_decode(container, stream, record)):

@@ -45,7 +45,8 @@ def decode_by_simplejpeg(
     if avi is None:
         return None
     require_frame_size(avi.height, avi.width, source.name)
-    collector = FrameCollector(source.name, frames_to_read(source.name, indices, avi.num_frames), max_bytes)
+    numbers = frames_to_read(source.name, indices, avi.num_frames)
+    collector = FrameCollector(source.name, numbers, max_bytes, avi.num_frames)
     colour = ColourMeter()
     for index, image in read_images(source, avi, collector.wanted):
         if image is None or _is_unusual(bytes(image[:_COMMENTS_END])):
