@@ -140,7 +140,7 @@ class TestBadDataIsFoundBeforeTraining:
         victim = copy_of_data / "Videos" / f"{name}.avi"
         victim.write_bytes(victim.read_bytes()[: victim.stat().st_size * 6 // 10])
         with pytest.raises(
-            VideoValidationError, match=f"{name}.avi is damaged or cut off: only .* that its header promises"
+            VideoValidationError, match=f"{name}.avi: is damaged or cut off: only .* that its header promises"
         ):
             self.train(recipe, copy_of_data, tmp_path)
         assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ def main(context: typer.Context) -> None:
 
         echomen train paper --data_dir EchoNet-Dynamic --output_dir runs/paper
 
-    For several GPUs: accelerate launch scripts/train.py in a clone, or accelerate launch -m echomen_hf.cli train.
+    For several GPUs: accelerate launch -m echomen_hf.cli train, or accelerate launch scripts/train.py in a clone.
     The same command continues a run that was interrupted, in whichever stage it stopped.
     """
     from transformers import set_seed
