@@ -25,10 +25,16 @@ from echomen_hf.model.echo_video_echomen import EchoVideo
 from echomen_hf.model.modeling_echomen import EchoMENModel
 from echomen_hf.model.sector_echomen import Sector, find_sector
 from echomen_hf.model.video_processing_echomen import EchoMENVideoProcessor
-from echomen_hf.simulation import SimulatedVideos, simulate_echo
-from echomen_hf.simulation.echo import sample_echo_parameters
+from echomen_hf.simulation import (
+    Export,
+    ExportSettings,
+    SimulatedVideos,
+    export_clip,
+    sample_echo_parameters,
+    sample_export_settings,
+    simulate_echo,
+)
 from echomen_hf.simulation.export_screens import Box
-from echomen_hf.simulation.exports import Export, ExportSettings, export_clip, sample_export_settings
 from echomen_hf.simulation.fans import fan_mask, whole_fan_parameters
 
 

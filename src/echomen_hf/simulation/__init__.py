@@ -7,6 +7,7 @@ from .dataset_writer import SyntheticEchoNetSettings, write_avi, write_synthetic
 from .display import DisplayParameters
 from .echo import EchoParameters, SimulatedEcho, sample_echo_parameters, simulate_echo
 from .ejection_fraction_distribution import ejection_fraction_at
+from .exports import Export, ExportSettings, export_clip, sample_export_settings
 from .image_formation import ImagingParameters
 from .motion import MotionParameters
 from .parameters import sample_parameters
@@ -21,6 +22,8 @@ __all__ = [
     "AnatomyParameters",
     "DisplayParameters",
     "EchoParameters",
+    "Export",
+    "ExportSettings",
     "FourChamberHeart",
     "ImagingParameters",
     "MotionParameters",
@@ -35,8 +38,10 @@ __all__ = [
     "disk_volume",
     "ejection_fraction",
     "ejection_fraction_at",
+    "export_clip",
     "get_profile",
     "sample_echo_parameters",
+    "sample_export_settings",
     "sample_parameters",
     "simulate_echo",
     "write_avi",
