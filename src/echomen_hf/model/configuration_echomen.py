@@ -84,8 +84,8 @@ class ClipConfig(PreTrainedConfig):
         dropped = sorted(key for key in config_dict if key not in declared and not _is_of_transformers(key))
         if dropped:
             logger.warning(
-                f"Leaving out fields of the stored configuration that {cls.__name__} does not know: {dropped}. A newer "
-                "version of echomen_hf may have saved it; with that version installed, they are used."
+                f"Leaving out fields of the stored configuration that {cls.__name__} does not know: {dropped}. "
+                "A newer version of echomen_hf may have saved it; with that version installed, they are used."
             )
         return super().from_dict({key: v for key, v in config_dict.items() if key not in dropped}, **kwargs)
 
