@@ -35,7 +35,6 @@ CODE = {
         "pipeline",
         "prediction_interval",
         "pyav_reading",
-        "sector",
         "simplejpeg_reading",
         "video_prediction",
         "video_processing",

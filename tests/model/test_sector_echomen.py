@@ -2,12 +2,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
 
-from echomen_hf.model.echo_video_echomen import EchoVideo
 from echomen_hf.model.sector_echomen import Sector, find_sector
-from echomen_hf.model.video_processing_echomen import EchoMENVideoProcessor
 from echomen_hf.simulation import SimulatedFrames, SimulatedVideos, simulate_echo
 from echomen_hf.simulation.exports import Export, ExportSettings, export_clip
 
@@ -157,18 +154,3 @@ def test_a_hint_chooses_between_fans_and_is_ignored_where_none_is(clip):
     assert right.box[0] > 320
     nowhere = find_sector(shown.frames, hint=(0, 0, 20, 20))
     assert overlap(nowhere.box, shown.box) > 0.9
-
-
-def test_the_video_processor_crops_only_if_its_configuration_says_so(clip, tmp_path):
-    shown = export(clip)
-    plain, cropping = EchoMENVideoProcessor(), EchoMENVideoProcessor(do_find_sector=True)
-    video = EchoVideo(shown.frames, 50.0, "export")
-    assert plain.crop_to_sector(video) is video
-    cropped = cropping.crop_to_sector(video)
-    assert np.array_equal(cropped.frames, find_sector(shown.frames).crop(shown.frames))
-    assert cropping.crop_to_sector(cropped) is cropped
-    values = cropping(video, return_tensors="pt")["pixel_values"]
-    assert torch.equal(values, plain(cropped, return_tensors="pt")["pixel_values"])
-    assert not torch.equal(values, plain(video, return_tensors="pt")["pixel_values"])
-    cropping.save_pretrained(tmp_path)
-    assert EchoMENVideoProcessor.from_pretrained(tmp_path).do_find_sector

@@ -1,6 +1,5 @@
 """Video processor for EchoMEN: from echocardiogram frames to the clips that the model takes in."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from transformers.video_utils import VideoMetadata
 from .clip_sampling_echomen import ClipSpec, clip_indices, protocol_starts
 from .echo_video_echomen import EchoVideo, warn_if_coloured
 from .frame_arrays_echomen import is_file, list_videos, to_echo_video
-from .sector_echomen import find_sector
 from .video_reading_echomen import read_video
 
 
@@ -31,13 +29,11 @@ class EchoMENVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
         num_channels (`int`, *optional*): Channels of the output; grayscale frames are repeated for 3.
         sampling_period (`int`, *optional*): Frames from one frame of a clip to the next at `reference_fps`.
         reference_fps (`float`, *optional*): Frame rate that `sampling_period` refers to.
-        do_find_sector (`bool`, *optional*): Whether to crop videos to the ultrasound fan; only in the configuration.
     """
 
     num_channels: int | None
     sampling_period: int | None
     reference_fps: float | int | None
-    do_find_sector: bool | None
 
 
 class EchoMENVideoProcessor(BaseVideoProcessor):
@@ -59,7 +55,6 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         reference_fps (`float`, *optional*, defaults to 50.0): Frame rate that `sampling_period` refers to.
         num_channels (`int`, *optional*, defaults to 3): Channels of the output.
         do_sample_frames (`bool`, *optional*, defaults to `True`): Take the central clip, or keep every frame.
-        do_find_sector (`bool`, *optional*, defaults to `False`): Crop videos to the ultrasound fan, see `find_sector`.
 
     Example:
     ```python
@@ -91,7 +86,6 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
     sampling_period = 2
     reference_fps = 50.0
     num_channels = 3
-    do_find_sector = False
 
     def __init__(self, **kwargs: Unpack[EchoMENVideosKwargs]) -> None:
         super().__init__(**kwargs)
@@ -199,19 +193,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         Returns:
             Frames, uint8, shape (T, H, W), and the metadata of the whole video.
         """
-        return self._sample(self.crop_to_sector(warn_if_coloured(read_video(video_url_or_urls))), sample_indices_fn)
-
-    def crop_to_sector(self, video: EchoVideo) -> EchoVideo:
-        """Crop a video to its ultrasound fan if `do_find_sector` is set.
-
-        Args:
-            video: Grayscale video.
-
-        Returns:
-            The video with square frames that are black outside the fan, or `video` itself if it needs no cropping.
-        """
-        frames = find_sector(video.frames).crop(video.frames) if self.do_find_sector else video.frames
-        return video if frames is video.frames else dataclasses.replace(video, frames=frames)
+        return self._sample(warn_if_coloured(read_video(video_url_or_urls)), sample_indices_fn)
 
     def _sample(self, video: EchoVideo, sample_indices_fn: Any) -> tuple[np.ndarray, VideoMetadata]:
         num_frames, height, width = video.frames.shape
@@ -241,7 +223,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
                 if echo is None:
                     fps = getattr(given, "fps", None) or (given or {}).get("fps")
                     echo = to_echo_video(video, fps or self.reference_fps)
-                sampled.append(self._sample(self.crop_to_sector(warn_if_coloured(echo)), sample_indices_fn))
+                sampled.append(self._sample(warn_if_coloured(echo), sample_indices_fn))
         return [frames for frames, _ in sampled], [metadata for _, metadata in sampled]
 
     def _prepare_input_videos(
