@@ -172,7 +172,7 @@ def test_colour_in_a_stream_inside_dicom(write_video, beating_frames, tmp_path):
 def test_short_clip(write_video, beating_frames, tmp_path):
     path = write_video(tmp_path / "clip.avi", beating_frames[:20])
     (caution,) = receive(path).cautions
-    assert "0.4 s, less than the 0.6 s" in caution
+    assert "0.40 s, less than the 0.6 s" in caution
 
 
 def test_frozen_picture(write_video, beating_frames, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model.clip_checks_echomen import clip_cautions
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, ClipSpec, protocol_starts
 from ..model.echo_video_echomen import EchoVideo, VideoInfo, require_moving
 from ..model.video_reading_echomen import probe_video, read_video
@@ -30,11 +31,6 @@ CLIP_NAME = "The clip"
 
 MAX_WINDOWS = 64
 """Windows of a clip that are read; 20 s at 50 frames per second have 16."""
-
-# Grey levels by which a pixel varies (standard deviation) and share of the picture that does: a quarter of the picture
-# of a beating heart varies more, and 2 % of a frozen one after strong compression.
-_STILL_LEVELS = 12
-_STILL_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,12 @@ def receive_clip(path: str | Path, limits: UploadLimits, spec: ClipSpec) -> Rece
         # The remedies of the reader are for programmers.
         remedy = "export it again from its origin, as AVI or MP4 if possible"
         raise VideoReadError.about(CLIP_NAME, error.problem, remedy) from error
-    cautions = [*_frame_rate_caution(path, info), *_colour_caution(video), *_frame_cautions(video, spec)]
+    cautions = [
+        *_frame_rate_caution(path, info),
+        *_colour_caution(video),
+        *clip_cautions(video, spec),
+        *_window_caution(video, spec),
+    ]
     return ReceivedClip(EchoVideo(video.frames, video.fps, CLIP_NAME), tuple(cautions))
 
 
@@ -114,21 +115,11 @@ def _colour_caution(video: EchoVideo) -> list[str]:
     ]
 
 
-def _frame_cautions(video: EchoVideo, spec: ClipSpec) -> list[str]:
-    cautions = []
-    if video.num_frames < spec.span(video.fps):
-        window = spec.span(video.fps) / video.fps
-        cautions.append(
-            f"The clip lasts {video.duration_seconds:.1f} s, less than the {window:.1f} s that the model looks at; "
-            "the rest is filled with blank frames. It may not hold a whole heart beat."
-        )
+def _window_caution(video: EchoVideo, spec: ClipSpec) -> list[str]:
     windows = num_windows(video.num_frames, video.fps, spec)
-    if windows > MAX_WINDOWS:
-        cautions.append(
-            f"The clip has {windows} windows in {video.duration_seconds:.0f} s. Only {MAX_WINDOWS} of them, evenly "
-            "spaced, are read, and the estimate has no interval."
-        )
-    some = video.frames[np.linspace(0, video.num_frames - 1, min(video.num_frames, 50)).astype(int)]
-    if np.mean(some.std(axis=0, dtype=np.float32) > _STILL_LEVELS) < _STILL_SHARE:
-        cautions.append("Hardly anything moves in this clip; it may be a frozen picture, which has no EF.")
-    return cautions
+    if windows <= MAX_WINDOWS:
+        return []
+    return [
+        f"The clip has {windows} windows in {video.duration_seconds:.0f} s. Only {MAX_WINDOWS} of them, evenly "
+        "spaced, are read, and the estimate has no interval."
+    ]
