@@ -96,7 +96,7 @@ def main() -> None:
         answer = (_read if request["task"] == "read" else _draw)(**request["arguments"])
     except VideoReadError as error:
         answer = {"problem": error.problem, "remedy": error.remedy}
-    except MemoryError:
+    except (MemoryError, BlockingIOError):  # the second from FFmpeg, if memory for the stack of a thread is missing
         needed = f"needs more than {request['max_bytes'] / 1e6:,.0f} MB of memory"
         answer = {"problem": needed, "remedy": _CUT}
     except Exception as error:
