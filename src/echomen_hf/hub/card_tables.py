@@ -9,6 +9,7 @@ import numpy as np
 from ..data.layouts.echonet_dynamic import SPLIT_NAMES
 from ..evaluation.report import markdown_table
 from ..labels import category_masks
+from ..metrics import AUROC_THRESHOLDS
 from ..model.configuration_echomen import EchoMENConfig
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
 from ..runs.compared_arguments import compared_arguments
@@ -108,7 +109,7 @@ def metrics_table(metrics: dict[str, float]) -> str:
 def scalar_metrics(metrics: dict[str, float]) -> list[tuple[str, str]]:
     """Name and value of the metrics that are not errors per category."""
     names = {"balanced_mae": "Balanced MAE (mean of the three categories)", "r2": "R²"}
-    names |= {f"auroc_ef_below_{cut}": f"AUROC for EF < {cut} %" for cut in (35, 40, 45, 50)}
+    names |= {f"auroc_ef_below_{cut:g}": f"AUROC for EF < {cut:g} %" for cut in AUROC_THRESHOLDS}
     return [(title, with_interval(metrics, key)) for key, title in names.items() if key in metrics]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 import time
 import warnings
@@ -20,6 +19,7 @@ import torch.distributed as dist
 from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, is_small_model
 from ..labels import CATEGORY_TITLES
 from ..runs.files import escape_formula, folder_or_id, unescape_formula, weights_checksum
+from ..runs.processes import process_rank
 from .archive_files import ArchiveFile, Place
 from .predictor import Predictor
 from .video_prediction import VideoPrediction
@@ -72,7 +72,7 @@ def predict_archive(
         ValueError: If several processes have no output, if the columns of a manifest are those of the table, or if the
             output to continue is of other files, another model or another protocol.
     """
-    rank, num_processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, num_processes = process_rank()
     run = _describe_run(predictor, model)
     if output is None:
         if num_processes > 1:

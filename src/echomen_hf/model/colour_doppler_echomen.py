@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-__all__ = ["COLOURED_SHARE", "ColourMeter", "chroma_of_rgb", "coloured_share", "luma_of_rgb"]
+__all__ = ["COLOURED_SHARE", "LUMA_WEIGHTS", "ColourMeter", "chroma_of_rgb", "coloured_share", "luma_of_rgb"]
 
 COLOURED_SHARE = 0.01
 """Share of the picture from which a clip is taken for colour Doppler.
@@ -17,7 +17,7 @@ A judgement, not a measurement on patients: what a machine draws in colour (the 
 colour bar) is thin and covers hardly any area, a logo half of this, and flow through a valve several times as much.
 """
 
-_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 _CELLS = 28  # along the shorter side: 4 pixels of an EchoNet-Dynamic frame
 _FULL = 0.6  # of the pixels of a cell
@@ -69,13 +69,13 @@ def coloured_share(blue: NDArray[np.uint8], red: NDArray[np.uint8]) -> float:
 
 def luma_of_rgb(frames: NDArray[Any]) -> NDArray[np.float64]:
     """Luma (ITU-R BT.601) of red, green and blue on any scale, shape (..., 3)."""
-    return frames.astype(np.float64) @ _LUMA_WEIGHTS  # (..., H, W, 3) -> (..., H, W)
+    return frames.astype(np.float64) @ LUMA_WEIGHTS  # (..., H, W, 3) -> (..., H, W)
 
 
 def chroma_of_rgb(frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Cb and Cr (ITU-R BT.601, full range), neutral at 128, uint8, of a frame of shape (H, W, 3)."""
     pixels = frame.astype(np.float32)
-    luma = pixels @ _LUMA_WEIGHTS.astype(np.float32)
+    luma = pixels @ LUMA_WEIGHTS.astype(np.float32)
     chroma = np.stack([(pixels[..., 2] - luma) / 1.772, (pixels[..., 0] - luma) / 1.402])
     blue, red = np.clip(np.rint(128 + chroma), 0, 255).astype(np.uint8)
     return blue, red

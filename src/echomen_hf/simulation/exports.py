@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, zoom
 
+from ..model.colour_doppler_echomen import LUMA_WEIGHTS
 from .export_codecs import JPEG_BLOCK, through_h264, through_jpeg
 from .export_screens import VENDORS, Box, Vendor, beats, draw_screen, moving_labels, text_patch
 from .fans import bounding_box, lit_fan
@@ -18,7 +19,6 @@ from .fans import bounding_box, lit_fan
 __all__ = ["Export", "ExportSettings", "export_clip", "sample_export_settings"]
 
 _SIZES = ((640, 480), (720, 576), (800, 600), (1024, 768), (1280, 720), (1280, 960), (1280, 1024), (1920, 1080))
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +188,7 @@ class _Screen:
 
     def _shown(self, colours: np.ndarray) -> np.ndarray:
         """Coloured pixels `(..., 3)` as this screen holds them."""
-        return colours if self.in_colour else np.rint(colours @ _LUMA).astype(np.uint8)
+        return colours if self.in_colour else np.rint(colours @ LUMA_WEIGHTS.astype(np.float32)).astype(np.uint8)
 
     def paste(self, clip: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
         """Paste the fan of a clip, `(T, H, W)` or `(T, H, W, 3)`, enlarged to a box that may overhang the picture."""
