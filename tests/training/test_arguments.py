@@ -106,7 +106,9 @@ class TestBatch:
 
     def test_what_does_not_divide_is_refused_with_the_nearest_that_does(self, make_arguments, monkeypatch):
         monkeypatch.setattr(EchoMENTrainingArguments, "world_size", 8)
-        with pytest.raises(ValueError, match="A step of 20 videos .* 8 processes.*`--total_train_batch_size` to 16 or 24"):
+        with pytest.raises(
+            ValueError, match="A step of 20 videos .* 8 processes.*`--total_train_batch_size` to 16 or 24"
+        ):
             make_arguments(per_device_train_batch_size=None)
         with pytest.raises(ValueError, match="to 8 or 16, or"):
             make_arguments(per_device_train_batch_size=None, total_train_batch_size=9)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers.pipelines.base import ChunkPipeline
@@ -30,7 +31,8 @@ class EjectionFractionPipeline(ChunkPipeline):
 
     The options of a call can also be given to the constructor, see `__call__`. So can `engine`, which runs the encoder
     instead of the model: a function from clips, float32, shape (B, T, C, H, W), to embeddings, float32, shape (B, D).
-    `Predictor` of the package `echomen_hf` has one for every checkpoint:
+    `Predictor` of the package `echomen_hf` has one for every checkpoint. With an engine, `device` defaults to that of
+    the model.
 
     ```python
     >>> from transformers import pipeline
@@ -67,6 +69,9 @@ class EjectionFractionPipeline(ChunkPipeline):
     def __init__(
         self, *args: Any, engine: Callable[[torch.Tensor], torch.Tensor] | None = None, **kwargs: Any
     ) -> None:
+        if engine is not None and kwargs.get("device") is None:
+            # Where the engine's model is; transformers would move the model to the first accelerator.
+            kwargs["device"] = -1
         super().__init__(*args, **kwargs)
         self.engine = engine
 
@@ -139,7 +144,8 @@ class EjectionFractionPipeline(ChunkPipeline):
         for first in range(0, len(starts), CLIPS_AT_ONCE):
             some = starts[first : first + CLIPS_AT_ONCE]
             for number, (clip, start) in enumerate(zip(self.video_processor.make_clips(video, some), some), first + 1):
-                seconds = torch.tensor([start / video.fps], dtype=torch.float64)
+                # An array, which stays where it is: not every device has double precision.
+                seconds = np.array([start / video.fps])
                 yield {"pixel_values": clip[None], "start": seconds, "is_last": number == len(starts)}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
@@ -149,9 +155,9 @@ class EjectionFractionPipeline(ChunkPipeline):
         self, model_outputs: list[dict[str, torch.Tensor]], protocol: str = DEFAULT_PROTOCOL
     ) -> dict[str, Any]:
         """Combine the clips of a video."""
-        names = [name for name in model_outputs[0] if name != "is_last"]
+        starts = np.concatenate([np.atleast_1d(output["start"]) for output in model_outputs]).tolist()
+        names = [name for name in model_outputs[0] if name not in ("is_last", "start")]
         clips = {name: torch.cat([output[name] for output in model_outputs]) for name in names}
-        starts = clips.pop("start").tolist()
         config = self.model.config
         video = average_clips("", clips, calibration_for(config, protocol))
         spread = standard_deviation(clips, has_experts=config.prediction_head == "experts")
@@ -182,6 +188,6 @@ def collate_chunks(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     """Join clips, as `preprocess` yields them, to a batch."""
     return {
         "pixel_values": torch.cat([chunk["pixel_values"] for chunk in chunks]),
-        "start": torch.cat([chunk["start"] for chunk in chunks]),
+        "start": np.concatenate([chunk["start"] for chunk in chunks]),
         "is_last": torch.tensor([chunk["is_last"] for chunk in chunks]),
     }

@@ -169,7 +169,7 @@ class EchoMENTrainingArguments(TrainingArguments):
     )
     total_train_batch_size: int | None = HfArg(
         default=None,
-        help="Videos per step, over all processes and accumulation steps, which share them. Defaults to 20, or to what "
+        help="Videos per step, which processes and accumulation steps share. Defaults to 20, or to what "
         "per_device_train_batch_size makes.",
     )
     sync_batch_norm: bool = HfArg(
@@ -272,17 +272,25 @@ class EchoMENTrainingArguments(TrainingArguments):
         self._take_precision_of_launcher()
         if not (torch.cuda.is_available() or torch.xpu.is_available()):
             self.dataloader_pin_memory = False  # of no use on CPUs, and unknown to MPS
+        if self.accelerator_config is None:
+            # From pinned memory, batches are copied while the step before is computed.
+            self.accelerator_config: Any = {"non_blocking": self.dataloader_pin_memory and not self.use_cpu}
         self._shares_batch = self.per_device_train_batch_size is None
         if self._shares_batch:
             self.per_device_train_batch_size = DEFAULT_BATCH_SIZE  # until the number of processes is known
         super().__post_init__()
         if self.n_gpu > 1:
             logger.warning(
-                f"One process trains on one GPU, and {self.n_gpu - 1} of {self.n_gpu} stay idle. To use them, begin the "
-                f"command with `accelerate launch --num_processes {self.n_gpu}`."
+                f"One process trains on one GPU, and {self.n_gpu - 1} of {self.n_gpu} stay idle. To use them, begin "
+                f"the command with `accelerate launch --num_processes {self.n_gpu}`."
             )
             # Otherwise the Trainer would train on all of them, in one process, with a batch for each.
             self._n_gpu = 1
+        if self.sync_batch_norm and self.world_size > 1 and self.device.type not in ("cuda", "xpu"):
+            raise ValueError(
+                f"`sync_batch_norm` needs GPUs, and this training is on {self.device.type}: leave it out, or train in "
+                "one process."
+            )
         share = self._share_of_batch()
         if self._shares_batch:
             self.per_device_train_batch_size = share
@@ -295,8 +303,8 @@ class EchoMENTrainingArguments(TrainingArguments):
             return
         if given not in ("bf16", "fp16"):
             raise ValueError(
-                f"accelerate was told to train in {given!r} (`--mixed_precision`, or its configuration file), which the "
-                "network has never been trained in: choose bf16, fp16 or no."
+                f"accelerate was told to train in {given!r} (`--mixed_precision`, or its configuration file), which "
+                "this network does not know: choose bf16, fp16 or no."
             )
         setattr(self, given, True)
 
@@ -317,8 +325,8 @@ class EchoMENTrainingArguments(TrainingArguments):
             )
         if not self._shares_batch and of_process * parts != total:
             raise ValueError(
-                f"`per_device_train_batch_size` {of_process} makes steps of {of_process * parts} videos on {divisors}, "
-                f"and `total_train_batch_size` is {total}: give one of them, or set both to what you mean."
+                f"`per_device_train_batch_size` {of_process} makes steps of {of_process * parts} videos on "
+                f"{divisors}, and `total_train_batch_size` is {total}: give one of them, or set both."
             )
         return total // parts
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+
+import datasets
 
 from ..data import FrameCache, load_echonet_dynamic, raise_for_problems, validate_videos
 from ..data.clip_dataset import FrameSource, TrainingClips
@@ -16,6 +19,7 @@ from ..model.video_reading_echomen import require_decoder
 from ..runs.files import file_checksum
 from ..simulation import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos
 from .arguments import DataArguments, EchoMENTrainingArguments, SimulationArguments
+from .processes import sees_folder_of_first_process
 
 
 __all__ = ["TrainingData", "load_training_data"]
@@ -55,7 +59,7 @@ def load_training_data(
 def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: EchoMENVideoProcessor) -> TrainingData:
     require_decoder(data_args.decoder)
     data_dir = Path(str(data_args.data_dir))
-    with args.main_process_first(desc="loading the data set"):
+    with main_process_first(args, Path(datasets.config.HF_DATASETS_CACHE), "loading the data set"):
         videos = load_echonet_dynamic(data_dir, require_tracings=data_args.require_tracings)
     for split, name in (("train", "TRAIN"), ("validation", "VAL")):
         if split not in videos:
@@ -69,7 +73,7 @@ def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: E
             raise_for_problems(validate_videos(rows, level=cast(Any, data_args.validate_data)))
     frames: FrameSource | None = None
     if data_args.frame_cache is not None:
-        with args.main_process_first(desc="caching frames"):
+        with main_process_first(args, Path(data_args.frame_cache), "caching frames"):
             cache = FrameCache.build(data_args.frame_cache, [*train, *val], processor, decoder=data_args.decoder)
             if data_args.validate_data == "frames" and args.process_index == 0:
                 cache.verify()
@@ -82,6 +86,11 @@ def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: E
     if data_args.decoder != "pyav":
         description["decoder"] = data_args.decoder
     return TrainingData(train, val, frames, description=description)
+
+
+def main_process_first(args: EchoMENTrainingArguments, folder: Path, what: str) -> AbstractContextManager:
+    """Let one process fill a folder before the others read it: the first of all who share it, or of each machine."""
+    return args.main_process_first(local=not all(sees_folder_of_first_process(folder)), desc=what)
 
 
 def _simulate(
