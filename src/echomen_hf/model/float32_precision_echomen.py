@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 
 __all__ = ["float32_precision"]
+
+_cudnn: Any = torch.backends.cudnn  # whose switches its annotations do not name
 
 
 @contextmanager
@@ -19,7 +22,7 @@ def float32_precision(convolutions: str | None = None) -> Iterator[None]:
     Args:
         convolutions: `"ieee"` or `"tf32"` for the convolutions of CUDA; `None` leaves them as they are.
     """
-    products, of_convolutions = _matmul_precision(), torch.backends.cudnn.conv.fp32_precision
+    products, of_convolutions = _matmul_precision(), _cudnn.conv.fp32_precision
     torch.set_float32_matmul_precision("highest")
     if convolutions is not None:
         _set_convolutions(convolutions)
@@ -41,6 +44,6 @@ def _matmul_precision() -> str:
 
 def _set_convolutions(precision: str) -> None:
     # The old switch and the new ones: PyTorch raises where they disagree.
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.conv.fp32_precision = precision
-    torch.backends.cudnn.rnn.fp32_precision = precision
+    _cudnn.allow_tf32 = precision == "tf32"
+    _cudnn.conv.fp32_precision = precision
+    _cudnn.rnn.fp32_precision = precision

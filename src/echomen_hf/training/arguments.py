@@ -311,7 +311,7 @@ class EchoMENTrainingArguments(TrainingArguments):
     def _share_of_batch(self) -> int:
         """Divide the batch by processes and accumulation steps; refuse what does not divide, or contradicts itself."""
         parts = self.world_size * self.gradient_accumulation_steps
-        total, of_process = self.total_train_batch_size, self.per_device_train_batch_size
+        total, of_process = self.total_train_batch_size, int(self.per_device_train_batch_size or 0)
         if total is None:
             if not self._shares_batch:
                 return of_process

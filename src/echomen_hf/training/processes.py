@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch.distributed as dist
@@ -50,7 +51,7 @@ def seed_processes_apart(seed: int) -> None:
 @contextmanager
 def synchronised_batch_norms(model: nn.Module, enabled: bool = True) -> Iterator[None]:
     """Let batch normalisation take its statistics over the clips of all processes, within the context."""
-    layers = [layer for layer in model.modules() if enabled and type(layer) is nn.BatchNorm3d]
+    layers: list[Any] = [layer for layer in model.modules() if enabled and type(layer) is nn.BatchNorm3d]
     try:
         for layer in layers:
             # By its class, so that parameters, buffers and whoever refers to the layer stay as they are.
