@@ -1,5 +1,6 @@
 """What two processes share and what not; one launch makes all that is looked at here."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,15 @@ def test_processes_with_unequal_batches_gather_all_samples(ranks):
         # The product divided by the factor, times the number of processes, over which gradients are averaged.
         own = gathered["joined"][gathered["ranks"] == (0 if len(gradient) == 3 else 1)]
         assert gathered["gradient"].tolist() == (2 * 288.0 / own).tolist()
+
+
+def test_recipe_for_several_gpus_trains_both_stages(ranks, folder):
+    run = json.loads((folder / "by_recipe" / "run.json").read_text())
+    assert (run["run.num_processes"], run["training.per_device_train_batch_size"]) == (2, 12)
+    for stage in (1, 2):
+        state = json.loads((folder / "by_recipe" / f"stage{stage}" / "trainer_state.json").read_text())
+        assert state["global_step"] == 2
+    assert EchoMENModel.from_pretrained(folder / "by_recipe").config.prediction_head == "experts"
 
 
 def test_synchronised_statistics_are_refused_on_processors(ranks):

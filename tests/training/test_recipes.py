@@ -3,10 +3,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
+from echomen_hf.cli import invoke
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments
-from echomen_hf.training.recipes import parse_recipe
+from echomen_hf.training.recipes import RECIPES_FOLDER, parse_recipe
+from helpers.tiny_config import TINY
 
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -47,7 +50,7 @@ def test_json_recipe(tmp_path):
     assert parse_recipe(TYPES, [recipe])[2].seed == 7
 
 
-@pytest.mark.parametrize("name", ["demo", "paper"])
+@pytest.mark.parametrize("name", ["demo", "paper", "paper_24gb", "paper_ddp"])
 def test_shipped_recipes_parse(name):
     _, model, training = parse_recipe(TYPES, [name, "--data_dir", "data", "--use_cpu"])
     assert model.model_config["num_channels"] in (1, 3)
@@ -91,3 +94,38 @@ def test_accelerate_understands_its_configurations(path):
 def test_recipe_that_does_not_exist_names_those_of_the_package():
     with pytest.raises(FileNotFoundError, match=r"No recipe at scripts/recipes/demo.yaml; .*one of compare, demo"):
         parse_recipe(TYPES, ["scripts/recipes/demo.yaml", "--data_dir", "data", "--use_cpu"])
+
+
+@pytest.mark.parametrize(
+    ("name", "differences"),
+    [
+        ("paper_24gb", {"bf16", "activation_checkpointing", "gradient_accumulation_steps"}),
+        ("paper_ddp", {"total_train_batch_size", "sync_batch_norm", "dataloader_num_workers"}),
+    ],
+)
+def test_recipes_for_other_cards_are_the_papers_but_for_what_they_are_for(name, differences):
+    paper, other = (yaml.safe_load((RECIPES_FOLDER / f"{each}.yaml").read_text()) for each in ("paper", name))
+    assert {key for key in paper.keys() | other.keys() if paper.get(key) != other.get(key)} == differences
+
+
+def test_recipe_for_small_cards_trains(echonet_dir, tmp_path):
+    """Both stages for two steps; paper_ddp runs in two processes, see test_processes."""
+    output = tmp_path / "model"
+    flags = {
+        "--data_dir": echonet_dir,
+        "--output_dir": output,
+        "--model_config": json.dumps(TINY),
+        "--max_steps": 2,
+        "--gradient_accumulation_steps": 2,
+        "--crop_padding": 3,
+        "--dataloader_num_workers": 0,
+        "--dataloader_persistent_workers": False,
+        "--report_to": "none",
+        "--use_cpu": True,
+        "--disable_tqdm": True,
+    }
+    invoke(["train", "paper_24gb", *(str(part) for flag in flags.items() for part in flag)])
+    run = json.loads((output / "run.json").read_text())
+    assert (run["training.bf16"], run["training.per_device_train_batch_size"]) == (True, 10)
+    for stage in (1, 2):
+        assert json.loads((output / f"stage{stage}" / "trainer_state.json").read_text())["global_step"] == 2
