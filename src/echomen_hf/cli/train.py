@@ -13,7 +13,7 @@ def main(context: typer.Context) -> None:
 
     The videos are a folder in EchoNet-Dynamic's layout, or simulated. Settings are flags, or a recipe as the first
     argument, whose values flags override. A recipe is a YAML or JSON file, or the name of one that comes with the
-    package: demo, paper, compare, small, small_brightness or small_experts.
+    package: demo, paper, release, echonet_weights_stage2, compare, small, small_brightness or small_experts.
 
         echomen train paper --data_dir EchoNet-Dynamic --output_dir runs/paper
 
@@ -48,7 +48,7 @@ def main(context: typer.Context) -> None:
         )
     set_seed(args.seed)
     if model_args.model is not None:
-        model, processor = load_checkpoint(model_args.model)
+        model, processor = load_checkpoint(model_args.model, headless=args.stage != "2")
     else:
         config = EchoMENConfig(**(model_args.model_config or {}))
         if model_args.backbone_checkpoint is not None:

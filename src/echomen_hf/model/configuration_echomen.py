@@ -138,7 +138,8 @@ class EchoMENConfig(ClipConfig):
         batch_norm_momentum (`float`, *optional*, defaults to 0.1):
             Momentum of the running statistics of the batch normalisation layers.
         prediction_head (`str`, *optional*, defaults to `"experts"`):
-            Where `ejection_fraction` comes from: `"regression"` (the head of stage 1) or `"experts"` (stage 2).
+            Where `ejection_fraction` comes from: `"regression"` (the head of stage 1) or `"experts"` (stage 2). `None`
+            for an encoder without a trained head, with which training starts.
         expert_bin_width (`float`, *optional*, defaults to 1.0):
             Width in EF points of the label bins that weighed the experts' training samples; a record for figures.
         expert_min_count (`float`, *optional*):
@@ -174,7 +175,7 @@ class EchoMENConfig(ClipConfig):
     head_initializer_range: float | int = 0.01
     batch_norm_eps: float = 1e-5
     batch_norm_momentum: float = 0.1
-    prediction_head: Literal["regression", "experts"] = "experts"
+    prediction_head: Literal["regression", "experts"] | None = "experts"
     expert_bin_width: float | int = 1.0
     expert_min_count: float | int | None = None
     interval_calibration: dict[str, Any] | None = None

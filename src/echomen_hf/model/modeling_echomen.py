@@ -340,6 +340,11 @@ class EchoMENModel(EchoMENPreTrainedModel):
         return outputs
 
     def _apply_heads(self, embedding: torch.Tensor) -> EchoMENOutput:
+        if self.config.prediction_head is None:
+            raise ValueError(
+                "No head of this model is trained to give an ejection fraction (`prediction_head` is None): train "
+                "stage 1 first, or use `model.encoder`, which gives embeddings."
+            )
         regression = self.regression_head(embedding).squeeze(-1)
         expert_predictions, expert_weights = self._consult_experts(embedding, self._weigh_experts(embedding))
         if self.config.prediction_head == "regression":
@@ -400,8 +405,8 @@ class EchoMENModel(EchoMENPreTrainedModel):
         Args:
             path: A state dictionary in torchvision's names (`r2plus1d_18`, Kinetics-400), or EchoNet-Dynamic's
                 released checkpoint (`{"state_dict": ...}`, names that begin with `module.`, a one-output `fc` that
-                becomes the regression head). A `.safetensors` file, or a PyTorch file, of which only tensors and
-                plain containers are read.
+                becomes the regression head, which then gives the ejection fraction). A `.safetensors` file, or a
+                PyTorch file, of which only tensors and plain containers are read.
             config: Configuration of the model; its encoder must have the shapes of the file. Defaults to the paper's.
         """
         path = Path(path)
@@ -410,8 +415,10 @@ class EchoMENModel(EchoMENPreTrainedModel):
         head = {name.removeprefix("fc."): state.pop(name) for name in ("fc.weight", "fc.bias") if name in state}
         check_backbone_state(path, state, model.encoder.state_dict())
         model.encoder.load_state_dict(state)
-        if head and head["weight"].shape == model.regression_head.weight.shape:
+        expected = {name: value.shape for name, value in model.regression_head.state_dict().items()}
+        if {name: value.shape for name, value in head.items()} == expected:
             model.regression_head.load_state_dict(head)
+            model.config.prediction_head = "regression"
         return model.eval()
 
 
