@@ -20,14 +20,14 @@ def main(
         ),
     ] = None,
 ) -> None:
-    """Convert weights of EchoNet-Dynamic or torchvision into a checkpoint.
+    """Convert published weights into a checkpoint.
 
     \b
     echomen import-weights r2plus1d_18_32_2_pretrained.pt --output runs/echonet
 
-    EchoNet-Dynamic's release of r2plus1d_18 brings its head for the ejection fraction: predict, evaluate, calibrate,
-    app and train take the folder as --model. torchvision's Kinetics-400 file has no such head: train starts both
-    stages from it, and the other commands refuse it.
+    The weights are those of r2plus1d_18 by EchoNet-Dynamic or torchvision. EchoNet-Dynamic's release brings its head
+    for the ejection fraction: predict, evaluate, calibrate, app and train take the folder as --model. torchvision's
+    Kinetics-400 file has no such head: train starts both stages from it, and the other commands refuse it.
 
     Only tensors are read from the file, never code.
     """

@@ -46,11 +46,11 @@ def parse_recipe(
     if arguments and not arguments[0].startswith("-"):
         known = {field.name for dataclass_type in dataclass_types for field in fields(dataclass_type) if field.init}
         recipe = read_recipe(arguments.pop(0), known)
-        words = {word.split("=")[0] for word in arguments}
-        flags = {action.dest for action in parser._actions if words & set(action.option_strings)}
+        options = {argument.split("=")[0] for argument in arguments}
+        given = {action.dest for action in parser._actions if options & set(action.option_strings)}
         # A flag overrides the recipe, so it also overrides what cannot go together with it.
         excluded = {"model": NEW_MODEL, **dict.fromkeys(NEW_MODEL, ("model",))}
-        for name in {name for flag in flags for name in excluded.get(flag, ())} - flags:
+        for name in {name for flag in given for name in excluded.get(flag, ())} - given:
             recipe.pop(name, None)
         settings.update(recipe)
     parser.set_defaults(**settings)
