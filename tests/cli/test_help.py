@@ -73,9 +73,11 @@ def test_choices_and_defaults_are_those_of_the_library():
     from echomen_hf.inference import ENGINE_NAMES, PRECISIONS
     from echomen_hf.inference.export.exporting import CALIBRATION_CLIPS, EXPORT_PRECISIONS
     from echomen_hf.inference.export.measured_error import DEFAULT_MAX_CHANGE, DEFAULT_MAX_MAE_RISE
+    from echomen_hf.inference.groups import Combine
     from echomen_hf.simulation import PROFILES
 
     assert get_args(predict.Engine) == ENGINE_NAMES
+    assert get_args(predict.Combine) == get_args(Combine)
     assert get_args(predict.Precision) == PRECISIONS == tuple(DEFAULT_MAX_CHANGE)
     assert get_args(export.Format) == tuple(EXPORT_PRECISIONS)
     assert get_args(simulate.Profile) == tuple(PROFILES)

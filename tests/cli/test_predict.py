@@ -196,6 +196,35 @@ def test_manifest_and_resume(trained, study, tmp_path):
         invoke([*command, str(study)])
 
 
+def test_one_ejection_fraction_per_patient(trained, study, tmp_path, capsys):
+    (study / "list.csv").write_text("path,patient\na.avi,=P1\nb.avi,P2\nc.avi,=P1\n")
+    command = ["predict", "--manifest", str(study / "list.csv"), "--model", str(trained), "--group_by", "patient"]
+    command += ["--output", str(tmp_path / "o.csv")]
+    assert invoke(command) == 1
+    first, _, last = read(tmp_path / "o.csv")
+    one, two = read(tmp_path / "o_by_patient.csv")
+    assert (one["patient"], one["videos"], one["failed"]) == ("'=P1", "2", "0")
+    assert (two["patient"], two["videos"], two["failed"], two["EF_pred"]) == ("P2", "0", "1", "")
+    estimates = sorted(float(row["EF_pred"]) for row in (first, last))
+    assert estimates == [float(one["lowest"]), float(one["highest"])]
+    assert estimates[0] <= float(one["EF_pred"]) <= estimates[1]
+    assert one["weights"] == first["weights"]
+    assert "=P1" in capsys.readouterr().out
+    written = (tmp_path / "o_by_patient.csv").read_bytes()
+    (tmp_path / "o_by_patient.csv").unlink()
+    assert invoke([*command, "--resume"]) == 1
+    assert (tmp_path / "o_by_patient.csv").read_bytes() == written
+    assert invoke([*command, "--resume", "--combine", "median"]) == 1
+    middle = read(tmp_path / "o_by_patient.csv")[0]["EF_pred"]
+    assert float(middle) == pytest.approx(sum(estimates) / 2, abs=0.006)
+
+
+def test_column_to_group_by_is_checked_before_predicting(study, tmp_path):
+    (study / "list.csv").write_text("path,patient\na.avi,P1\n")
+    with pytest.raises(ValueError, match="cannot be grouped by 'patent'; there is patient, folder"):
+        invoke(["predict", "--manifest", str(study / "list.csv"), "--model", "none", "--group_by", "patent"])
+
+
 def test_name_with_markup_is_printed_as_it_is(trained, study, capsys):
     (study / "[").mkdir()
     (study / "a.avi").rename(study / "[" / "].avi")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from .options import BatchSize, Device, KeepLargeBlocks, OptionalModel, Protocol
+
+
+if TYPE_CHECKING:
+    from ..inference import GroupPrediction
 
 
 MOST_PRINTED = 40
@@ -18,6 +22,7 @@ MOST_PRINTED = 40
 # Spelled out, since the modules that define them import torch; a test compares them.
 Engine = Literal["auto", "torch", "compile", "onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
+Combine = Literal["variance", "median"]
 
 
 def main(
@@ -54,6 +59,18 @@ def main(
         bool,
         typer.Option("--absolute_paths", help="Name files by absolute paths instead of paths from what was given."),
     ] = False,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group_by",
+            help="Column of the manifest with the patient or study, or folder: also write one ejection fraction for "
+            "each, as OUTPUT_by_COLUMN beside --output.",
+        ),
+    ] = None,
+    combine: Annotated[
+        Combine,
+        typer.Option("--combine", help="How: mean with weights 1/variance, or median."),
+    ] = "variance",
     keep_large_blocks: KeepLargeBlocks = False,
 ) -> int:
     """Estimate the ejection fraction of video or DICOM files.
@@ -68,6 +85,9 @@ def main(
     What speaks against an estimate, such as colour Doppler or an assumed frame rate, is in the column warning. A
     calibrated model gives the interval that holds the true ejection fraction in, say, 90 % of the patients of each
     category, if they are like those it was calibrated on.
+
+    --group_by gives one ejection fraction for the videos of a patient or study, with their spread. It has no interval,
+    since that of one video does not hold for several.
 
     Folders above those that were given, whose names may be those of patients, are named nowhere. Every row is written
     as soon as it is known, and --resume continues after an interruption. accelerate launch -m echomen_hf.cli predict
@@ -88,7 +108,7 @@ def main(
     from transformers.utils import logging
 
     from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE, is_small_model
-    from ..inference import Predictor, list_files, predict_archive, read_manifest
+    from ..inference import Predictor, find_groups, list_files, predict_archive, read_manifest, write_groups
     from ..runs.processes import is_main_process
     from ..training import allocator
 
@@ -98,6 +118,7 @@ def main(
         files = read_manifest(manifest, absolute_paths=absolute_paths)
     else:
         files = list_files(paths or [], absolute_paths=absolute_paths)
+    groups = find_groups(files, group_by) if group_by is not None else {}
     predictor = Predictor(
         model or SMALL_MODEL_FOLDER,
         protocol=protocol,
@@ -129,6 +150,8 @@ def main(
             for row in rows:
                 if row[kind]:
                     print(f"{kind}: {row[kind]}", file=sys.stderr)
+    if group_by is not None:
+        print_groups(write_groups(rows, groups, group_by, output, combine), group_by)
     if failed:
         print(f"{len(failed)} of {len(rows)} files could not be read", file=sys.stderr)
     return 1 if failed else 0
@@ -167,4 +190,22 @@ def print_table(rows: list[dict[str, str]], calibration: dict[str, Any] | None) 
         ends = f"{row['interval_low']} to {row['interval_high']}" if row["interval_low"] else "not calibrated"
         shown = [row["EF_pred"], ends, *(row[name] for name in ("category", "expert_spread", "clip_sd", "clips"))]
         table.add_row(escape(row["file"]), *(shown if not row["error"] else ["not readable", *[""] * 5]))
+    Console().print(table)
+
+
+def print_groups(predictions: list[GroupPrediction], group_by: str) -> None:
+    """Print the ejection fractions of patients or studies; of more than a screen shows, their number."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    from ..labels import CATEGORY_TITLES
+
+    if len(predictions) > MOST_PRINTED:
+        print(f"{len(predictions)} of {group_by} have an ejection fraction")
+        return
+    table = Table(Column(escape(group_by), overflow="fold"), "EF (%)", "category", "sd of videos", "range", "videos")
+    for each in predictions:
+        spread = (f"{each.video_sd:.2f}", f"{each.lowest:.2f} to {each.highest:.2f}", str(each.num_videos))
+        table.add_row(escape(each.group), f"{each.ejection_fraction:.2f}", CATEGORY_TITLES[each.category], *spread)
     Console().print(table)
