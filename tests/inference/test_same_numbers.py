@@ -55,6 +55,7 @@ def every_way(predictor, row):
 @pytest.mark.parametrize("has_engine", [False, True])
 def test_same_numbers(experienced_model, three_channel_processor, row, protocol, has_engine):
     experienced_model.config.interval_calibration = {"coverage": 0.9, "offsets": OFFSETS, "protocol": protocol}
+    experienced_model.config.recalibration = {"predicted": [0.0, 50.0, 100.0], "corrected": [30.0, 50.0, 60.0]}
     if not has_engine:
         # A network of another architecture runs without one.
         experienced_model.config.model_type = "another"

@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from . import (
+    adapt,
     app,
     calibrate,
     compare,
@@ -40,6 +41,7 @@ echomen.command("train", add_help_option=False, context_settings=PASS_ON)(train.
 echomen.command("evaluate")(evaluate.main)
 echomen.command("predict")(predict.main)
 echomen.command("calibrate")(calibrate.main)
+echomen.command("adapt")(adapt.main)
 echomen.command("compare", add_help_option=False, context_settings=PASS_ON)(compare.main)
 echomen.command("export")(export.main)
 echomen.command("import-weights")(import_weights.main)

@@ -8,6 +8,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
 from .prediction_interval_echomen import check_calibration
+from .recalibration_echomen import check_recalibration
 
 
 logger = logging.get_logger(__name__)
@@ -147,6 +148,9 @@ class EchoMENConfig(ClipConfig):
         interval_calibration (`dict`, *optional*):
             Result of `calibrate_intervals`, which turns a prediction into an interval, with the test protocol it holds
             for; `None` for a model that was not calibrated.
+        recalibration (`dict`, *optional*):
+            Curve through points (`predicted`, `corrected`) in percent that corrects every ejection fraction of the
+            model, as `echomen adapt` fits it to the videos of one site; `None` for no correction.
 
     Example:
     ```python
@@ -179,6 +183,7 @@ class EchoMENConfig(ClipConfig):
     expert_bin_width: float | int = 1.0
     expert_min_count: float | int | None = None
     interval_calibration: dict[str, Any] | None = None
+    recalibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
         """Fill in derived values."""
@@ -222,6 +227,11 @@ class EchoMENConfig(ClipConfig):
         """Check a stored calibration of prediction intervals."""
         if self.interval_calibration is not None:
             check_calibration(self.interval_calibration)
+
+    def validate_recalibration(self):
+        """Check a stored recalibration."""
+        if self.recalibration is not None:
+            check_recalibration(self.recalibration)
 
 
 __all__ = ["ClipConfig", "EchoMENConfig", "require_positive"]

@@ -18,6 +18,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .backbone_weights_echomen import check_backbone_state, read_backbone_state
 from .configuration_echomen import EchoMENConfig
+from .recalibration_echomen import recalibrate
 
 
 logger = logging.get_logger(__name__)
@@ -351,13 +352,14 @@ class EchoMENModel(EchoMENPreTrainedModel):
             ejection_fraction = regression
         else:
             ejection_fraction = (expert_weights * expert_predictions.nan_to_num()).sum(dim=-1)
+        curve = self.config.recalibration
         return EchoMENOutput(
-            logits=ejection_fraction.unsqueeze(-1),
-            expert_predictions=expert_predictions,
+            logits=recalibrate(ejection_fraction, curve).unsqueeze(-1),
+            expert_predictions=recalibrate(expert_predictions, curve),
             expert_weights=expert_weights,
             embedding=embedding,
             projection=self.projector(embedding),
-            regression=regression,
+            regression=recalibrate(regression, curve),
         )
 
     def _weigh_experts(self, embedding: torch.Tensor) -> torch.Tensor:
