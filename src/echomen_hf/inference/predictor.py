@@ -159,7 +159,7 @@ class Predictor:
         return self.protocol, self.batch_size, self.engine, self._windows
 
     def _read(self, source: str | Path | bytes) -> EchoVideo:
-        return check_clip(read_video(source), self.processor.clip_spec)
+        return check_clip(self.processor.crop_to_sector(read_video(source)), self.processor.clip_spec)
 
     def _read_clips(self, path: Path) -> VideoClips:
         return VideoClips.of(self._read(path), self._clip_processor, self.protocol)

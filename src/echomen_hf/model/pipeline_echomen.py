@@ -134,6 +134,7 @@ class EjectionFractionPipeline(ChunkPipeline):
             video = inputs
         else:
             video = to_echo_video(inputs, fps or self.video_processor.reference_fps)
+        video = self.video_processor.crop_to_sector(video)
         spec = self.video_processor.clip_spec
         starts = protocol_starts(protocol, check_clip(video, spec).num_frames, video.fps, spec)
         for first in range(0, len(starts), CLIPS_AT_ONCE):
