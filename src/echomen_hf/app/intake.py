@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.clip_checks_echomen import clip_cautions
+from ..model.clip_quality_echomen import inspect_clip
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, ClipSpec, protocol_starts
 from ..model.echo_video_echomen import EchoVideo, VideoInfo, require_moving
 from ..model.video_reading_echomen import probe_video, read_video
@@ -72,8 +72,7 @@ def receive_clip(path: str | Path, limits: UploadLimits, spec: ClipSpec) -> Rece
         raise VideoReadError.about(CLIP_NAME, error.problem, remedy) from error
     cautions = [
         *_frame_rate_caution(path, info),
-        *_colour_caution(video),
-        *clip_cautions(video, spec),
+        *(finding.reason for finding in inspect_clip(video, spec)),
         *_window_caution(video, spec),
     ]
     return ReceivedClip(EchoVideo(video.frames, video.fps, CLIP_NAME), tuple(cautions))
@@ -104,15 +103,6 @@ def _frame_rate_caution(path: str | Path, info: VideoInfo) -> list[str]:
             "the model would look at another part of the heart beat."
         ]
     return []
-
-
-def _colour_caution(video: EchoVideo) -> list[str]:
-    if not video.is_coloured:
-        return []
-    return [
-        f"{video.coloured_share:.0%} of the picture is coloured, as in colour Doppler. The model was trained on "
-        "grayscale (B-mode) clips and sees the colours as gray: do not rely on this estimate."
-    ]
 
 
 def _window_caution(video: EchoVideo, spec: ClipSpec) -> list[str]:

@@ -146,6 +146,9 @@ class EchoMENConfig(ClipConfig):
         interval_calibration (`dict`, *optional*):
             Result of `calibrate_intervals`, which turns a prediction into an interval, with the test protocol it holds
             for; `None` for a model that was not calibrated.
+        usual_distance (`float`, *optional*):
+            Distance from the training distribution that 99 % of the videos it was calibrated on do not exceed; `None`
+            for a model without this distribution.
 
     Example:
     ```python
@@ -178,6 +181,7 @@ class EchoMENConfig(ClipConfig):
     expert_bin_width: float | int = 1.0
     expert_min_count: float | int | None = None
     interval_calibration: dict[str, Any] | None = None
+    usual_distance: float | int | None = None
 
     def __post_init__(self, **kwargs):
         """Fill in derived values."""

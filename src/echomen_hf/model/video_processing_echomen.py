@@ -324,8 +324,6 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
     def make_clips(self, video: EchoVideo, starts: Sequence[int] | np.ndarray) -> torch.Tensor:
         """Cut several clips out of one video, resizing and normalising every frame only once.
 
-        The video is taken as it is; `crop_to_sector` comes before.
-
         Args:
             video: Grayscale video and its frame rate.
             starts: First source frame of each of the n clips.
@@ -333,6 +331,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         Returns:
             Clips, float32, shape (n, frames, channels, height, width).
         """
+        video = self.crop_to_sector(video)
         clip_frames = np.stack([clip_indices(int(s), video.num_frames, video.fps, self.clip_spec) for s in starts])
         needed, position = np.unique(clip_frames[clip_frames >= 0], return_inverse=True)
         prepared = self.normalize_frames(self.resize_frames(video.frames[needed]))  # (K, C, h, w)
