@@ -7,6 +7,7 @@ from transformers import AutoModel
 
 from echomen_hf import EchoMENConfig, EchoMENModel
 from echomen_hf.model.video_prediction_echomen import average_clips
+from helpers.tiny_config import make_tiny_config
 
 
 def clips(config, batch=2, seed=0):
