@@ -90,11 +90,11 @@ def test_colour_is_reported_beside_the_estimate(trained, study, write_video, tmp
     before = warnings.showwarning
     assert invoke(["predict", str(study), "--model", str(trained), "--output", str(output)]) == 0
     rows = read(output)
-    assert [bool(row["warning"]) for row in rows] == [False, True, False]
-    assert "b.avi: " in rows[1]["warning"]
-    assert "coloured, as in colour Doppler" in rows[1]["warning"]
+    assert ["coloured, as in colour Doppler" in row["reasons"] for row in rows] == [False, True, False]
+    assert rows[1]["quality"] == "doubtful"
     assert rows[1]["EF_pred"]
-    assert f"warning: {rows[1]['warning']}\n" in capsys.readouterr().err
+    assert rows[1]["warning"] == ""
+    assert f"{rows[1]['file']}: doubtful. {rows[1]['reasons']}\n" in capsys.readouterr().out
     assert warnings.showwarning is before
 
 
@@ -171,7 +171,8 @@ def test_more_than_40_rows_are_counted_if_a_table_holds_them(trained, study, tmp
     assert invoke([*command, "--output", str(tmp_path / "o.csv")]) == 1
     printed = capsys.readouterr()
     assert re.fullmatch(
-        r"41 files: \d+ HFrEF, \d+ HFmrEF, \d+ HFpEF, 1 with errors, 0 with warnings\nAll rows are in o.csv\n",
+        r"41 files: \d+ HFrEF, \d+ HFmrEF, \d+ HFpEF, 1 with errors, 0 with warnings, \d+ doubtful, 0 unusable\n"
+        r"All rows are in o.csv\n",
         printed.out,
     )
     assert "avi" not in printed.err

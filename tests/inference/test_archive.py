@@ -271,7 +271,7 @@ class TestResume:
 
     def test_damage(self, whole, folder):
         whole.write_bytes(whole.read_bytes().replace(b"b.avi,", b""))
-        with pytest.raises(ValueError, match="o.csv is damaged: row 2 has 13 cells"):
+        with pytest.raises(ValueError, match="o.csv is damaged: row 2 has 15 cells"):
             predict_archive(StandIn(), list_files([folder]), whole, resume=True)
 
 

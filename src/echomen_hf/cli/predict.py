@@ -71,6 +71,9 @@ def main(
         Combine,
         typer.Option("--combine", help="How: mean with weights 1/variance, or median."),
     ] = "variance",
+    force: Annotated[
+        bool, typer.Option("--force", help="Estimate unusable videos too, which otherwise get no EF.")
+    ] = False,
     keep_large_blocks: KeepLargeBlocks = False,
 ) -> int:
     """Estimate the ejection fraction of video or DICOM files.
@@ -82,7 +85,8 @@ def main(
     hearts only. --model may also be a folder that echomen export wrote.
 
     A file that cannot be read is reported and skipped; the others are still written, and the exit status is then 1.
-    What speaks against an estimate, such as colour Doppler or an assumed frame rate, is in the column warning. A
+    The column quality says whether an estimate is good, doubtful or unusable, and reasons why; an unusable video gets
+    no EF unless --force is given. Faults of the file, such as an assumed frame rate, are in the column warning. A
     calibrated model gives the interval that holds the true ejection fraction in, say, 90 % of the patients of each
     category, if they are like those it was calibrated on.
 
@@ -127,6 +131,7 @@ def main(
         engine=engine,
         precision=precision,
         num_workers=workers,
+        force=force,
     )
     console = Console(stderr=True, quiet=not is_main_process())
     rows = predict_archive(
@@ -174,6 +179,7 @@ def print_summary(rows: list[dict[str, str]], output: str) -> None:
     titles = [title for category, title in CATEGORY_TITLES.items() if category != "all"]
     counts = [(title, sum(row["category"] == title for row in rows)) for title in titles]
     counts += [(f"with {kind}s", sum(bool(row[kind]) for row in rows)) for kind in ("error", "warning")]
+    counts += [(quality, sum(row["quality"] == quality for row in rows)) for quality in ("doubtful", "unusable")]
     print(f"{len(rows)} files: {', '.join(f'{count} {what}' for what, count in counts)}")
     print(f"All rows are in {PurePath(output).name}")
 
@@ -185,12 +191,17 @@ def print_table(rows: list[dict[str, str]], calibration: dict[str, Any] | None) 
     from rich.table import Column, Table
 
     interval = f"{calibration['coverage']:.0%} interval" if calibration else "interval"
-    table = Table(Column("file", overflow="fold"), "EF (%)", interval, "category", "expert spread", "clip sd", "clips")
+    table = Table(Column("file", overflow="fold"), "EF (%)", interval, "category", "quality", "clip sd", "clips")
     for row in rows:
-        ends = f"{row['interval_low']} to {row['interval_high']}" if row["interval_low"] else "not calibrated"
-        shown = [row["EF_pred"], ends, *(row[name] for name in ("category", "expert_spread", "clip_sd", "clips"))]
+        ends = f"{row['interval_low']} to {row['interval_high']}" if row["interval_low"] else ""
+        if row["EF_pred"] and not calibration:
+            ends = "not calibrated"
+        shown = [row["EF_pred"], ends, *(row[name] for name in ("category", "quality", "clip_sd", "clips"))]
         table.add_row(escape(row["file"]), *(shown if not row["error"] else ["not readable", *[""] * 5]))
     Console().print(table)
+    for row in rows:
+        if row["reasons"]:
+            print(f"{row['file']}: {row['quality']}. {row['reasons']}")
 
 
 def print_groups(predictions: list[GroupPrediction], group_by: str) -> None:

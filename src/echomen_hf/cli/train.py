@@ -25,7 +25,7 @@ def main(context: typer.Context) -> None:
 
     from .. import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor
     from ..data import pixel_statistics
-    from ..evaluation.interval_calibration import calibrate_model
+    from ..evaluation.interval_calibration import calibrate_model, store_calibration
     from ..inference import load_checkpoint
     from ..runs.run_folder import is_finished
     from ..training import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments, fit
@@ -94,5 +94,5 @@ def main(context: typer.Context) -> None:
                 progress=not args.disable_tqdm,
                 frames=data.frames,
             )
-            trained.config.save_pretrained(str(args.output_dir))
+            store_calibration(str(args.output_dir), trained)
         print(f"Model, video processor and logs are in {args.output_dir}", flush=True)

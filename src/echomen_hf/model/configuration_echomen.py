@@ -151,6 +151,9 @@ class EchoMENConfig(ClipConfig):
         recalibration (`dict`, *optional*):
             Curve through points (`predicted`, `corrected`) in percent that corrects every ejection fraction of the
             model, as `echomen adapt` fits it to the videos of one site; `None` for no correction.
+        usual_distance (`float`, *optional*):
+            Distance from the training distribution that 99 % of the videos it was calibrated on do not exceed; `None`
+            for a model without this distribution.
 
     Example:
     ```python
@@ -184,6 +187,7 @@ class EchoMENConfig(ClipConfig):
     expert_min_count: float | int | None = None
     interval_calibration: dict[str, Any] | None = None
     recalibration: dict[str, Any] | None = None
+    usual_distance: float | int | None = None
 
     def __post_init__(self, **kwargs):
         """Fill in derived values."""

@@ -186,6 +186,25 @@ class EchoMENAggregator(nn.Module):
         return self.fc2(F.relu(self.fc1(embedding))).softmax(dim=-1)
 
 
+class EchoMENTrainingDistribution(nn.Module):
+    """Where the embeddings of the videos lie that a model was calibrated on, as a normal distribution."""
+
+    mean: torch.Tensor
+    precision: torch.Tensor
+
+    def __init__(self, config: EchoMENConfig) -> None:
+        super().__init__()
+        size = config.embedding_size
+        self.usual_distance = cast(float, config.usual_distance)
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float32))
+        self.register_buffer("precision", torch.eye(size, dtype=torch.float32))
+
+    def unlikeness(self, embedding: torch.Tensor) -> float:
+        """Mahalanobis distance of a video's mean embedding (D,), over the usual distance."""
+        offset = embedding.to(self.mean.device, torch.float64) - self.mean.double()
+        return float((offset @ self.precision.double() @ offset).sqrt()) / self.usual_distance
+
+
 class EchoMENPreTrainedModel(PreTrainedModel):
     """Weight initialisation, checkpointing and loading, shared by the models of this file."""
 
@@ -217,6 +236,9 @@ class EchoMENPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Linear):
             init.kaiming_uniform_(module.weight, a=5**0.5)
             init.zeros_(module.bias)
+        elif isinstance(module, EchoMENTrainingDistribution):
+            init.zeros_(module.mean)
+            init.copy_(module.precision, torch.eye(len(module.mean)))
 
 
 class EchoMENModel(EchoMENPreTrainedModel):
@@ -244,6 +266,10 @@ class EchoMENModel(EchoMENPreTrainedModel):
         self.regression_head = EchoMENRegressionHead(config)
         self.experts = nn.ModuleList(EchoMENRegressionHead(config) for _ in range(config.num_experts))
         self.aggregator = EchoMENAggregator(config)
+        self.training_distribution = None
+        if config.usual_distance is not None:
+            self.training_distribution = EchoMENTrainingDistribution(config)
+            self._keep_in_fp32_modules_strict = [*self._keep_in_fp32_modules_strict, "training_distribution"]
         self.encoder_frozen = False
         self.post_init()
 
@@ -276,6 +302,22 @@ class EchoMENModel(EchoMENPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """Return the layer that takes in the pixels."""
         return self.encoder.stem[0]
+
+    def set_training_distribution(
+        self, mean: torch.Tensor | None, precision: torch.Tensor | None = None, usual_distance: float | None = None
+    ) -> None:
+        """Store how the embeddings of usual videos are distributed, or forget it.
+
+        Args:
+            mean: Mean of the videos' embeddings, shape (D,); `None` to forget the distribution.
+            precision: Inverse of their covariance, shape (D, D).
+            usual_distance: Mahalanobis distance that 99 % of them do not exceed.
+        """
+        self.config.usual_distance = None if mean is None else usual_distance
+        self.training_distribution = None
+        if mean is not None and precision is not None:
+            self.training_distribution = EchoMENTrainingDistribution(self.config).to(self.device)
+            self.training_distribution.load_state_dict({"mean": mean, "precision": precision})
 
     def freeze_encoder(self, frozen: bool = True) -> None:
         """Fix the encoder for stage 2, without gradients and always in evaluation mode, or release it."""

@@ -103,6 +103,8 @@ def fit(
     for name in CALIBRATIONS:
         if hasattr(model.config, name):
             setattr(model.config, name, None)
+    if hasattr(model, "set_training_distribution"):
+        model.set_training_distribution(None)
     warn_about_labels(training[args.stages[0]].ejection_fractions, evaluation.labels.tolist())
     if args.stages == (2,) and is_finished(output_dir / "stage1"):
         logger.warning(f"Stage 2 starts from the result of stage 1 in {output_dir / 'stage1'}.")
@@ -199,7 +201,7 @@ def claim_output_dir(
 ) -> None:
     """Record the settings of a run, or refuse those that differ from the run that the folder already holds."""
     inherited = {field.name for field in fields(PreTrainedConfig)}
-    set_by_training = {"prediction_head", "expert_bin_width", "expert_min_count", *CALIBRATIONS}
+    set_by_training = {"prediction_head", "expert_bin_width", "expert_min_count", "usual_distance", *CALIBRATIONS}
     own = {field.name for field in fields(model.config)} - inherited - set_by_training
     now = {
         **{f"model.{name}": getattr(model.config, name) for name in own},
