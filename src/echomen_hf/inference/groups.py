@@ -159,7 +159,7 @@ def write_groups(
 ) -> list[GroupPrediction]:
     """Combine the rows of `predict_archive`, and write a second table beside theirs.
 
-    A group none of whose files could be read has a row without an ejection fraction.
+    A group none of whose files has an ejection fraction, since they cannot be read or are unusable, has a row without one.
 
     Args:
         rows: Rows of all files.
@@ -177,7 +177,7 @@ def write_groups(
         members[groups[row["file"]]].append(row)
     predictions, lines = [], []
     for group, own in members.items():
-        read = [row for row in own if not row["error"]]
+        read = [row for row in own if row["EF_pred"]]
         cells = dict.fromkeys(_COLUMNS, "") | {"videos": str(len(read)), "failed": str(len(own) - len(read))}
         cells |= {name: own[0][name] for name in _RUN_COLUMNS}
         if read:
