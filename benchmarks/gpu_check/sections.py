@@ -348,7 +348,8 @@ def reading(device: str, tiny: bool, data_dir: Path) -> Result:
 def stage_2(device: str, tiny: bool, data_dir: Path) -> Result:
     """Embeddings and least squares on the device against those on the CPU."""
     videos = load_echonet_dynamic(data_dir, split="train")
-    embeddings, solved = [], []
+    embeddings: list[torch.Tensor] = []
+    solved: list[torch.Tensor] = []
     for place in ("cpu", device):
         model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
         clips = TrainingClips(videos, processor)

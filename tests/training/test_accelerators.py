@@ -162,6 +162,14 @@ class TestPrediction:
         np.testing.assert_allclose(found.clip_ejection_fractions, expected.clip_ejection_fractions, rtol=1e-5)
         np.testing.assert_allclose(found.expert_weights, expected.expert_weights, rtol=1e-4)
 
+    def test_pipeline_leaves_the_model_of_an_engine_where_it_is(self, tiny_model, tiny_processor, avi, device):
+        with device:
+            predictor = Predictor(tiny_model, tiny_processor, device=DEVICE)
+            parts = {"model": predictor.model, "video_processor": tiny_processor, "engine": predictor.engine}
+            run = EjectionFractionPipeline(**parts)
+            assert run.device == run.model.device == DEVICE
+            assert run(avi)["ejection_fraction"] == pytest.approx(predictor(avi).ejection_fraction)
+
     def test_files_wait_once_for_a_batch(self, tiny_model, tiny_processor, echonet_dir, device):
         paths = sorted((echonet_dir / "Videos").glob("*.avi"))[:6]
         reader = Predictor(copy.deepcopy(tiny_model), tiny_processor, device="cpu", batch_size=3)
