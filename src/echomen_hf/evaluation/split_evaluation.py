@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..data.layouts.echonet_dynamic import SPLIT_NAMES
+from ..data.layouts.tables import SPLIT_NAMES
 from ..inference import SharedWindows, VideoPrediction, predict_split
 from ..labels import CATEGORY_TITLES, ExpertWeightTable
 from ..metrics import ef_regression_metrics, oracle_predictions

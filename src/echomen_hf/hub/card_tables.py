@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.layouts.echonet_dynamic import SPLIT_NAMES
+from ..data.layouts.tables import SPLIT_NAMES
 from ..evaluation.report import markdown_table
 from ..labels import category_masks
 from ..metrics import AUROC_THRESHOLDS

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.layouts.echonet_dynamic import ABSENT, FEATURE_NAMES
+from ..data.layouts.tables import ABSENT, FEATURE_NAMES
 from ..metrics import ef_regression_metrics
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from ...data import is_synthetic, load_echonet_dynamic
-from ...data.layouts.echonet_dynamic import SPLIT_NAMES
+from ...data.layouts.tables import SPLIT_NAMES
 from ...model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ...model.modeling_echomen import EchoMENModel
 from ...runs.files import folder_or_id, weights_checksum
