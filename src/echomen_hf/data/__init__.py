@@ -5,7 +5,7 @@ from .collation import collate_clips
 from .device_clips import with_pixel_values
 from .frame_cache import FrameCache
 from .layouts.registry import read_data_set
-from .loading import EchoNetFormatError, LayoutError, load_echonet_dynamic, load_videos
+from .loading import EchoNetFormatError, LayoutError, load_echonet_dynamic, load_rows, load_videos
 from .pixel_statistics import pixel_statistics
 from .provenance import is_synthetic
 from .validation import VideoProblem, VideoValidationError, raise_for_problems, validate_videos
@@ -22,6 +22,7 @@ __all__ = [
     "collate_clips",
     "is_synthetic",
     "load_echonet_dynamic",
+    "load_rows",
     "load_videos",
     "pixel_statistics",
     "raise_for_problems",

@@ -17,7 +17,7 @@ from .layouts.registry import LAYOUTS, DataSet, read_data_set
 from .layouts.tables import NUMBERS, SPLIT_NAMES, LayoutError
 
 
-__all__ = ["EchoNetFormatError", "LayoutError", "load_echonet_dynamic", "load_videos"]
+__all__ = ["EchoNetFormatError", "LayoutError", "load_echonet_dynamic", "load_rows", "load_videos"]
 
 EchoNetFormatError = LayoutError
 """Name of `LayoutError` while there was one layout."""
@@ -144,8 +144,18 @@ def load_videos(
         ValueError: If there is no such layout, option or split.
     """
     found = read_data_set(data_dir, layout, split_by=split_by, split_file=split_file, **options)
-    split = _canonical_split(split, {row["split"] for row in found.rows}, streaming, str(found.root))
-    builder = EchoVideosBuilder(data_set=found, cache_dir=None if cache_dir is None else os.fspath(cache_dir))
+    return load_rows(found, split, streaming, cache_dir)
+
+
+def load_rows(
+    data_set: DataSet,
+    split: str | datasets.Split | None = None,
+    streaming: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
+    """Load rows that were read already; see `load_videos`."""
+    split = _canonical_split(split, {row["split"] for row in data_set.rows}, streaming, str(data_set.root))
+    builder = EchoVideosBuilder(data_set=data_set, cache_dir=None if cache_dir is None else os.fspath(cache_dir))
     if streaming:
         return cast(datasets.IterableDataset, builder.as_streaming_dataset(split=split))
     try:

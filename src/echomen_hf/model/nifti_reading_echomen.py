@@ -84,7 +84,10 @@ def is_nifti(source: VideoSource | ResolvedSource) -> bool:
     if resolved.name.lower().endswith((".nii", ".nii.gz")):
         return True
     with named_errors(resolved.name), resolved.open() as file:
-        head = file.read(4096)
+        head = file.read(4)  # of other files no more, since they are read by many at once
+        if head[:2] != _GZIP and _header_bytes(head) is None:
+            return False
+        head += file.read(4096)
     if head[:2] == _GZIP:
         try:
             head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, max(_HEADERS))
@@ -167,6 +170,12 @@ def read_cfg(path: str | Path) -> dict[str, str]:
     return {name.strip(): value.strip() for name, colon, value in pairs if colon}
 
 
+def _header_bytes(head: bytes) -> int | None:
+    """Length of the header, which is the first number of a file in either order of bytes."""
+    stated = int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
+    return next((length for length in _HEADERS if length in stated), None)
+
+
 @contextmanager
 def _open_nifti(resolved: ResolvedSource) -> Iterator[_Sequence]:
     name = resolved.name
@@ -180,7 +189,7 @@ def _open_nifti(resolved: ResolvedSource) -> Iterator[_Sequence]:
         data = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_compressed else file
         try:
             head = data.read(max(_HEADERS))
-            length = next(n for n in _HEADERS if n in (int.from_bytes(head[:4], end) for end in ("little", "big")))
+            length = _header_bytes(head) or 0
             header = _HEADERS[length](head[:length])
             shape, kind = [int(size) for size in header.get_data_shape()], header.get_data_dtype()
             offset, (slope, intercept) = float(header["vox_offset"]), header.get_slope_inter()

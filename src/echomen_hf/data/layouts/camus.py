@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...model.nifti_reading_echomen import read_cfg
+from ...runs.files import hashed_name
 from .layout import Layout
-from .tables import LayoutError, RowCollector, VideoRows, hashed_name, listed
+from .tables import LayoutError, RowCollector, VideoRows, listed
 
 
 __all__ = ["CAMUS"]

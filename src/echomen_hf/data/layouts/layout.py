@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,3 +40,9 @@ class Layout:
     homepage: str = ""
     license: str = ""
     citation: str = ""
+
+    @property
+    def options(self) -> set[str]:
+        """Names of the options of `read`."""
+        parameters = inspect.signature(self.read).parameters.values()
+        return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}

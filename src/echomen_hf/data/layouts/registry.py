@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 from dataclasses import dataclass
@@ -120,11 +119,10 @@ def read_data_set(
     if found is not ECHONET_DYNAMIC and not root.exists():
         raise LayoutError(f"{root} does not exist; check the path of the data set.")
     given = {name: value for name, value in options.items() if value is not None}
-    known = [name for name, p in inspect.signature(found.read).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    if unknown := sorted(given.keys() - set(known)):
+    if unknown := sorted(given.keys() - found.options):
         raise ValueError(
             f"The layout {found.name} of {root} has no option {', '.join(unknown)}; it has "
-            f"{', '.join([*known, 'split_by', 'split_file'])}."
+            f"{', '.join([*sorted(found.options), 'split_by', 'split_file'])}."
         )
     read = found.read(root, **given)
     if read.left_out:

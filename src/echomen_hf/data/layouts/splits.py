@@ -13,8 +13,8 @@ import datasets
 import numpy as np
 from transformers.utils import logging
 
-from ...runs.files import write_text
-from .tables import LayoutError, hashed_name, listed, read_csv
+from ...runs.files import hashed_name, write_text
+from .tables import LayoutError, listed, read_csv
 
 
 __all__ = ["SPLIT_FILE_NAME", "assign_splits", "patient_of", "require_separate_patients"]

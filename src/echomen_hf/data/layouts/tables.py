@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import math
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,6 @@ __all__ = [
     "VideoRows",
     "check_units",
     "has_columns",
-    "hashed_name",
     "listed",
     "parse_number",
     "parse_positive",
@@ -171,11 +169,6 @@ def _unusable(text: str) -> str:
     except ValueError:
         return f"EF {text!r} is no number"
     return "" if 0 <= value <= 100 else f"EF {value:g} is outside 0 to 100"
-
-
-def hashed_name(name: str, salt: str = "") -> str:
-    """Name that stands for another one in messages and records: 16 hexadecimal digits of its SHA-256."""
-    return hashlib.sha256(f"{salt}{name}".encode()).hexdigest()[:16]
 
 
 def listed(names: list[str], most: int = _NAMES_IN_MESSAGE) -> str:
