@@ -41,7 +41,7 @@ def sets(echonet_dir, hospital, tmp_path_factory):
 
 def evaluate(model, output, folders, *flags):
     return invoke(
-        ["evaluate", "--model", str(model), "--output", str(output), "--num_workers", "0", "--protocol", "center"]
+        ["evaluate", "--model", str(model), "--output", str(output), "--num_workers", "0"]
         + ["--bootstrap_samples", "40", *flags, "--data_dir", *map(str, folders)]
     )
 
@@ -82,6 +82,19 @@ def test_a_row_per_data_set_and_category(report, trained, sets):
         assert row[4] == f"{metrics['mae']:.2f} ({low:.2f} to {high:.2f})"
     empty = next(row for row in rows if row[:2] == ["CAMUS", "HFrEF"])
     assert empty[2:] == ["0", "0", "–", "–", "–", "–", "–"]
+    alone = next(row for row in rows if row[:2] == ["MIMIC", "HFrEF"])
+    assert alone[2:4] == ["1", "1"] and "(" not in alone[4]
+
+
+def test_coverage_of_the_prediction_intervals(report):
+    header, _, *rows = rows_of((report / "report.md").read_text(), "Errors by data set and category")
+    assert header[-2:] == ["Coverage of the 90% prediction interval", "Mean width"]
+    row = next(row for row in rows if row[:2] == ["hospital", "HFpEF"])
+    with (report / "hospital" / "predictions.csv").open(newline="") as file:
+        references = [float(found["EF"]) for found in csv.DictReader(file)]
+    measured = json.loads((report / "hospital" / "metrics.json").read_text())["prediction_intervals"]["measured"]
+    assert measured["hfpef"]["n"] == sum(ef >= 50 for ef in references)
+    assert row[-2:] == [f"{measured['hfpef']['coverage']:.0%}", f"{measured['hfpef']['width']:.1f}"]
 
 
 def test_subgroups(report):
@@ -91,21 +104,22 @@ def test_subgroups(report):
     groups = {tuple(row[:2]): row[2:] for row in found}
     assert groups["hospital", "F"][0] == groups["hospital", "M"][0] == "17"
     assert " to " in groups["hospital", "F"][1]
-    assert groups["hospital", "30 to 44"][0] != "–" if ("hospital", "30 to 44") in groups else True
     assert groups["hospital", "18 to 44"][0] == "22" and groups["hospital", "45 to 64"][0] == "12"
     assert {group for name, group in groups if name == "hospital"} >= {"A4C", "A2C", "PLAX"}
     assert groups["CAMUS", "Good"] == ["2", "–", "–"]
     assert "Groups of fewer than 10 videos are counted only." in text
 
 
-def test_videos_left_out_and_what_the_model_has_seen_are_said(report):
+def test_videos_left_out_and_what_the_model_has_seen_are_said(report, echonet_dir):
+    with (echonet_dir / "FileList.csv").open(newline="") as file:
+        seen = sum(row["Split"] != "TEST" for row in csv.DictReader(file))
     text = (report / "report.md").read_text()
     assert "2 videos of the data set left out: clips/3 (no EF), clips/20 (no EF)" in text
-    assert "**Seen in training**: 24 of the 30 videos of echonet" in text
+    assert f"**Seen in training**: {seen} of the 30 videos of echonet" in text
     assert "layout camus; none of them in the training of this model" in text
     document = json.loads((report / "report.json").read_text())["data_sets"]
     assert document["hospital"]["bootstrap_unit"] == "patient" and document["echonet"]["bootstrap_unit"] == "video"
-    assert document["echonet"]["seen_in_training"]["videos"] == 24
+    assert document["echonet"]["seen_in_training"]["videos"] == seen
     assert document["MIMIC"]["subgroups"] == {"View": {}}
 
 

@@ -130,10 +130,9 @@ def external_report(sets: Sequence[TestSet], model: str | Path) -> str:
         "## Errors by subgroup",
         *([table for table in tables if table] or ["No data set tells sex, age, view or image quality in groups."]),
         "## Data sets",
-        *(f"- {data_note(each)}" for each in sets),
+        "\n".join(f"- {data_note(each)}" for each in sets),
     ]
-    # Items of a list follow each other without a blank line.
-    return "\n\n".join(sections).replace("\n\n- ", "\n- ").replace(".\n- ", ".\n- ") + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
 def category_table(sets: Sequence[TestSet], interval: str) -> str:
@@ -193,7 +192,8 @@ def with_interval(metrics: Any, key: str, interval: bool = True) -> str:
     value, low, high = (metrics.get(f"{key}{end}", np.nan) for end in ("", "_ci_low", "_ci_high"))
     if np.isnan(value):
         return MISSING_VALUE
-    return f"{value:.2f}" + (f" ({low:.2f} to {high:.2f})" if interval and not np.isnan([low, high]).any() else "")
+    # One patient has no spread, of which an interval could tell.
+    return f"{value:.2f}" + (f" ({low:.2f} to {high:.2f})" if interval and low < high else "")
 
 
 def resampling_note(sets: Sequence[TestSet]) -> str:

@@ -40,7 +40,7 @@ def write_training_list(
     videos = sorted({str(row["file_name"]) for row in rows})
     patients = sorted({str(row["patient"]) for row in rows if row.get("patient")})
     # Another salt for every data set, so that one table of hashes does not resolve all lists.
-    salt = hashlib.sha256("\n".join(videos).encode()).hexdigest()[:16]
+    salt = hashlib.sha256("\n".join(["salt", *videos]).encode()).hexdigest()[:16]
     own = {
         "salt": salt,
         "videos": sorted(hashed_name(name, salt) for name in videos),
