@@ -60,7 +60,7 @@ def fit(
         model: Model with the initial weights. Stage 2 alone takes its encoder from here, unless the output folder
             holds a finished stage 1.
         processor: Video processor, saved beside every checkpoint.
-        train_videos: Rows of the training split as `load_echonet_dynamic` gives them.
+        train_videos: Rows of the training split as `load_videos` gives them.
         val_videos: Rows of the validation split, on which the best epoch is chosen.
         args: Arguments, with the stages to run in `args.stage`.
         crop_padding: Largest random shift of a training clip in pixels.

@@ -187,7 +187,7 @@ class TestSplits:
             for n, s in enumerate(["train", "test"])
         ]
         write_table(table, rows)
-        with pytest.raises(LayoutError, match=r"1 patients are in more than one split.*[0-9a-f]{16} ") as error:
+        with pytest.raises(LayoutError, match=r"1 of 1 patients have videos in more.*[0-9a-f]{16} ") as error:
             read_data_set(table)
         assert "Jane" not in str(error.value)
         assert len(set(self.splits(table, split_by="patient").values())) == 1

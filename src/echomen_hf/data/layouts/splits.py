@@ -78,9 +78,9 @@ def require_separate_patients(rows: Sequence[dict[str, Any]], source: Path) -> N
             splits.setdefault(row["patient"], set()).add(row["split"])
     if several := sorted(hashed_name(patient) for patient, found in splits.items() if len(found) > 1):
         raise LayoutError(
-            f"{source}: {len(several)} patients are in more than one split, which would leak labels: "
-            f"{listed(several)} (the first 16 digits of the SHA-256 of their names). Keep each in one split, or "
-            "divide anew with split_by='patient'."
+            f"{source}: {len(several)} of {len(splits)} patients have videos in more than one split, which would leak "
+            f"labels: {listed(several)} (the first 16 digits of the SHA-256 of their names). Keep each in one split, "
+            "or divide anew with split_by='patient'."
         )
 
 
