@@ -113,7 +113,7 @@ def test_nothing_printed_holds_them_and_names_are_kept(finished):
             assert secret not in line
     assert "Traceback" in errors
     assert "Model, video processor and logs are in model" in printed
-    assert "FileNotFoundError" in errors and "none" in errors
+    assert "FileList.csv" in errors and "../" not in errors
     assert "ValueError: data holds no model" in errors
     assert "more holds a run with other settings (training.seed was 42 and is 8)" in errors
 
