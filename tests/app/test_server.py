@@ -98,13 +98,10 @@ def test_one_address_cannot_fill_the_queue(serve):
 
 
 def test_a_visitor_waits_for_the_clip_of_another_no_longer_than_its_deadline(serve, tmp_path, monkeypatch):
-    # A clip whose decoder never comes to an end.
-    start = clip_process._START
-    endless = (
-        "import sys, time; '/echomen_' in (request := sys.stdin.read()) and '.gif' in request and time.sleep(600)"
-    )
-    rest = "import io; sys.stdin = io.StringIO(request)"
-    monkeypatch.setattr(clip_process, "_START", f"{endless}\n{rest}\n{start}")
+    # A clip whose decoder comes to no end.
+    endless = "import io, sys, time; sys.stdin = io.StringIO(sys.stdin.read())"
+    endless += "; '.gif' in sys.stdin.getvalue() and time.sleep(600)"
+    monkeypatch.setattr(clip_process, "_START", f"{endless}\n{clip_process._START}")
     monkeypatch.setattr(event_handlers, "_SECONDS_PER_CLIP", 8.0)
     client = serve(saliency_steps=0, concurrency=1)
     (tmp_path / "endless.gif").write_bytes(b"endless")

@@ -70,8 +70,8 @@ def main(
     category, if they are like those it was calibrated on.
 
     Folders above those that were given, whose names may be those of patients, are named nowhere. Every row is written
-    as soon as it is known, and --resume continues after an interruption. accelerate launch -m echomen_hf.cli predict
-    shares the files between processes and machines.
+    as soon as it is known, and --resume continues after an interruption. accelerate launch --multi_gpu
+    --num_processes 2 -m echomen_hf.cli predict shares the files between processes, on CPUs too, and machines.
 
     Not a medical device: the numbers are for research.
     """

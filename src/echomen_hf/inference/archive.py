@@ -54,8 +54,8 @@ def predict_archive(
 
     With a local `output`, whatever ends the process loses only what had not been computed: with the engine `torch` on
     CPUs the one file that was at its turn, elsewhere those of the batch, at most `batch_size` clips. Processes that
-    `accelerate launch` or `torch.distributed.run` started share the files, and the first of them puts their rows
-    together at the end.
+    `accelerate launch --multi_gpu` or `torch.distributed.run` started share the files, and the first of them puts
+    their rows together at the end.
 
     Args:
         predictor: Predictor.
