@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor, Predictor
-from echomen_hf.inference import VideoPrediction, archive, video_prediction
+from echomen_hf.inference import VideoPrediction, archive, find_groups, video_prediction, write_groups
 from echomen_hf.inference.archive import COLUMNS, predict_archive
 from echomen_hf.inference.archive_files import Place, list_files, read_manifest
 from echomen_hf.model.video_prediction_echomen import estimate_clips
@@ -274,7 +274,7 @@ class TestResume:
 
     def test_damage(self, whole, folder):
         whole.write_bytes(whole.read_bytes().replace(b"b.avi,", b""))
-        with pytest.raises(ValueError, match="o.csv is damaged: row 2 has 13 cells"):
+        with pytest.raises(ValueError, match="o.csv is damaged: row 2 has 15 cells"):
             predict_archive(StandIn(), list_files([folder]), whole, resume=True)
 
 
@@ -459,7 +459,7 @@ def test_two_processes_equal_one(launch, study, model_folder, tmp_path):
     child = subprocess.run(
         [
             *(sys.executable, "-m", *launch, "scripts/predict.py", str(study), "--model", str(model_folder)),
-            *("--output", str(output)),
+            *("--output", str(output), "--group_by", "folder"),
         ],
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
@@ -468,6 +468,9 @@ def test_two_processes_equal_one(launch, study, model_folder, tmp_path):
     )
     assert child.stdout.count("60 files: ") == 1, child.stderr[-2000:]
     assert "2 of 60 files could not be read" in child.stderr
-    predict_archive(Predictor(model_folder), list_files([study]), tmp_path / "one.csv", model=model_folder)
+    files = list_files([study])
+    rows = predict_archive(Predictor(model_folder), files, tmp_path / "one.csv", model=model_folder)
+    write_groups(rows, find_groups(files, "folder"), "folder", tmp_path / "one.csv")
     assert output.read_bytes() == (tmp_path / "one.csv").read_bytes()
-    assert os.listdir(output.parent) == ["o.csv"]
+    assert (output.parent / "o_by_folder.csv").read_bytes() == (tmp_path / "one_by_folder.csv").read_bytes()
+    assert sorted(os.listdir(output.parent)) == ["o.csv", "o_by_folder.csv"]

@@ -9,7 +9,22 @@ from typing import NoReturn
 import typer
 
 from ..runs.private_text import hide_parents_of, paths_among
-from . import app, calibrate, compare, demo, evaluate, examine, export, predict, push, simulate, train, version
+from . import (
+    adapt,
+    app,
+    calibrate,
+    compare,
+    demo,
+    evaluate,
+    examine,
+    export,
+    import_weights,
+    predict,
+    push,
+    simulate,
+    train,
+    version,
+)
 from .command_line import run_script
 
 
@@ -27,8 +42,10 @@ echomen.command("train", add_help_option=False, context_settings=PASS_ON)(train.
 echomen.command("evaluate")(evaluate.main)
 echomen.command("predict")(predict.main)
 echomen.command("calibrate")(calibrate.main)
+echomen.command("adapt")(adapt.main)
 echomen.command("compare", add_help_option=False, context_settings=PASS_ON)(compare.main)
 echomen.command("export")(export.main)
+echomen.command("import-weights")(import_weights.main)
 echomen.command("simulate")(simulate.main)
 echomen.command("examine")(examine.main)
 echomen.command("push")(push.main)
