@@ -5,6 +5,8 @@ import pytest
 
 from echomen_hf import EchoMENModel, Predictor
 from echomen_hf.cli import invoke
+from echomen_hf.data import read_data_set
+from echomen_hf.runs.training_list import SeenVideos, count_seen
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,7 @@ def test_adapted_folder_is_complete_and_says_what_helped(trained, hospital, tmp_
     for name in ("as_is", "linear", "isotonic", "experts"):
         values = document["results"][name]
         assert f"{values['mae']:.2f} ({values['mae_ci_low']:.2f} to {values['mae_ci_high']:.2f})" in printed
+    assert count_seen(output, read_data_set(hospital).rows) == SeenVideos(30, 0)
     config = EchoMENModel.from_pretrained(output).config
     assert config.recalibration["predicted"] == [0, 100]
     clip = sorted((hospital / "Videos").glob("*.avi"))[0]

@@ -78,7 +78,7 @@ def predict_split(
     Args:
         model: Model; it is put into evaluation mode.
         processor: Its video processor.
-        videos: Rows as `load_echonet_dynamic` gives them.
+        videos: Rows as `load_videos` gives them.
         protocol: Which clips to take, see `protocol_starts`.
         batch_size: Most clips per forward pass.
         num_workers: Processes that read videos besides this one.

@@ -21,6 +21,7 @@ __all__ = [
     "file_checksum",
     "folder_name",
     "folder_or_id",
+    "hashed_name",
     "read_json",
     "replacing",
     "unescape_formula",
@@ -98,6 +99,11 @@ def folder_or_id(model: str | Path) -> str:
 def folder_name(path: str | Path) -> str:
     """Name a folder by its last part, since those above may name people."""
     return Path(path).resolve().name
+
+
+def hashed_name(name: str, salt: str = "") -> str:
+    """Name that stands for another one in messages and records: 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(f"{salt}{name}".encode()).hexdigest()[:16]
 
 
 def file_checksum(path: str | Path) -> str:

@@ -30,7 +30,7 @@ _COLUMNS = ("file_name", "ejection_fraction", "is_still", "num_frames", "fps", "
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedVideos(Sequence[dict[str, Any]]):
-    """Rows of videos that exist only as seeds, used like those of `load_echonet_dynamic`.
+    """Rows of videos that exist only as seeds, used like those of `load_videos`.
 
     A row depends on the seed and its index only. Its `ejection_fraction` in percent is exactly that of the heart that
     `SimulatedFrames` draws, or 0 if `is_still` says that nothing moves. `seed` decides patient, machine and texture. A
