@@ -77,7 +77,7 @@ def main(
     from ..data import load_videos
     from ..inference import load_checkpoint
     from ..runs.files import folder_or_id, weights_checksum, write_json
-    from ..runs.run_folder import RUN_FILE
+    from ..runs.run_folder import RUN_FILE, describe_initial_weights
     from ..runs.training_list import write_training_list
     from ..training import DataArguments, EchoMENTrainingArguments
     from ..training.adaptation import adapt_model
@@ -115,7 +115,8 @@ def main(
     )
     adapted.save_pretrained(output)
     processor.save_pretrained(output)
-    write_json(output / RUN_FILE, {"run.model": model, "run.adaptation": adaptation.chosen})
+    weights = {f"run.{name}": value for name, value in describe_initial_weights(model).items()}
+    write_json(output / RUN_FILE, {**weights, "run.adaptation": adaptation.chosen})
     write_training_list(output, (list(videos),), initial_model=model)
     document = {
         "chosen": adaptation.chosen,

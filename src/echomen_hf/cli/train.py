@@ -27,7 +27,7 @@ def main(context: typer.Context) -> None:
     from ..data import pixel_statistics
     from ..evaluation.interval_calibration import calibrate_model, store_calibration
     from ..inference import load_checkpoint
-    from ..runs.run_folder import is_finished
+    from ..runs.run_folder import describe_initial_weights, is_finished
     from ..training import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments, fit
     from ..training.recipes import parse_recipe
     from ..training.training_data import load_training_data
@@ -78,8 +78,7 @@ def main(context: typer.Context) -> None:
         make_clips=data.make_clips,
         run_description={
             **data.description,
-            "model": model_args.model,
-            "backbone_checkpoint": model_args.backbone_checkpoint,
+            **describe_initial_weights(model_args.model, model_args.backbone_checkpoint),
         },
     )
     if args.process_index == 0:

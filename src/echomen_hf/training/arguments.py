@@ -12,9 +12,12 @@ from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
 from ..model.video_reading_echomen import DECODERS
+from ..runs.files import folder_name
 
 
 __all__ = ["DataArguments", "EchoMENTrainingArguments", "ModelArguments", "SimulationArguments"]
+
+PATH_ARGUMENTS = ("accelerator_config", "deepspeed", "fsdp_config", "output_dir", "resume_from_checkpoint")
 
 LAYOUT_OPTIONS = ("layout", "view", "fold", "columns", "split_by", "split_file", "require_tracings")
 # Metrics on VAL of which less is better, by the beginnings of their names.
@@ -289,6 +292,15 @@ class EchoMENTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False
         super().__post_init__()
         self._check_values()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Collect the arguments for files and trackers, in which folders go by their last part.
+
+        The folders above may have patients' names.
+        """
+        content = super().to_dict()
+        paths = {name: content[name] for name in PATH_ARGUMENTS if isinstance(content.get(name), str)}
+        return content | {name: folder_name(path) for name, path in paths.items()}
 
     def _check_values(self) -> None:
         for name in (
