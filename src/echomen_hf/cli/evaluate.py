@@ -102,7 +102,14 @@ def main(
         )
         given, data_set = found[name]
         folder = output / name if len(found) > 1 else output
-        save_report(evaluation, folder, model=model, data_dir=given, synthetic=is_synthetic(given))
+        save_report(
+            evaluation,
+            folder,
+            model=model,
+            data_dir=given,
+            data_checksum=data_set.checksum,
+            synthetic=is_synthetic(given),
+        )
         each = TestSet.of(
             name,
             evaluation,
