@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -119,6 +120,47 @@ def late_start_of_avi(folder: Path) -> Path:
     return path
 
 
+def small_mp4(path: Path, **options: str) -> bytearray:
+    with av.open(str(path), "w", options=options) as output:
+        stream = output.add_stream("mpeg4", rate=50)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(100):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64), np.uint8), format="gray")
+            output.mux(stream.encode(frame.reformat(format="yuv420p")))
+        output.mux(stream.encode())
+    return bytearray(path.read_bytes())
+
+
+def long_index_of_mp4(folder: Path) -> Path:
+    path = folder / "a.mp4"
+    data = small_mp4(path)
+    for name, offset, numbers in ((b"stsz", 4, (1, 10**8)), (b"stsc", 12, (10**8,)), (b"stts", 8, (10**8,))):
+        struct.pack_into(f">{len(numbers)}I", data, data.index(name) + 4 + offset, *numbers)
+    path.write_bytes(data)
+    return path
+
+
+def long_fragment_of_mp4(folder: Path) -> Path:
+    path = folder / "a.mp4"
+    data = small_mp4(path, movflags="frag_keyframe+empty_moov")
+    struct.pack_into(">2I", data, data.index(b"trun") + 4, 1, 10**8)
+    path.write_bytes(data)
+    return path
+
+
+def many_edits_of_mp4(folder: Path) -> Path:
+    path = folder / "a.mp4"
+    data = small_mp4(path)
+    place, count = data.index(b"elst"), 50_000
+    data[place : place + 24] = b"elst" + struct.pack(">2I", 0, count) + bytes(data[place + 12 : place + 24]) * count
+    for name in (b"moov", b"trak", b"edts", b"elst"):
+        place = data.index(name) - 4
+        (size,) = struct.unpack_from(">I", data, place)
+        struct.pack_into(">I", data, place, size + 12 * (count - 1))
+    path.write_bytes(data)
+    return path
+
+
 def coded_dicom(path: Path, images: list[bytes], syntax: uid.UID, **elements: Any) -> Path:
     data = make_dataset(np.zeros((3, 48, 64), np.uint8), **elements)
     data.PixelData = encapsulate(images)
@@ -213,6 +255,9 @@ HOSTILE = [
     large_gif,
     many_promised_frames,
     late_start_of_avi,
+    long_index_of_mp4,
+    long_fragment_of_mp4,
+    many_edits_of_mp4,
     jpeg_in_dicom,
     jpeg_ls_in_dicom,
     jpeg_2000_in_dicom,

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .container_end_echomen import is_cut_off
+from .container_end_echomen import is_cut_off, require_short_index
 from .echo_video_echomen import (
     MAX_FRAME_PIXELS,
     DecodedFrames,
@@ -98,6 +98,7 @@ class _Attempt(NamedTuple):
 def _open_stream(source: ResolvedSource, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     if av is None:
         raise VideoReadError.about(source.name, "cannot be read without PyAV", "install it with pip install av")
+    require_short_index(source)
     target = source.target
     if isinstance(target, str):
         target = f"file:{target}"  # FFmpeg would take what stands before a colon for a protocol
