@@ -18,11 +18,14 @@ from echomen_hf.app.report import (
 )
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
 from echomen_hf.model.echo_video_echomen import EchoVideo
+from echomen_hf.model.sector_echomen import Sector
 
 
 VIDEO = EchoVideo(np.zeros((150, 112, 100), np.uint8), 50.0, "test")
 READING = Reading(
     ejection_fraction=38.24,
+    quality="doubtful",
+    reasons=("The clips of this <video> disagree.",),
     interval=(29.6, 52.3),
     coverage=0.9,
     standard_deviation=3.06,
@@ -68,7 +71,32 @@ def test_summary():
     assert "HFmrEF 28 %" in html
     assert "150 frames at 50 per second, 100 × 112 pixels" in html
     assert "Mind &lt;this&gt;." in html
+    assert "Quality: doubtful" in html
+    assert "The clips of this &lt;video&gt; disagree." in html
     assert "SYNTHETIC" not in html
+
+
+def test_summary_of_an_unusable_clip_shows_no_number():
+    unusable = {
+        "ejection_fraction": math.nan,
+        "quality": "unusable",
+        "reasons": ("The picture is black.",),
+        "interval": None,
+        "coverage": None,
+        "standard_deviation": math.nan,
+        "category": None,
+        "category_probabilities": {},
+        "experts": [math.nan] * 3,
+        "window_ejection_fractions": [math.nan] * 2,
+    }
+    sector = Sector((210, 40, 640, 500), "fan", 0.71, (190, 40, 460))
+    video = dataclasses.replace(VIDEO, sector=sector)
+    html = render_summary(ReceivedClip(video, ()), Reading(**{**vars(READING), **unusable}))
+    assert "No estimate" in html
+    assert "The picture is black." in html
+    assert "nan" not in html
+    assert "430 × 460 pixels, 210 from the left and 40 from the top" in html
+    assert "confidence 71 %" in html
 
 
 def test_summary_shows_the_interval_of_a_calibrated_model_only():
@@ -91,7 +119,7 @@ def test_synthetic_clip_is_labelled_with_its_true_value():
     assert "True EF <strong>40.0 %</strong>" in html
     assert "<strong>−1.8</strong>" in html
     assert "seed 7" in html
-    assert "Caution" not in html
+    assert html.count("<li>") == 1  # the reason of the reading
 
 
 def test_evidence_lists_every_number():

@@ -8,10 +8,13 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.examples import get_path
 
+from echomen_hf import read_video
 from echomen_hf.app import UploadLimits, intake
 from echomen_hf.app.intake import known_suffix, receive_clip
+from echomen_hf.model.clip_quality_echomen import inspect_clip
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
 from echomen_hf.model.video_source_echomen import VideoReadError
+from echomen_hf.simulation import ExportSettings, export_clip, simulate_echo, write_avi
 
 
 SPEC = ClipSpec(num_frames=8, sampling_period=4, reference_fps=50)  # spans 29 frames at 50 frames per second
@@ -28,6 +31,12 @@ def beating_clip(write_video, beating_frames, tmp_path):
 
 def in_colour(frames):
     return np.repeat(frames[..., None], 3, axis=-1)
+
+
+def reasons(clip):
+    """What speaks against an estimate of a clip that was received, apart from the missing fan of these pictures."""
+    found = [finding.reason for finding in inspect_clip(clip.video, SPEC)]
+    return [reason for reason in found if "fan" not in reason]
 
 
 def test_a_good_clip_comes_without_cautions(beating_clip, beating_frames):
@@ -92,22 +101,22 @@ def test_colour_doppler(write_video, beating_frames, tmp_path):
     frames = in_colour(beating_frames)
     frames[:, 10:20, 10:20] = (220, 40, 30)  # 2.4 % of the picture
     path = write_video(tmp_path / "clip.avi", frames, source_format="rgb24")
-    (caution,) = receive(path).cautions
-    assert "colour Doppler" in caution
+    (reason,) = reasons(receive(path))
+    assert "colour Doppler" in reason
 
 
 def test_gray_stored_in_colour_is_not_doppler(write_video, beating_frames, tmp_path):
     frames = in_colour(beating_frames)
     frames[:, 60] = (40, 220, 40)  # a trace
     path = write_video(tmp_path / "clip.avi", frames, source_format="rgb24")
-    assert receive(path).cautions == ()
+    assert reasons(receive(path)) == []
 
 
 def test_colour_palette_of_gif(write_video, beating_frames, tmp_path):
     frames = in_colour(beating_frames)
     frames[:, 10:30, 10:30] = (220, 40, 30)
     path = write_video(tmp_path / "clip.gif", frames, 25, "gif", "rgb8", "rgb24")
-    assert any("colour Doppler" in caution for caution in receive(path).cautions)
+    assert any("colour Doppler" in reason for reason in reasons(receive(path)))
 
 
 def test_dicom_in_colour_space_but_gray():
@@ -115,7 +124,7 @@ def test_dicom_in_colour_space_but_gray():
         warnings.simplefilter("ignore")
         clip = receive(get_path("ybr_color"))
     assert clip.video.frames.shape == (30, 192, 192)
-    assert not any("Doppler" in caution for caution in clip.cautions)
+    assert not any("Doppler" in reason for reason in reasons(clip))
 
 
 def colour_dicom(path, frames):
@@ -141,7 +150,7 @@ def test_colour_doppler_in_dicom(beating_frames, tmp_path):
     frames[:, 10:30, 10:30] = (220, 40, 30)
     path = tmp_path / "a.dcm"
     colour_dicom(path, frames).save_as(path, enforce_file_format=True)
-    assert any("colour Doppler" in caution for caution in receive(path).cautions)
+    assert any("colour Doppler" in reason for reason in reasons(receive(path)))
 
 
 @pytest.mark.parametrize(("red", "expected"), [(0, False), (90, True)])
@@ -153,7 +162,7 @@ def test_palette_in_dicom(beating_frames, tmp_path, red, expected):
         setattr(dataset, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
         setattr(dataset, f"{name}PaletteColorLookupTableData", (levels * 257).astype("<u2").tobytes())
     dataset.save_as(path, enforce_file_format=True)
-    assert any("colour Doppler" in caution for caution in receive(path).cautions) is expected
+    assert any("colour Doppler" in reason for reason in reasons(receive(path))) is expected
 
 
 def test_colour_in_a_stream_inside_dicom(write_video, beating_frames, tmp_path):
@@ -166,19 +175,19 @@ def test_colour_in_a_stream_inside_dicom(write_video, beating_frames, tmp_path):
     dataset.PhotometricInterpretation = "YBR_PARTIAL_420"
     dataset.PixelData = encapsulate([stream])
     dataset.save_as(path, enforce_file_format=True)
-    assert any("colour Doppler" in caution for caution in receive(path).cautions)
+    assert any("colour Doppler" in reason for reason in reasons(receive(path)))
 
 
 def test_short_clip(write_video, beating_frames, tmp_path):
     path = write_video(tmp_path / "clip.avi", beating_frames[:20])
-    (caution,) = receive(path).cautions
-    assert "0.40 s, less than the 0.6 s" in caution
+    (reason,) = reasons(receive(path))
+    assert "0.40 s, too short for a whole heart beat" in reason
 
 
 def test_frozen_picture(write_video, beating_frames, tmp_path):
     path = write_video(tmp_path / "clip.avi", np.repeat(beating_frames[:1], 60, axis=0))
-    (caution,) = receive(path).cautions
-    assert "Hardly anything moves" in caution
+    (reason,) = reasons(receive(path))
+    assert "Hardly anything moves" in reason
 
 
 def test_unbelievable_frame_rate(write_video, beating_frames, tmp_path):
@@ -193,3 +202,15 @@ def test_unbelievable_frame_rate(write_video, beating_frames, tmp_path):
 def test_suffix_keeps_nothing_of_a_name(tmp_path):
     assert known_suffix(tmp_path / "a.AVI") == ".avi"
     assert known_suffix(tmp_path / "1.2.840.SMITH") == ""
+
+
+def test_the_fan_is_cut_out_of_a_screen(tmp_path):
+    screen = export_clip(simulate_echo(1, num_frames=40).frames, 50.0, ExportSettings(width=320, height=240))
+    write_avi(tmp_path / "screen.avi", screen.frames, 50.0)
+    whole = read_video(tmp_path / "screen.avi")
+    clip = receive_clip(tmp_path / "screen.avi", UploadLimits(), ClipSpec())
+    assert clip.video.sector.shape == "fan"
+    assert np.array_equal(clip.video.frames, clip.video.sector.crop(whole.frames))
+    as_it_is = receive_clip(tmp_path / "screen.avi", UploadLimits(), ClipSpec(), find_sector=False).video
+    assert as_it_is.sector is None
+    assert np.array_equal(as_it_is.frames, whole.frames)

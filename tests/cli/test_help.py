@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from echomen_hf.cli import app, echomen, export, invoke, predict, simulate
+from echomen_hf.cli import adapt, app, echomen, export, invoke, predict, simulate
 
 
 COMMANDS = [command.name for command in echomen.registered_commands]
@@ -73,9 +73,13 @@ def test_choices_and_defaults_are_those_of_the_library():
     from echomen_hf.inference import ENGINE_NAMES, PRECISIONS
     from echomen_hf.inference.export.exporting import CALIBRATION_CLIPS, EXPORT_PRECISIONS
     from echomen_hf.inference.export.measured_error import DEFAULT_MAX_CHANGE, DEFAULT_MAX_MAE_RISE
+    from echomen_hf.inference.groups import Combine
     from echomen_hf.simulation import PROFILES
+    from echomen_hf.training.adaptation import ADAPTATIONS
 
     assert get_args(predict.Engine) == ENGINE_NAMES
+    assert get_args(adapt.Method) == ADAPTATIONS
+    assert get_args(predict.Combine) == get_args(Combine)
     assert get_args(predict.Precision) == PRECISIONS == tuple(DEFAULT_MAX_CHANGE)
     assert get_args(export.Format) == tuple(EXPORT_PRECISIONS)
     assert get_args(simulate.Profile) == tuple(PROFILES)

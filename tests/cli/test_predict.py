@@ -90,11 +90,11 @@ def test_colour_is_reported_beside_the_estimate(trained, study, write_video, tmp
     before = warnings.showwarning
     assert invoke(["predict", str(study), "--model", str(trained), "--output", str(output)]) == 0
     rows = read(output)
-    assert [bool(row["warning"]) for row in rows] == [False, True, False]
-    assert "b.avi: " in rows[1]["warning"]
-    assert "coloured, as in colour Doppler" in rows[1]["warning"]
+    assert ["coloured, as in colour Doppler" in row["reasons"] for row in rows] == [False, True, False]
+    assert rows[1]["quality"] == "doubtful"
     assert rows[1]["EF_pred"]
-    assert f"warning: {rows[1]['warning']}\n" in capsys.readouterr().err
+    assert rows[1]["warning"] == ""
+    assert f"{rows[1]['file']}: doubtful. {rows[1]['reasons']}\n" in capsys.readouterr().out
     assert warnings.showwarning is before
 
 
@@ -171,7 +171,8 @@ def test_more_than_40_rows_are_counted_if_a_table_holds_them(trained, study, tmp
     assert invoke([*command, "--output", str(tmp_path / "o.csv")]) == 1
     printed = capsys.readouterr()
     assert re.fullmatch(
-        r"41 files: \d+ HFrEF, \d+ HFmrEF, \d+ HFpEF, 1 with errors, 0 with warnings\nAll rows are in o.csv\n",
+        r"41 files: \d+ HFrEF, \d+ HFmrEF, \d+ HFpEF, 1 with errors, 0 with warnings, \d+ doubtful, 0 unusable\n"
+        r"All rows are in o.csv\n",
         printed.out,
     )
     assert "avi" not in printed.err
@@ -194,6 +195,35 @@ def test_manifest_and_resume(trained, study, tmp_path):
         invoke([*command, "--resume"])
     with pytest.raises(ValueError, match="either files and folders or --manifest"):
         invoke([*command, str(study)])
+
+
+def test_one_ejection_fraction_per_patient(trained, study, tmp_path, capsys):
+    (study / "list.csv").write_text("path,patient\na.avi,=P1\nb.avi,P2\nc.avi,=P1\n")
+    command = ["predict", "--manifest", str(study / "list.csv"), "--model", str(trained), "--group_by", "patient"]
+    command += ["--output", str(tmp_path / "o.csv")]
+    assert invoke(command) == 1
+    first, _, last = read(tmp_path / "o.csv")
+    one, two = read(tmp_path / "o_by_patient.csv")
+    assert (one["patient"], one["videos"], one["failed"]) == ("'=P1", "2", "0")
+    assert (two["patient"], two["videos"], two["failed"], two["EF_pred"]) == ("P2", "0", "1", "")
+    estimates = sorted(float(row["EF_pred"]) for row in (first, last))
+    assert estimates == [float(one["lowest"]), float(one["highest"])]
+    assert estimates[0] <= float(one["EF_pred"]) <= estimates[1]
+    assert one["weights"] == first["weights"]
+    assert "=P1" in capsys.readouterr().out
+    written = (tmp_path / "o_by_patient.csv").read_bytes()
+    (tmp_path / "o_by_patient.csv").unlink()
+    assert invoke([*command, "--resume"]) == 1
+    assert (tmp_path / "o_by_patient.csv").read_bytes() == written
+    assert invoke([*command, "--resume", "--combine", "median"]) == 1
+    middle = read(tmp_path / "o_by_patient.csv")[0]["EF_pred"]
+    assert float(middle) == pytest.approx(sum(estimates) / 2, abs=0.006)
+
+
+def test_column_to_group_by_is_checked_before_predicting(study, tmp_path):
+    (study / "list.csv").write_text("path,patient\na.avi,P1\n")
+    with pytest.raises(ValueError, match="cannot be grouped by 'patent'; there is patient, folder"):
+        invoke(["predict", "--manifest", str(study / "list.csv"), "--model", "none", "--group_by", "patent"])
 
 
 def test_name_with_markup_is_printed_as_it_is(trained, study, capsys):

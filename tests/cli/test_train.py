@@ -47,19 +47,28 @@ def test_second_run_says_that_it_is_done(trained, recipe, echonet_dir):
     assert before == {path: path.stat().st_mtime_ns for path in (trained / "stage2").glob("*.safetensors")}
 
 
-def test_continue_from_a_model(trained, recipe, echonet_dir, tmp_path):
-    lines = recipe.read_text().splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("crop_padding"))
-    settings = tmp_path / "settings.yaml"
-    settings.write_text("\n".join(lines[first:]))
+def test_model_takes_the_place_of_the_new_one_in_the_same_recipe(trained, recipe, echonet_dir, tmp_path):
     invoke(
-        ["train", str(settings), "--data_dir", str(echonet_dir), "--output_dir", str(tmp_path / "more")]
+        ["train", str(recipe), "--data_dir", str(echonet_dir), "--output_dir", str(tmp_path / "more")]
         + ["--model", str(trained), "--stage", "2"]
     )
     given, found = EchoMENModel.from_pretrained(trained), EchoMENModel.from_pretrained(tmp_path / "more")
     assert torch.equal(given.encoder.stem[0].weight, found.encoder.stem[0].weight)
     stored = [EchoMENVideoProcessor.from_pretrained(folder).image_mean for folder in (trained, tmp_path / "more")]
     assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize("name", ["paper", "release"])
+def test_recipe_of_the_package_runs_to_the_end(name, tiny_config, echonet_dir, tmp_path):
+    shape = {key: getattr(tiny_config, key) for key in tiny_config.own_fields()}
+    flags = ["--model_config", json.dumps(shape), "--max_steps", "2", "--use_cpu", "--report_to", "none"]
+    flags += ["--disable_tqdm", "true", "--dataloader_num_workers", "0", "--dataloader_persistent_workers", "false"]
+    invoke(["train", name, "--data_dir", str(echonet_dir), "--output_dir", str(tmp_path / "run"), *flags])
+    for stage in ("stage1", "stage2"):
+        assert json.loads((tmp_path / "run" / stage / "trainer_state.json").read_text())["global_step"] == 2
+    config = EchoMENModel.from_pretrained(tmp_path / "run").config
+    assert (config.prediction_head, config.hidden_sizes) == ("experts", [4, 8])
+    assert config.expert_min_count == {"paper": None, "release": 80}[name]
 
 
 def test_under_accelerate_launch(recipe, echonet_dir, tmp_path):

@@ -47,6 +47,9 @@ NOT_RUN = {
         "needs several seeds; tests/benchmarks/test_seed_tests.py runs it"
     ),
     ("docs/comparison.md", PAPER_RUN): "takes days on GPUs; its schedule is tested in tests/comparison",
+    ("docs/echonet_dynamic.md", "echomen import-weights r2plus1d_18_32_2_pretrained.pt --output runs/echonet"): (
+        "needs a network of full size; tests/hub/test_imported_weights.py runs it, and the rest in small"
+    ),
     ("docs/publishing.md", "hf auth login"): SENDS,
     ("docs/publishing.md", "from echomen_hf import EchoMENModel"): SENDS,
     ("docs/publishing.md", "from transformers import pipeline"): (

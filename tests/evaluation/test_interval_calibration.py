@@ -4,10 +4,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from echomen_hf import EchoMENModel, load_echonet_dynamic
 from echomen_hf.evaluation import evaluate_split, save_report
-from echomen_hf.evaluation.interval_calibration import calibrate_model, interval_metrics
+from echomen_hf.evaluation.interval_calibration import (
+    calibrate_model,
+    embedding_distribution,
+    interval_metrics,
+    store_calibration,
+)
 from echomen_hf.evaluation.split_evaluation import interval_table
 from echomen_hf.inference import predict_split
 
@@ -34,6 +40,30 @@ def test_calibration_is_that_of_the_splits_errors_and_stays_with_the_model(
     assert found["protocol"] == "center"
     tiny_model.save_pretrained(tmp_path)
     assert EchoMENModel.from_pretrained(tmp_path).config.interval_calibration == found
+
+
+def test_distances_of_usual_videos_are_measured_by_others():
+    rng = np.random.default_rng(0)
+    spread = np.diag([1.0, 5.0, 0.2])
+    mean, precision, usual = embedding_distribution(rng.normal(size=(4000, 3)) @ spread + [1, 2, 3])
+    assert mean.numpy() == pytest.approx([1, 2, 3], abs=0.2)
+    # The hundredth of the mean variance, 0.087, that is added to every variance.
+    assert np.diag(np.linalg.inv(precision)) == pytest.approx([1.087, 25.09, 0.127], rel=0.07)
+    further = rng.normal(size=(20000, 3)) @ spread
+    distances = np.sqrt(np.einsum("nd,de,ne->n", further, precision.numpy(), further))
+    assert (distances > usual).mean() == pytest.approx(0.01, abs=0.004)
+
+
+def test_a_stored_calibration_is_that_of_the_model(tiny_model, tiny_processor, videos, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    calibrate_model(tiny_model, tiny_processor, videos, progress=False)
+    store_calibration(tmp_path, tiny_model)
+    loaded = EchoMENModel.from_pretrained(tmp_path)
+    assert loaded.config.interval_calibration == tiny_model.config.interval_calibration
+    assert torch.equal(loaded.training_distribution.precision, tiny_model.training_distribution.precision)
+    # Of 99 % of the videos, measured by the other half of them.
+    kept = [p.quality for p in predict_split(loaded, tiny_processor, videos, progress=False)]
+    assert kept.count("good") >= 0.9 * len(kept)
 
 
 def test_predictions_and_report_have_the_interval_of_the_calibrated_protocol(

@@ -35,6 +35,7 @@ CODE = {
         "pipeline",
         "prediction_interval",
         "pyav_reading",
+        "recalibration",
         "simplejpeg_reading",
         "video_prediction",
         "video_processing",

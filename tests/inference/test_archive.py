@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor, Predictor
-from echomen_hf.inference import VideoPrediction, archive
+from echomen_hf.inference import VideoPrediction, archive, find_groups, write_groups
 from echomen_hf.inference.archive import COLUMNS, predict_archive
 from echomen_hf.inference.archive_files import Place, list_files, read_manifest
 from echomen_hf.model.video_source_echomen import VideoReadError
@@ -271,7 +271,7 @@ class TestResume:
 
     def test_damage(self, whole, folder):
         whole.write_bytes(whole.read_bytes().replace(b"b.avi,", b""))
-        with pytest.raises(ValueError, match="o.csv is damaged: row 2 has 13 cells"):
+        with pytest.raises(ValueError, match="o.csv is damaged: row 2 has 15 cells"):
             predict_archive(StandIn(), list_files([folder]), whole, resume=True)
 
 
@@ -426,7 +426,7 @@ def test_two_processes_equal_one(study, model_folder, tmp_path):
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
             *("-m", "echomen_hf.cli", "predict", str(study), "--model", str(model_folder)),
-            *("--batch_size", "1", "--output", str(output)),
+            *("--batch_size", "1", "--output", str(output), "--group_by", "folder"),
         ],
         capture_output=True,
         text=True,
@@ -435,6 +435,9 @@ def test_two_processes_equal_one(study, model_folder, tmp_path):
     assert "2 of 60 files could not be read" in child.stderr
     assert child.stdout.count("60 files: ") == 1
     predictor = Predictor(model_folder, batch_size=1)
-    predict_archive(predictor, list_files([study]), tmp_path / "one.csv", model=model_folder)
+    files = list_files([study])
+    rows = predict_archive(predictor, files, tmp_path / "one.csv", model=model_folder)
+    write_groups(rows, find_groups(files, "folder"), "folder", tmp_path / "one.csv")
     assert output.read_bytes() == (tmp_path / "one.csv").read_bytes()
-    assert os.listdir(output.parent) == ["o.csv"]
+    assert (output.parent / "o_by_folder.csv").read_bytes() == (tmp_path / "one_by_folder.csv").read_bytes()
+    assert sorted(os.listdir(output.parent)) == ["o.csv", "o_by_folder.csv"]

@@ -7,6 +7,8 @@ import pytest
 from echomen_hf import EjectionFractionPipeline, Predictor, load_echonet_dynamic, read_video
 from echomen_hf.inference import predict_split, predict_video
 from echomen_hf.inference.windows import windows_of_engine
+from echomen_hf.model.echo_video_echomen import EchoVideo
+from echomen_hf.simulation import ExportSettings, export_clip, simulate_echo, write_avi
 
 
 BATCH_SIZE = 4
@@ -55,6 +57,7 @@ def every_way(predictor, row):
 @pytest.mark.parametrize("has_engine", [False, True])
 def test_same_numbers(experienced_model, three_channel_processor, row, protocol, has_engine):
     experienced_model.config.interval_calibration = {"coverage": 0.9, "offsets": OFFSETS, "protocol": protocol}
+    experienced_model.config.recalibration = {"predicted": [0.0, 50.0, 100.0], "corrected": [30.0, 50.0, 60.0]}
     if not has_engine:
         # A network of another architecture runs without one.
         experienced_model.config.model_type = "another"
@@ -65,6 +68,29 @@ def test_same_numbers(experienced_model, three_channel_processor, row, protocol,
     assert protocol in ("center", "windows") or len(expected["clips"]) > BATCH_SIZE
     for way, other in found.items():
         assert other == expected, way
+
+
+def test_same_numbers_of_a_clip_on_a_screen(experienced_model, three_channel_processor, row, tmp_path):
+    clip = simulate_echo(1, num_frames=100).frames
+    screen = export_clip(clip, 50.0, ExportSettings(width=320, height=240, fan_height=0.7))
+    write_avi(tmp_path / "screen.avi", screen.frames, fps=50)
+    on_screen = {**row, "file_name": "screen", "video": {"path": str(tmp_path / "screen.avi")}, "num_frames": 100}
+    predictor = Predictor(experienced_model, three_channel_processor, "windows", "cpu", BATCH_SIZE)
+    found = every_way(predictor, on_screen)
+    for way, other in found.items():
+        assert other == found["predictor"], way
+    array = predict_video(
+        predictor.model,
+        predictor.processor,
+        EchoVideo(read_video(tmp_path / "screen.avi").frames, 50.0, "array"),
+        batch_size=BATCH_SIZE,
+        engine=predictor.engine,
+    )
+    assert numbers(array) == found["predictor"]
+    three_channel_processor.do_find_sector = False
+    whole = Predictor(experienced_model, three_channel_processor, "windows", "cpu", BATCH_SIZE)
+    whole_screen = whole(tmp_path / "screen.avi")
+    assert whole_screen.clip_ejection_fractions.tolist() != found["predictor"]["clips"]
 
 
 def test_same_numbers_of_clips_encoded_together(experienced_model, three_channel_processor, row):

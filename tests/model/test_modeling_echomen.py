@@ -1,10 +1,13 @@
 import copy
+import math
 
 import pytest
 import torch
 from transformers import AutoModel
 
 from echomen_hf import EchoMENConfig, EchoMENModel
+from echomen_hf.model.video_prediction_echomen import average_clips
+from helpers.tiny_config import make_tiny_config
 
 
 def clips(config, batch=2, seed=0):
@@ -314,11 +317,12 @@ class TestBackboneCheckpoint:
 
     def test_weights_of_another_width(self, tiny_backbone, tmp_path):
         config = EchoMENConfig(depths=(1, 1), hidden_sizes=(4, 16), num_channels=1)
-        with pytest.raises(ValueError, match=r"layer2\.0\..* has shape .* where the configuration asks for"):
+        with pytest.raises(ValueError, match=r"of another shape, such as layer2\.0\..* instead of"):
             self.load(tiny_backbone, tmp_path, config)
 
     def test_weights_of_another_network(self, tiny_config, tmp_path):
-        with pytest.raises(ValueError, match="stem.0.weight is missing.*torchvision's names"):
+        message = r"missing, such as stem.0.weight .*unknown, such as blocks.0.weight \(3,\).*torchvision's names"
+        with pytest.raises(ValueError, match=message):
             self.load({"blocks.0.weight": torch.zeros(3)}, tmp_path, tiny_config)
 
     def test_no_state_dictionary(self, tiny_config, tmp_path):
@@ -348,3 +352,54 @@ def test_output_hidden_states_selects_by_index(tiny_model):
     assert [tuple(state.shape) for state in everything] == [(2, 4, 8, 16, 16), (2, 4, 8, 16, 16), (2, 8, 4, 8, 8)]
     torch.testing.assert_close(everything[-1].mean(dim=(2, 3, 4)), tiny_model(pixel_values=pixel_values).embedding)
     assert tiny_model(pixel_values=pixel_values).hidden_states is None
+
+
+class TestTrainingDistribution:
+    @pytest.fixture
+    def model(self):
+        model = EchoMENModel(make_tiny_config()).eval()
+        size = model.config.embedding_size
+        model.set_training_distribution(torch.arange(size) / 10, 4 * torch.eye(size), 3.0)
+        return model
+
+    def test_distance_is_that_of_mahalanobis(self, model):
+        offset = torch.zeros(model.config.embedding_size)
+        offset[:2] = torch.tensor([3.0, 4.0])
+        mean = torch.arange(len(offset)) / 10
+        assert model.training_distribution.unlikeness(mean) == pytest.approx(0, abs=1e-6)
+        assert model.training_distribution.unlikeness(mean + offset) == pytest.approx(2 * 5 / 3, rel=1e-5)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    def test_it_is_saved_with_the_model_in_single_precision(self, model, tmp_path, dtype):
+        model.save_pretrained(tmp_path)
+        loaded = EchoMENModel.from_pretrained(tmp_path, dtype=dtype)
+        stored, found = model.training_distribution, loaded.training_distribution
+        assert found.mean.dtype == torch.float32
+        assert torch.equal(found.mean, stored.mean)
+        assert torch.equal(found.precision, stored.precision)
+        assert found.usual_distance == 3.0
+
+    def test_it_can_be_forgotten(self, model, tmp_path):
+        model.set_training_distribution(None)
+        model.save_pretrained(tmp_path)
+        assert EchoMENModel.from_pretrained(tmp_path).training_distribution is None
+
+    def test_a_video_far_from_it_is_doubtful_and_farther_unusable(self):
+        model = EchoMENModel(make_tiny_config()).eval()
+        size = model.config.embedding_size
+        clip = {
+            "ejection_fraction": torch.tensor([50.0]).double(),
+            "regression": torch.tensor([50.0]).double(),
+            "expert_predictions": torch.full((1, 3), 50.0).double(),
+            "expert_weights": torch.full((1, 3), 1 / 3).double(),
+            "embedding": torch.ones(1, size).double(),
+        }
+        for usual, quality in (
+            (size**0.5 * 1.1, "good"),
+            (size**0.5 / 1.5, "doubtful"),
+            (size**0.5 / 2.5, "unusable"),
+        ):
+            model.set_training_distribution(torch.zeros(size), torch.eye(size), usual)
+            found = average_clips("a", clip, distribution=model.training_distribution)
+            assert found.quality == quality
+            assert math.isnan(found.ejection_fraction) is (quality == "unusable")

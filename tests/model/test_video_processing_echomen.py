@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,8 @@ from PIL import Image, ImageOps
 from transformers import AutoVideoProcessor
 
 from echomen_hf import EchoMENConfig, EchoMENVideoProcessor, read_video
+from echomen_hf.model.echo_video_echomen import EchoVideo
+from echomen_hf.simulation import ExportSettings, export_clip, simulate_echo
 
 
 @pytest.fixture
@@ -177,3 +181,50 @@ class TestInputs:
     def test_options_that_cannot_work(self, options, message):
         with pytest.raises(ValueError, match=message):
             EchoMENVideoProcessor(**options)
+
+
+@pytest.fixture(scope="module")
+def screen():
+    return export_clip(simulate_echo(1, num_frames=80).frames, 50.0, ExportSettings(width=640, height=480))
+
+
+def test_the_fan_is_cut_out_of_a_screen_and_only_once(screen):
+    processor = EchoMENVideoProcessor()
+    video = EchoVideo(screen.frames, 50.0, "screen")
+    cropped = processor.crop_to_sector(video)
+    assert cropped.sector.shape == "fan"
+    assert cropped.frames.shape[1:] == (cropped.sector.square[2],) * 2
+    assert processor.crop_to_sector(cropped) is cropped
+    expected = processor(cropped, return_tensors="pt")["pixel_values"]
+    for given in (video, screen.frames):
+        assert torch.equal(processor(given, return_tensors="pt")["pixel_values"], expected)
+    assert torch.equal(processor.make_clips(video, [8]), processor.make_clips(cropped, [8]))
+
+
+def test_the_whole_screen_is_used_if_the_fan_is_not_asked_for(screen):
+    processor = EchoMENVideoProcessor(do_find_sector=False)
+    video = EchoVideo(screen.frames, 50.0, "screen")
+    assert processor.crop_to_sector(video) is video
+    whole = processor(screen.frames, return_tensors="pt")["pixel_values"]
+    assert torch.equal(
+        EchoMENVideoProcessor()(screen.frames, do_find_sector=False, return_tensors="pt")["pixel_values"], whole
+    )
+    assert not torch.equal(processor(screen.frames, do_find_sector=True, return_tensors="pt")["pixel_values"], whole)
+
+
+def test_a_clip_of_a_data_set_stays_as_it_is():
+    clip = simulate_echo(1, num_frames=80).frames
+    cropped = EchoMENVideoProcessor().crop_to_sector(EchoVideo(clip, 50.0, "clip"))
+    assert cropped.sector.shape == "cropped"
+    assert cropped.frames is clip
+
+
+def test_a_processor_whose_file_does_not_mention_the_fan_leaves_screens_as_they_are(tmp_path):
+    processor = EchoMENVideoProcessor()
+    processor.save_pretrained(tmp_path)
+    assert EchoMENVideoProcessor.from_pretrained(tmp_path).do_find_sector is True
+    path = tmp_path / "video_preprocessor_config.json"
+    settings = json.loads(path.read_text())
+    del settings["do_find_sector"]
+    path.write_text(json.dumps(settings))
+    assert EchoMENVideoProcessor.from_pretrained(tmp_path).do_find_sector is False

@@ -47,7 +47,30 @@ def test_json_recipe(tmp_path):
     assert parse_recipe(TYPES, [recipe])[2].seed == 7
 
 
-@pytest.mark.parametrize("name", ["demo", "paper"])
+@pytest.mark.parametrize("flags", [["--model", "trained"], ["--model=trained"]])
+def test_model_on_the_command_line_replaces_the_recipes_new_model(tmp_path, flags):
+    recipe = write(tmp_path / "r.yaml", "use_cpu: true\nmodel_config: {depths: [1]}\nbackbone_checkpoint: k.pth\n")
+    _, model, _ = parse_recipe(TYPES, [recipe, *flags])
+    assert (model.model, model.model_config, model.backbone_checkpoint) == ("trained", None, None)
+
+
+def test_new_model_on_the_command_line_replaces_the_recipes_model(tmp_path):
+    recipe = write(tmp_path / "r.yaml", "use_cpu: true\nmodel: trained\n")
+    _, model, _ = parse_recipe(TYPES, [recipe, "--backbone_checkpoint", "k.pth"])
+    assert (model.model, model.model_config, model.backbone_checkpoint) == (None, None, "k.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "flags"),
+    [("model_config: {depths: [1]}\nmodel: trained", []), ("", ["--model", "a", "--backbone_checkpoint", "k.pth"])],
+)
+def test_contradiction_in_one_place_is_refused(tmp_path, content, flags):
+    recipe = write(tmp_path / "r.yaml", f"use_cpu: true\n{content}\n")
+    with pytest.raises(ValueError, match="leave out `model_config` and `backbone_checkpoint`"):
+        parse_recipe(TYPES, [recipe, *flags])
+
+
+@pytest.mark.parametrize("name", ["demo", "paper", "release"])
 def test_shipped_recipes_parse(name):
     _, model, training = parse_recipe(TYPES, [name, "--data_dir", "data", "--use_cpu"])
     assert model.model_config["num_channels"] in (1, 3)

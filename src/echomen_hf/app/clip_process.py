@@ -16,6 +16,7 @@ import numpy as np
 
 from ..model.clip_sampling_echomen import ClipSpec
 from ..model.echo_video_echomen import EchoVideo
+from ..model.sector_echomen import Sector
 from ..model.video_source_echomen import VideoReadError
 from .browser_video import overlay_saliency, resize_for_display, write_browser_video
 from .intake import CLIP_NAME, ReceivedClip, receive_clip
@@ -43,13 +44,26 @@ logger = logging.getLogger(__name__)
 
 
 def read_clip(
-    path: Path, limits: UploadLimits, spec: ClipSpec, *, frames: Path, video: Path, seconds: float
+    path: Path,
+    limits: UploadLimits,
+    spec: ClipSpec,
+    *,
+    frames: Path,
+    video: Path,
+    seconds: float,
+    find_sector: bool = True,
 ) -> ReceivedClip:
     """Read an upload as `receive_clip` does, and write its frames (`.npy`) and the video that browsers play."""
-    task = {"path": str(path), "limits": asdict(limits), "spec": asdict(spec)}
+    task = {"path": str(path), "limits": asdict(limits), "spec": asdict(spec), "find_sector": find_sector}
     answer = _run("read", task | {"frames": str(frames), "video": str(video)}, limits, seconds)
     pixels = np.asarray(np.load(frames, mmap_mode="c", allow_pickle=False))
-    return ReceivedClip(EchoVideo(pixels, answer["fps"], CLIP_NAME), tuple(answer["cautions"]))
+    sector = answer["sector"] and Sector(**{name: _as_tuple(value) for name, value in answer["sector"].items()})
+    video_read = EchoVideo(pixels, answer["fps"], CLIP_NAME, answer["coloured_share"], sector)
+    return ReceivedClip(video_read, tuple(answer["cautions"]))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def draw_clip(
@@ -122,11 +136,18 @@ def _limit_memory(num_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (used + num_bytes, used + num_bytes))
 
 
-def _read(path: str, limits: dict[str, Any], spec: dict[str, Any], frames: str, video: str) -> dict[str, Any]:
-    clip = receive_clip(path, UploadLimits(**limits), ClipSpec(**spec))
+def _read(
+    path: str, limits: dict[str, Any], spec: dict[str, Any], find_sector: bool, frames: str, video: str
+) -> dict[str, Any]:
+    clip = receive_clip(path, UploadLimits(**limits), ClipSpec(**spec), find_sector)
     np.save(frames, clip.video.frames)
     write_browser_video(video, resize_for_display(clip.video.frames), clip.video.fps)
-    return {"fps": clip.video.fps, "cautions": clip.cautions}
+    return {
+        "fps": clip.video.fps,
+        "cautions": clip.cautions,
+        "coloured_share": clip.video.coloured_share,
+        "sector": clip.video.sector and asdict(clip.video.sector),
+    }
 
 
 def _draw(frames: str, fps: float, video: str, saliency: str | None) -> dict[str, Any]:

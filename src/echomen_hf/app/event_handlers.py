@@ -18,7 +18,7 @@ from ..model.video_source_echomen import VideoReadError
 from .clip_process import FAULT, draw_clip, place_of, read_clip
 from .intake import CLIP_NAME, ReceivedClip
 from .limits import UploadLimits
-from .reader import ClipReader, simulate_clip
+from .reader import ClipReader, Reading, simulate_clip
 from .report import render_evidence, render_problem, render_summary
 from .session_files import SessionFiles
 
@@ -95,9 +95,17 @@ class EventHandlers:
             path = visit.uploads.popleft() if visit.uploads else None
             if path is None:
                 raise VideoReadError.about(CLIP_NAME, "did not arrive", "upload it again")
-            spec, seconds = self.reader.processor.clip_spec, turn.seconds_left
+            processor = self.reader.processor
             try:
-                return read_clip(path, self.limits, spec, frames=turn.frames, video=turn.clip, seconds=seconds)
+                return read_clip(
+                    path,
+                    self.limits,
+                    processor.clip_spec,
+                    frames=turn.frames,
+                    video=turn.clip,
+                    seconds=turn.seconds_left,
+                    find_sector=processor.do_find_sector,
+                )
             finally:
                 path.unlink(missing_ok=True)
 
@@ -136,11 +144,12 @@ class EventHandlers:
                 finally:
                     if last is not None:
                         last.remove_files()
-                outputs = self._estimate(clip, turn)
+                reading = self.reader.read(clip.video)
+                outputs = self._show(clip, reading, turn)
             # The estimate need not wait for the saliency, which takes longer.
             if is_shown():
                 yield outputs
-            if is_shown() and self.reader.saliency_steps > 0:
+            if is_shown() and self.reader.saliency_steps > 0 and reading.category is not None:
                 looked = self._look(clip, turn)
                 if is_shown():
                     yield [gr.skip(), gr.skip(), gr.skip(), looked, gr.skip()]
@@ -154,14 +163,13 @@ class EventHandlers:
             if session not in self._visits:
                 self.files.forget(session)
 
-    def _estimate(self, clip: ReceivedClip, turn: _Turn) -> list[Any]:
-        reading = self.reader.read(clip.video)
+    def _show(self, clip: ReceivedClip, reading: Reading, turn: _Turn) -> list[Any]:
         return [
             render_summary(clip, reading),
             gr.Column(visible=True),
             gr.Video(str(turn.clip), label=CLIP_LABEL + _mark(clip)),
-            gr.Video(None, label=f"{SALIENCY_LABEL}: being computed"),
-            render_evidence(reading),
+            gr.Video(None, label=SALIENCY_LABEL + (": being computed" if reading.category else ": no estimate")),
+            render_evidence(reading) if reading.category is not None else "",
         ]
 
     def _look(self, clip: ReceivedClip, turn: _Turn) -> gr.Video:

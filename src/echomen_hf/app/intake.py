@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.clip_checks_echomen import clip_cautions
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, ClipSpec, protocol_starts
 from ..model.echo_video_echomen import EchoVideo, VideoInfo, require_moving
+from ..model.sector_echomen import find_sector as find_sector_in
 from ..model.video_reading_echomen import probe_video, read_video
 from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
 from .limits import UploadLimits
@@ -48,8 +48,8 @@ class ReceivedClip:
         return self.true_ejection_fraction is not None
 
 
-def receive_clip(path: str | Path, limits: UploadLimits, spec: ClipSpec) -> ReceivedClip:
-    """Check an uploaded file and decode it.
+def receive_clip(path: str | Path, limits: UploadLimits, spec: ClipSpec, find_sector: bool = True) -> ReceivedClip:
+    """Check an uploaded file, decode it and cut out the ultrasound fan.
 
     Its size and header are checked first, then its packets are counted, and only then is it decoded. The message of a
     `VideoReadError` does not name the file.
@@ -72,11 +72,12 @@ def receive_clip(path: str | Path, limits: UploadLimits, spec: ClipSpec) -> Rece
         raise VideoReadError.about(CLIP_NAME, error.problem, remedy) from error
     cautions = [
         *_frame_rate_caution(path, info),
-        *_colour_caution(video),
-        *clip_cautions(video, spec),
         *_window_caution(video, spec),
     ]
-    return ReceivedClip(EchoVideo(video.frames, video.fps, CLIP_NAME), tuple(cautions))
+    if find_sector:
+        sector = find_sector_in(video.frames)
+        video = replace(video, frames=sector.crop(video.frames), sector=sector)
+    return ReceivedClip(replace(video, source=CLIP_NAME), tuple(cautions))
 
 
 def num_windows(num_frames: int, fps: float, spec: ClipSpec) -> int:
@@ -104,15 +105,6 @@ def _frame_rate_caution(path: str | Path, info: VideoInfo) -> list[str]:
             "the model would look at another part of the heart beat."
         ]
     return []
-
-
-def _colour_caution(video: EchoVideo) -> list[str]:
-    if not video.is_coloured:
-        return []
-    return [
-        f"{video.coloured_share:.0%} of the picture is coloured, as in colour Doppler. The model was trained on "
-        "grayscale (B-mode) clips and sees the colours as gray: do not rely on this estimate."
-    ]
 
 
 def _window_caution(video: EchoVideo, spec: ClipSpec) -> list[str]:

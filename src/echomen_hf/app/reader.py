@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ..checkpoints import SMALL_MODEL_NAME, is_small_model
 from ..inference import Predictor
 from ..labels import HEART_FAILURE_CATEGORIES
+from ..model.clip_quality_echomen import ClipQualityWarning, Quality
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL
 from ..model.echo_video_echomen import EchoVideo
 from ..model.pipeline_echomen import EjectionFractionPipeline
@@ -32,11 +34,13 @@ _SAMPLE_RANGE = (15.0, 75.0)  # where a drawn category begins and ends, so that 
 class Reading:
     """Estimate of a clip with its evidence, see `EjectionFractionPipeline`; EF in percent."""
 
-    ejection_fraction: float
+    ejection_fraction: float  # NaN if the clip is unusable
+    quality: Quality
+    reasons: tuple[str, ...]
     interval: tuple[float, float] | None
     coverage: float | None
     standard_deviation: float
-    category: str
+    category: str | None
     category_probabilities: dict[str, float]
     experts: list[float]  # NaN for an expert that was not used
     weights: list[float]
@@ -72,12 +76,16 @@ class ClipReader:
         """Estimate the ejection fraction of a grayscale video."""
         begin = time.perf_counter()
         is_long = num_windows(video.num_frames, video.fps, self.processor.clip_spec) > MAX_WINDOWS
-        result: dict[str, Any] = self.pipeline(video, protocol=MAX_WINDOWS if is_long else DEFAULT_PROTOCOL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ClipQualityWarning)  # the page shows the reasons
+            result: dict[str, Any] = self.pipeline(video, protocol=MAX_WINDOWS if is_long else DEFAULT_PROTOCOL)
         return Reading(
             **{
                 name: result[name]
                 for name in (
                     "ejection_fraction",
+                    "quality",
+                    "reasons",
                     "interval",
                     "standard_deviation",
                     "category",

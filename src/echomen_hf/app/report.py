@@ -63,7 +63,8 @@ def render_problem(problem: str, remedy: str) -> str:
 
 def render_summary(clip: ReceivedClip, reading: Reading) -> str:
     """Estimate: dial, spread, category and cautions."""
-    return _render("summary.html", clip=clip, reading=reading, gauge=Markup(draw_gauge(reading)))
+    gauge = None if reading.category is None else Markup(draw_gauge(reading))
+    return _render("summary.html", clip=clip, reading=reading, gauge=gauge)
 
 
 def render_saliency_note() -> str:

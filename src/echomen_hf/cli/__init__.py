@@ -8,7 +8,22 @@ from typing import NoReturn
 
 import typer
 
-from . import app, calibrate, compare, demo, evaluate, examine, export, predict, push, simulate, train, version
+from . import (
+    adapt,
+    app,
+    calibrate,
+    compare,
+    demo,
+    evaluate,
+    examine,
+    export,
+    import_weights,
+    predict,
+    push,
+    simulate,
+    train,
+    version,
+)
 from .command_line import run_script
 
 
@@ -26,8 +41,10 @@ echomen.command("train", add_help_option=False, context_settings=PASS_ON)(train.
 echomen.command("evaluate")(evaluate.main)
 echomen.command("predict")(predict.main)
 echomen.command("calibrate")(calibrate.main)
+echomen.command("adapt")(adapt.main)
 echomen.command("compare", add_help_option=False, context_settings=PASS_ON)(compare.main)
 echomen.command("export")(export.main)
+echomen.command("import-weights")(import_weights.main)
 echomen.command("simulate")(simulate.main)
 echomen.command("examine")(examine.main)
 echomen.command("push")(push.main)

@@ -58,7 +58,7 @@ def main(
         num_workers=num_workers,
     )
     if output is None:
-        store_calibration(model, calibration)
+        store_calibration(model, loaded)
     else:
         loaded.save_pretrained(output)
         processor.save_pretrained(output)

@@ -70,7 +70,8 @@ def main(
     loaded.to(choose_device(device))
     options: dict[str, Any] = {"num_videos": num_videos, "seed": seed, "num_workers": num_workers}
     if calibrate:
-        store_calibration(model, calibrate_on_simulation(loaded, processor, coverage=coverage, **options))
+        calibrate_on_simulation(loaded, processor, coverage=coverage, **options)
+        store_calibration(model, loaded)
     examination = examine_on_simulation(loaded, processor, num_motion_videos=num_motion_videos, **options)
     document = {
         **examination,

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from .options import BatchSize, Device, KeepLargeBlocks, OptionalModel, Protocol
+
+
+if TYPE_CHECKING:
+    from ..inference import GroupPrediction
 
 
 MOST_PRINTED = 40
@@ -18,6 +22,7 @@ MOST_PRINTED = 40
 # Spelled out, since the modules that define them import torch; a test compares them.
 Engine = Literal["auto", "torch", "compile", "onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
+Combine = Literal["variance", "median"]
 
 
 def main(
@@ -54,6 +59,21 @@ def main(
         bool,
         typer.Option("--absolute_paths", help="Name files by absolute paths instead of paths from what was given."),
     ] = False,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group_by",
+            help="Column of the manifest with the patient or study, or folder: also write one ejection fraction for "
+            "each, as OUTPUT_by_COLUMN beside --output.",
+        ),
+    ] = None,
+    combine: Annotated[
+        Combine,
+        typer.Option("--combine", help="How: mean with weights 1/variance, or median."),
+    ] = "variance",
+    force: Annotated[
+        bool, typer.Option("--force", help="Estimate unusable videos too, which otherwise get no EF.")
+    ] = False,
     keep_large_blocks: KeepLargeBlocks = False,
 ) -> int:
     """Estimate the ejection fraction of video or DICOM files.
@@ -65,9 +85,13 @@ def main(
     hearts only. --model may also be a folder that echomen export wrote.
 
     A file that cannot be read is reported and skipped; the others are still written, and the exit status is then 1.
-    What speaks against an estimate, such as colour Doppler or an assumed frame rate, is in the column warning. A
+    The column quality says whether an estimate is good, doubtful or unusable, and reasons why; an unusable video gets
+    no EF unless --force is given. Faults of the file, such as an assumed frame rate, are in the column warning. A
     calibrated model gives the interval that holds the true ejection fraction in, say, 90 % of the patients of each
     category, if they are like those it was calibrated on.
+
+    --group_by gives one ejection fraction for the videos of a patient or study, with their spread. It has no interval,
+    since that of one video does not hold for several.
 
     Folders above those that were given, whose names may be those of patients, are named nowhere. Every row is written
     as soon as it is known, and --resume continues after an interruption. accelerate launch -m echomen_hf.cli predict
@@ -88,7 +112,7 @@ def main(
     from transformers.utils import logging
 
     from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE, is_small_model
-    from ..inference import Predictor, list_files, predict_archive, read_manifest
+    from ..inference import Predictor, find_groups, list_files, predict_archive, read_manifest, write_groups
     from ..runs.processes import is_main_process
     from ..training import allocator
 
@@ -98,6 +122,7 @@ def main(
         files = read_manifest(manifest, absolute_paths=absolute_paths)
     else:
         files = list_files(paths or [], absolute_paths=absolute_paths)
+    groups = find_groups(files, group_by) if group_by is not None else {}
     predictor = Predictor(
         model or SMALL_MODEL_FOLDER,
         protocol=protocol,
@@ -106,6 +131,7 @@ def main(
         engine=engine,
         precision=precision,
         num_workers=workers,
+        force=force,
     )
     console = Console(stderr=True, quiet=not is_main_process())
     rows = predict_archive(
@@ -129,6 +155,8 @@ def main(
             for row in rows:
                 if row[kind]:
                     print(f"{kind}: {row[kind]}", file=sys.stderr)
+    if group_by is not None:
+        print_groups(write_groups(rows, groups, group_by, output, combine), group_by)
     if failed:
         print(f"{len(failed)} of {len(rows)} files could not be read", file=sys.stderr)
     return 1 if failed else 0
@@ -151,6 +179,7 @@ def print_summary(rows: list[dict[str, str]], output: str) -> None:
     titles = [title for category, title in CATEGORY_TITLES.items() if category != "all"]
     counts = [(title, sum(row["category"] == title for row in rows)) for title in titles]
     counts += [(f"with {kind}s", sum(bool(row[kind]) for row in rows)) for kind in ("error", "warning")]
+    counts += [(quality, sum(row["quality"] == quality for row in rows)) for quality in ("doubtful", "unusable")]
     print(f"{len(rows)} files: {', '.join(f'{count} {what}' for what, count in counts)}")
     print(f"All rows are in {PurePath(output).name}")
 
@@ -162,9 +191,32 @@ def print_table(rows: list[dict[str, str]], calibration: dict[str, Any] | None) 
     from rich.table import Column, Table
 
     interval = f"{calibration['coverage']:.0%} interval" if calibration else "interval"
-    table = Table(Column("file", overflow="fold"), "EF (%)", interval, "category", "expert spread", "clip sd", "clips")
+    table = Table(Column("file", overflow="fold"), "EF (%)", interval, "category", "quality", "clip sd", "clips")
     for row in rows:
-        ends = f"{row['interval_low']} to {row['interval_high']}" if row["interval_low"] else "not calibrated"
-        shown = [row["EF_pred"], ends, *(row[name] for name in ("category", "expert_spread", "clip_sd", "clips"))]
+        ends = f"{row['interval_low']} to {row['interval_high']}" if row["interval_low"] else ""
+        if row["EF_pred"] and not calibration:
+            ends = "not calibrated"
+        shown = [row["EF_pred"], ends, *(row[name] for name in ("category", "quality", "clip_sd", "clips"))]
         table.add_row(escape(row["file"]), *(shown if not row["error"] else ["not readable", *[""] * 5]))
+    Console().print(table)
+    for row in rows:
+        if row["reasons"]:
+            print(f"{row['file']}: {row['quality']}. {row['reasons']}")
+
+
+def print_groups(predictions: list[GroupPrediction], group_by: str) -> None:
+    """Print the ejection fractions of patients or studies; of more than a screen shows, their number."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    from ..labels import CATEGORY_TITLES
+
+    if len(predictions) > MOST_PRINTED:
+        print(f"{len(predictions)} of {group_by} have an ejection fraction")
+        return
+    table = Table(Column(escape(group_by), overflow="fold"), "EF (%)", "category", "sd of videos", "range", "videos")
+    for each in predictions:
+        spread = (f"{each.video_sd:.2f}", f"{each.lowest:.2f} to {each.highest:.2f}", str(each.num_videos))
+        table.add_row(escape(each.group), f"{each.ejection_fraction:.2f}", CATEGORY_TITLES[each.category], *spread)
     Console().print(table)

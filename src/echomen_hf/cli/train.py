@@ -13,7 +13,7 @@ def main(context: typer.Context) -> None:
 
     The videos are a folder in EchoNet-Dynamic's layout, or simulated. Settings are flags, or a recipe as the first
     argument, whose values flags override. A recipe is a YAML or JSON file, or the name of one that comes with the
-    package: demo, paper, compare, small, small_brightness or small_experts.
+    package: demo, paper, release, echonet_weights_stage2, compare, small, small_brightness or small_experts.
 
         echomen train paper --data_dir EchoNet-Dynamic --output_dir runs/paper
 
@@ -25,7 +25,7 @@ def main(context: typer.Context) -> None:
 
     from .. import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor
     from ..data import pixel_statistics
-    from ..evaluation.interval_calibration import calibrate_model
+    from ..evaluation.interval_calibration import calibrate_model, store_calibration
     from ..inference import load_checkpoint
     from ..runs.run_folder import is_finished
     from ..training import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments, fit
@@ -48,7 +48,7 @@ def main(context: typer.Context) -> None:
         )
     set_seed(args.seed)
     if model_args.model is not None:
-        model, processor = load_checkpoint(model_args.model)
+        model, processor = load_checkpoint(model_args.model, headless=args.stage != "2")
     else:
         config = EchoMENConfig(**(model_args.model_config or {}))
         if model_args.backbone_checkpoint is not None:
@@ -94,5 +94,5 @@ def main(context: typer.Context) -> None:
                 progress=not args.disable_tqdm,
                 frames=data.frames,
             )
-            trained.config.save_pretrained(str(args.output_dir))
+            store_calibration(str(args.output_dir), trained)
         print(f"Model, video processor and logs are in {args.output_dir}", flush=True)

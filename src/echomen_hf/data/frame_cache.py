@@ -156,6 +156,7 @@ def frame_description(processor: EchoMENVideoProcessor) -> dict[str, Any]:
         "width": int(sample.shape[-1]),
         "resize": processor.to_dict()["size"] if processor.do_resize else None,
         "resample": int(processor.resample),
+        "find_sector": bool(processor.do_find_sector),
     }
 
 
@@ -171,6 +172,7 @@ def read_index(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, A
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path} is not the index of a frame cache of format {FORMAT}; choose another folder.")
     header.setdefault("decoder", "pyav")  # there was no other when it was not recorded
+    header.setdefault("find_sector", False)
     return header, {entry["name"]: entry for entry in entries}
 
 

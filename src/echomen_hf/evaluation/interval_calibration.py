@@ -1,4 +1,4 @@
-"""Calibration of a model's prediction intervals on VAL, and measurement of their coverage."""
+"""Calibration of a model on VAL, its prediction intervals and the usual distance of a video from the others."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
-from transformers.utils import CONFIG_NAME
+from safetensors.torch import save_file
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from ..data.clip_dataset import FrameSource
 from ..inference import predict_split
@@ -18,7 +20,7 @@ from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ..model.modeling_echomen import EchoMENModel
 from ..model.prediction_interval_echomen import calibrate_intervals, prediction_interval
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..runs.files import write_json
+from ..runs.files import replacing, write_json
 
 
 __all__ = ["calibrate_model", "interval_metrics", "store_calibration"]
@@ -38,6 +40,9 @@ def calibrate_model(
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model and store them in its configuration.
 
+    An EchoMEN model also learns how the embeddings of the videos are distributed, so that it can tell when a video is
+    not like them.
+
     The best epoch is chosen on VAL too, which makes its errors slightly smaller than later ones. With hundreds of
     videos and tens of epochs, the effect is small compared with the spread of the errors; the coverage on TEST
     shows it.
@@ -52,14 +57,54 @@ def calibrate_model(
         "protocol": parse_protocol(protocol),
     }
     model.config.interval_calibration = calibration
+    embeddings = [prediction.embedding for prediction in predictions if prediction.embedding is not None]
+    if embeddings and hasattr(model, "set_training_distribution"):
+        model.set_training_distribution(*embedding_distribution(np.stack(embeddings)))
     return calibration
 
 
-def store_calibration(folder: str | Path, calibration: Mapping[str, Any]) -> None:
-    """Write a calibration into the configuration of a saved model."""
+def embedding_distribution(
+    embeddings: NDArray[np.float64], usual_share: float = 0.99
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Fit a normal distribution to the embeddings of videos, and find the distance that most do not exceed.
+
+    The distance of a video is measured by the other half of the videos, since those that a covariance is fitted to lie
+    nearer to it than others.
+
+    Args:
+        embeddings: Mean embedding of every video, shape (N, D).
+        usual_share: Share of the videos that do not exceed the distance.
+
+    Returns:
+        Mean (D,), inverse covariance (D, D), and the distance.
+    """
+    halves = embeddings[::2], embeddings[1::2]
+    distances = []
+    for fitted, other in (halves, halves[::-1]) if len(embeddings) > 3 else ((embeddings, embeddings),):
+        mean, precision = _normal_distribution(fitted)
+        offset = other - mean
+        distances.append(np.sqrt(np.einsum("nd,de,ne->n", offset, precision, offset)))
+    mean, precision = _normal_distribution(embeddings)
+    usual = float(np.quantile(np.concatenate(distances), usual_share))
+    return torch.from_numpy(mean).float(), torch.from_numpy(precision).float(), usual
+
+
+def _normal_distribution(embeddings: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and inverse covariance, which a hundredth of the mean variance keeps away from singular."""
+    covariance = np.atleast_2d(np.cov(embeddings, rowvar=False, bias=True))
+    size = len(covariance)
+    ridge = 0.01 * np.trace(covariance) / size + 1e-12
+    return embeddings.mean(axis=0), np.linalg.inv(covariance + ridge * np.eye(size))
+
+
+def store_calibration(folder: str | Path, model: EchoMENModel) -> None:
+    """Write the calibration of a model into the folder that it was loaded from."""
     path = Path(folder) / CONFIG_NAME
     settings = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, {**settings, "interval_calibration": calibration})
+    found = {name: getattr(model.config, name, None) for name in ("interval_calibration", "usual_distance")}
+    with replacing(path.with_name(SAFE_WEIGHTS_NAME)) as weights:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights, {"format": "pt"})
+    write_json(path, {**settings, **found})
 
 
 def interval_metrics(

@@ -1,5 +1,6 @@
 """Publishing a trained model on the Hub: its card, its files and a Space to try it in."""
 
+from .imported_weights import import_weights
 from .model_card import create_model_card
 from .publishing import publish_folder
 from .push_model import push_model
@@ -11,6 +12,7 @@ from .space import stage_space
 __all__ = [
     "RunRecord",
     "create_model_card",
+    "import_weights",
     "listing",
     "publish_folder",
     "push_model",

@@ -93,7 +93,8 @@ def hyperparameter_table(record: RunRecord) -> str:
 def configuration_table(config: EchoMENConfig) -> str:
     """Every field of the model's configuration."""
     # Intervals have a section of their own.
-    names = [name for name in EchoMENConfig.own_fields() if name != "interval_calibration"]
+    own_sections = ("interval_calibration", "recalibration", "usual_distance")
+    names = [name for name in EchoMENConfig.own_fields() if name not in own_sections]
     return markdown_table(["Field", "Value"], [[f"`{name}`", setting(getattr(config, name))] for name in names])
 
 

@@ -5,6 +5,7 @@ from .archive_files import list_files, read_manifest
 from .checkpoint import load_checkpoint
 from .engines.engine import ENGINE_NAMES, PRECISIONS, Engine
 from .engines.factory import make_engine
+from .groups import GroupPrediction, combine_videos, find_groups, video_variances, write_groups
 from .predictor import Predictor, find_videos
 from .video_prediction import VideoPrediction, predict_split, predict_video
 from .windows import SharedWindows
@@ -14,9 +15,12 @@ __all__ = [
     "ENGINE_NAMES",
     "PRECISIONS",
     "Engine",
+    "GroupPrediction",
     "Predictor",
     "SharedWindows",
     "VideoPrediction",
+    "combine_videos",
+    "find_groups",
     "find_videos",
     "list_files",
     "load_checkpoint",
@@ -25,4 +29,6 @@ __all__ = [
     "predict_split",
     "predict_video",
     "read_manifest",
+    "video_variances",
+    "write_groups",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import time
 import warnings
@@ -18,6 +19,7 @@ import torch.distributed as dist
 
 from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NAME, is_small_model
 from ..labels import CATEGORY_TITLES
+from ..model.clip_quality_echomen import ClipQualityWarning
 from ..runs.files import escape_formula, folder_or_id, unescape_formula, weights_checksum
 from ..runs.processes import process_rank
 from .archive_files import ArchiveFile, Place
@@ -28,7 +30,8 @@ from .video_prediction import VideoPrediction
 __all__ = ["COLUMNS", "predict_archive"]
 
 COLUMNS = [
-    *("file", "EF_pred", "interval_low", "interval_high", "category", "expert_spread", "clip_sd", "clips"),
+    *("file", "EF_pred", "interval_low", "interval_high", "category", "quality", "reasons"),
+    *("expert_spread", "clip_sd", "clips"),
     *("model", "warning", "error", "protocol", "precision", "weights"),
 ]
 """Columns of the table; those of a manifest follow."""
@@ -110,6 +113,7 @@ def _predict(predictor: Predictor, files: list[ArchiveFile], run: Row) -> Iterat
     """Make the row of each file, in which its name stands in place of its path."""
     with warnings.catch_warnings():
         heard: list[str] = []
+        warnings.simplefilter("ignore", ClipQualityWarning)  # the column reasons has them
         warnings.showwarning = lambda message, *_, **__: heard.append(str(message))
         results = predictor.predict_files(file.source for file in files)
         for file, (_, result) in zip(files, results, strict=True):
@@ -122,15 +126,22 @@ def _predict(predictor: Predictor, files: list[ArchiveFile], run: Row) -> Iterat
 def _cells(file: ArchiveFile, result: VideoPrediction | Exception) -> Row:
     if isinstance(result, Exception):
         return {"error": file.without_path(str(result)) or type(result).__name__}
+    low, high = result.interval or (math.nan, math.nan)
     return {
-        "EF_pred": f"{result.ejection_fraction:.2f}",
-        "interval_low": "" if result.interval is None else f"{result.interval[0]:.2f}",
-        "interval_high": "" if result.interval is None else f"{result.interval[1]:.2f}",
-        "category": CATEGORY_TITLES[result.category],
-        "expert_spread": f"{result.expert_spread:.2f}",
-        "clip_sd": f"{result.clip_sd:.2f}",
+        "EF_pred": _number(result.ejection_fraction),
+        "interval_low": _number(low),
+        "interval_high": _number(high),
+        "category": "" if result.category is None else CATEGORY_TITLES[result.category],
+        "quality": result.quality,
+        "reasons": " ".join(result.reasons),
+        "expert_spread": _number(result.expert_spread),
+        "clip_sd": _number(result.clip_sd),
         "clips": str(result.num_clips),
     }
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
 
 
 @dataclass(frozen=True)

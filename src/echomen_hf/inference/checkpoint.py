@@ -22,13 +22,16 @@ __all__ = ["load_checkpoint", "load_checkpoint_of", "read_model_type"]
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
-def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoMENModel, EchoMENVideoProcessor]:
+def load_checkpoint(
+    model: str | Path, *, exports: bool = False, headless: bool = False
+) -> tuple[EchoMENModel, EchoMENVideoProcessor]:
     """Load an EchoMEN model in evaluation mode, and the video processor stored beside it.
 
     Args:
         model: Folder, or id on the Hub.
         exports: Whether it may be a folder that `echomen export` wrote; the model's encoder is then the exported one,
             which can be run but neither trained nor published.
+        headless: Whether it may be an encoder without a trained head, with which stage 1 starts.
 
     Returns:
         Model and video processor.
@@ -36,7 +39,7 @@ def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoME
     Raises:
         FileNotFoundError: If a folder is named that does not exist.
         ValueError: If a folder holds no model, another kind of model, or weights or a video processor that do not fit
-            its configuration.
+            its configuration, or a model that cannot give an ejection fraction yet.
         OSError: If something is missing, or the Hub cannot be reached.
     """
     if is_export(model):
@@ -46,7 +49,13 @@ def load_checkpoint(model: str | Path, *, exports: bool = False) -> tuple[EchoME
                 "give the folder of the trained model that it was made from."
             )
         return load_export(model)[:2]
-    return load_checkpoint_of(model, EchoMENModel, EchoMENVideoProcessor)
+    loaded, processor = load_checkpoint_of(model, EchoMENModel, EchoMENVideoProcessor)
+    if loaded.config.prediction_head is None and not headless:
+        raise ValueError(
+            f"{model} holds an encoder whose head for the ejection fraction is not trained yet: train both stages, "
+            f"starting from it, by `echomen train --model {model}`."
+        )
+    return loaded, processor
 
 
 def load_checkpoint_of(

@@ -11,12 +11,12 @@ import torch
 from transformers.utils import logging
 
 from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE
-from ..model.clip_checks_echomen import check_clip
+from ..model.clip_quality_echomen import check_clip
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ..model.dicom_reading_echomen import is_dicom
 from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..model.video_reading_echomen import EchoVideo, read_video
+from ..model.video_reading_echomen import read_video
 from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
 from .checkpoint import load_checkpoint
 from .engines.engine import Engine, check_engine, is_echomen
@@ -24,7 +24,7 @@ from .engines.export_folder import is_export, load_export
 from .engines.factory import make_engine
 from .read_ahead import read_ahead
 from .video_clips import VideoClips
-from .video_prediction import VideoPrediction, predict_clips, predict_video
+from .video_prediction import VideoPrediction, predict_clips
 from .windows import SharedWindows, windows_of_engine
 
 
@@ -40,7 +40,8 @@ class Predictor:
     differently from the model itself, on CPUs by less than 1e-4 EF points, and so does another batch size. A network
     of another architecture runs without an engine.
 
-    A clip that is in colour, black, still or too short is estimated with a warning.
+    Of a video that is doubtful or unusable, such as one in colour or a black one, a `ClipQualityWarning` tells, and
+    so do `quality` and `reasons` of its prediction.
 
     Args:
         model: A model, or a folder or Hub id to load model and processor from, or the folder of an export, which
@@ -56,6 +57,7 @@ class Predictor:
         share_windows: Whether the overlapping clips of the protocols `all` and `everyN` share the work they have in
             common, see `SharedWindows`: `all` takes half the time, and results are the same but for rounding. Defaults
             to sharing with the engine `torch` on CPUs; `True` asks for it on any device.
+        force: Whether an unusable video is given an estimate, instead of NaN.
 
     Raises:
         ValueError: If engine and precision do not go together, or are not those of the export, or if clips are to
@@ -82,7 +84,9 @@ class Predictor:
         precision: str | None = None,
         num_workers: int = 1,
         share_windows: bool | None = None,
+        force: bool = False,
     ) -> None:
+        self.force = force
         for name, value in (("batch_size", batch_size), ("num_workers", num_workers)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
@@ -133,7 +137,7 @@ class Predictor:
         Raises:
             VideoReadError: If the file cannot be read, or has a single frame.
         """
-        return predict_video(self.model, self._clip_processor, self._read(source), *self._options)
+        return next(result for _, result in self._predict([(None, self._read_clips(source))]))  # type: ignore
 
     def predict_files(self, paths: Iterable[Any]) -> Iterator[tuple[Any, VideoPrediction | Exception]]:
         """Estimate many files; one that cannot be read does not stop the others.
@@ -150,19 +154,18 @@ class Predictor:
         """
         sources = (Path(path) if isinstance(path, str) else path for path in paths)
         files = ((file, file.content) for file in read_ahead(sources, self._read_clips, self.num_workers))
-        for file, result in predict_clips(self.model, self._clip_processor, files, *self._options):
+        for file, result in self._predict(files):
             file.warn()
             yield file.path, result
 
-    @property
-    def _options(self) -> tuple[str, int, Engine | None, SharedWindows | None]:
-        return self.protocol, self.batch_size, self.engine, self._windows
+    def _predict(self, videos: Iterable[Any]) -> Iterator[tuple[Any, VideoPrediction | Exception]]:
+        options = self.protocol, self.batch_size, self.engine, self._windows, self.force
+        return predict_clips(self.model, self._clip_processor, videos, *options)
 
-    def _read(self, source: str | Path | bytes) -> EchoVideo:
-        return check_clip(read_video(source), self.processor.clip_spec)
-
-    def _read_clips(self, path: Path) -> VideoClips:
-        return VideoClips.of(self._read(path), self._clip_processor, self.protocol)
+    def _read_clips(self, source: str | Path | bytes) -> VideoClips:
+        video = self.processor.crop_to_sector(read_video(source))
+        findings = check_clip(video, self.processor.clip_spec)
+        return VideoClips.of(video, self._clip_processor, self.protocol, findings)
 
 
 def _load_exported(

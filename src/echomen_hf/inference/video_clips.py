@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from ..data.clip_dataset import FrameSource, video_length_and_rate
 from ..data.decoded_frames import DecodedFrames
+from ..model.clip_quality_echomen import Finding
 from ..model.clip_sampling_echomen import ClipSpec, clip_indices, protocol_starts
 from ..model.echo_video_echomen import EchoVideo
 from ..model.video_processing_echomen import EchoMENVideoProcessor
@@ -29,6 +30,7 @@ class VideoClips:
         spec: Length and spacing of a clip.
         protocol: Which clips to take, see `protocol_starts`.
         read: Function that reads the frames of some numbers, resized, uint8, (K,) -> (K, H, W).
+        findings: What speaks against an estimate of the video, from `inspect_clip`.
     """
 
     def __init__(
@@ -39,20 +41,25 @@ class VideoClips:
         spec: ClipSpec,
         protocol: str,
         read: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
+        findings: Sequence[Finding] = (),
     ) -> None:
+        self.findings = findings
         self.name, self.num_frames, self.fps, self.spec = name, num_frames, fps, spec
         self.starts = protocol_starts(protocol, num_frames, fps, spec)
         self._needed: NDArray[np.int64] = np.unique(np.concatenate([self._indices(n) for n in range(len(self))]))
         self._frames = read(self._needed)  # (K, H, W)
 
     @classmethod
-    def of(cls, video: EchoVideo, processor: EchoMENVideoProcessor, protocol: str) -> VideoClips:
+    def of(
+        cls, video: EchoVideo, processor: EchoMENVideoProcessor, protocol: str, findings: Sequence[Finding] = ()
+    ) -> VideoClips:
         """Take the clips of a decoded video."""
+        video = processor.crop_to_sector(video)
 
         def read(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
             return processor.resize_frames(video.frames[indices]).numpy()
 
-        return cls(video.source, video.num_frames, video.fps, processor.clip_spec, protocol, read)
+        return cls(video.source, video.num_frames, video.fps, processor.clip_spec, protocol, read, findings)
 
     def __len__(self) -> int:
         return len(self.starts)

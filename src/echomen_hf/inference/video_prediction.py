@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data.clip_dataset import FrameSource
 from ..data.device_clips import pack_clip, with_pixel_values
+from ..model.clip_quality_echomen import inspect_clip
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ..model.echo_video_echomen import EchoVideo
 from ..model.modeling_echomen import EchoMENModel
@@ -40,7 +42,7 @@ def predict_video(
     engine: Encode | None = None,
     windows: SharedWindows | None = None,
 ) -> VideoPrediction:
-    """Estimate the ejection fraction of one video.
+    """Estimate the ejection fraction of one video, whatever its quality.
 
     Args:
         model: Model; it is put into evaluation mode.
@@ -54,7 +56,8 @@ def predict_video(
     Returns:
         The prediction, averaged over clips.
     """
-    clips = VideoClips.of(video, processor, protocol)
+    video = processor.crop_to_sector(video)
+    clips = VideoClips.of(video, processor, protocol, inspect_clip(video, processor.clip_spec))
     return next(_predictions(model, processor, [clips], protocol, batch_size, engine, windows))
 
 
@@ -70,7 +73,7 @@ def predict_split(
     windows: SharedWindows | None = None,
     frames: FrameSource | None = None,
 ) -> list[VideoPrediction]:
-    """Estimate the ejection fraction of every video of a split.
+    """Estimate the ejection fraction of every video of a split, whatever its quality.
 
     Args:
         model: Model; it is put into evaluation mode.
@@ -120,13 +123,19 @@ def predict_clips(
     batch_size: int,
     engine: Encode | None,
     windows: SharedWindows | None,
+    force: bool = True,
 ) -> Iterator[tuple[T, VideoPrediction | Exception]]:
     """Estimate videos in their order, each as soon as all its clips are; batches are filled across videos.
 
     Every video comes with a key, and its result leaves with it. An error in the place of a video is passed on.
     """
     model.eval()
-    calibration = calibration_for(model.config, protocol)
+    average = partial(
+        average_clips,
+        calibration=calibration_for(model.config, protocol),
+        distribution=getattr(model, "training_distribution", None),
+        force=force,
+    )
     device = model.device if engine is None else model.regression_head.weight.device
     waiting: deque[_Waiting[T]] = deque()
     batch: list[tuple[_Waiting[T], dict[str, torch.Tensor]]] = []
@@ -140,7 +149,7 @@ def predict_clips(
         batch.clear()
 
     def finished() -> Iterator[tuple[T, VideoPrediction | Exception]]:
-        while waiting and (result := waiting[0].result(calibration)) is not None:
+        while waiting and (result := waiting[0].result(average)) is not None:
             yield waiting.popleft().key, result
 
     for key, content in videos:
@@ -183,10 +192,10 @@ class _Waiting(Generic[T]):
         self.estimates.append(estimates)
         self.num_estimated += len(estimates["ejection_fraction"])
 
-    def result(self, calibration: dict[str, Any] | None) -> VideoPrediction | Exception | None:
+    def result(self, average: Callable[..., VideoPrediction]) -> VideoPrediction | Exception | None:
         if isinstance(self.content, Exception):
             return self.content
         if self.num_estimated < len(self.content):
             return None
         clips = {name: torch.cat([part[name] for part in self.estimates]) for name in self.estimates[0]}
-        return average_clips(self.content.name, clips, calibration)
+        return average(self.content.name, clips, findings=self.content.findings)

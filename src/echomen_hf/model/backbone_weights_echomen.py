@@ -1,9 +1,21 @@
 """Reading of published R(2+1)D weights, without running code that a file may contain."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+
+
+# Files often hold metrics beside the weights, such as R2 in EchoNet-Dynamic's, and those may be numpy scalars. Their
+# constructor, which has an old and a new name, runs no code.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
+]
 
 
 def read_backbone_state(path: Path) -> dict[str, torch.Tensor]:
@@ -18,11 +30,14 @@ def read_backbone_state(path: Path) -> dict[str, torch.Tensor]:
 
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_NUMPY_SCALARS):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        refused = re.search(r"GLOBAL (\S+) was not", str(error))
+        reason = f"it would run {refused[1]}" if refused else type(error).__name__
         raise ValueError(
-            f"{path} cannot be read as a weights file ({type(error).__name__}). Only tensors in plain containers are "
-            "accepted, since unpickling anything else could run code; save the bare `state_dict()` instead."
+            f"{path} cannot be read as a weights file ({reason}). Only tensors in plain containers are accepted, "
+            "since unpickling anything else could run code; save the bare `state_dict()` instead."
         ) from error
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -34,17 +49,25 @@ def read_backbone_state(path: Path) -> dict[str, torch.Tensor]:
 
 def check_backbone_state(path: Path, state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     """Refuse entries that are missing, unknown or of another shape than those of an encoder."""
-    problems = [f"{name} is missing" for name in expected if name not in state]
-    problems += [f"{name} is unknown" for name in state if name not in expected]
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)} where the configuration asks for {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+    shapes = {name: f"{name} {tuple(value.shape)}" for name, value in (expected | state).items()}
+    wanted = {name: tuple(value.shape) for name, value in expected.items()}
+    problems = {
+        "missing": [f"{name} {shape}" for name, shape in wanted.items() if name not in state],
+        "unknown": [shapes[name] for name in state if name not in expected],
+        "of another shape": [
+            f"{shapes[name]} instead of {shape}"
+            for name, shape in wanted.items()
+            if name in state and tuple(state[name].shape) != shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(
+            f"{len(names)} of its tensors are {kind}, such as {', '.join(names[:3])}"
+            for kind, names in problems.items()
+            if names
+        )
         raise ValueError(
-            f"{path} does not fit the encoder: {shown}. It must hold an R(2+1)D state dictionary in torchvision's "
+            f"{path} does not fit the encoder: {listed}. It must hold an R(2+1)D state dictionary in torchvision's "
             "names with the depths, widths and channels of the configuration."
         )
 

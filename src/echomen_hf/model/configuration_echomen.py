@@ -8,6 +8,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
 from .prediction_interval_echomen import check_calibration
+from .recalibration_echomen import check_recalibration
 
 
 logger = logging.get_logger(__name__)
@@ -138,7 +139,8 @@ class EchoMENConfig(ClipConfig):
         batch_norm_momentum (`float`, *optional*, defaults to 0.1):
             Momentum of the running statistics of the batch normalisation layers.
         prediction_head (`str`, *optional*, defaults to `"experts"`):
-            Where `ejection_fraction` comes from: `"regression"` (the head of stage 1) or `"experts"` (stage 2).
+            Where `ejection_fraction` comes from: `"regression"` (the head of stage 1) or `"experts"` (stage 2). `None`
+            for an encoder without a trained head, with which training starts.
         expert_bin_width (`float`, *optional*, defaults to 1.0):
             Width in EF points of the label bins that weighed the experts' training samples; a record for figures.
         expert_min_count (`float`, *optional*):
@@ -146,6 +148,12 @@ class EchoMENConfig(ClipConfig):
         interval_calibration (`dict`, *optional*):
             Result of `calibrate_intervals`, which turns a prediction into an interval, with the test protocol it holds
             for; `None` for a model that was not calibrated.
+        recalibration (`dict`, *optional*):
+            Curve through points (`predicted`, `corrected`) in percent that corrects every ejection fraction of the
+            model, as `echomen adapt` fits it to the videos of one site; `None` for no correction.
+        usual_distance (`float`, *optional*):
+            Distance from the training distribution that 99 % of the videos it was calibrated on do not exceed; `None`
+            for a model without this distribution.
 
     Example:
     ```python
@@ -174,10 +182,12 @@ class EchoMENConfig(ClipConfig):
     head_initializer_range: float | int = 0.01
     batch_norm_eps: float = 1e-5
     batch_norm_momentum: float = 0.1
-    prediction_head: Literal["regression", "experts"] = "experts"
+    prediction_head: Literal["regression", "experts"] | None = "experts"
     expert_bin_width: float | int = 1.0
     expert_min_count: float | int | None = None
     interval_calibration: dict[str, Any] | None = None
+    recalibration: dict[str, Any] | None = None
+    usual_distance: float | int | None = None
 
     def __post_init__(self, **kwargs):
         """Fill in derived values."""
@@ -221,6 +231,11 @@ class EchoMENConfig(ClipConfig):
         """Check a stored calibration of prediction intervals."""
         if self.interval_calibration is not None:
             check_calibration(self.interval_calibration)
+
+    def validate_recalibration(self):
+        """Check a stored recalibration."""
+        if self.recalibration is not None:
+            check_recalibration(self.recalibration)
 
 
 __all__ = ["ClipConfig", "EchoMENConfig", "require_positive"]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .colour_doppler_echomen import COLOURED_SHARE
+from .sector_echomen import Sector
 from .video_source_echomen import VideoReadError
 
 
@@ -67,12 +68,15 @@ class EchoVideo:
         source: File name, for messages.
         coloured_share: Share of the picture that is coloured, the largest of the frames that were looked at; NaN if it
             was not measured.
+        sector: Where the ultrasound fan was found in the frames of the file, which are then those of the fan alone;
+            `None` if nobody looked for it.
     """
 
     frames: NDArray[np.uint8]
     fps: float
     source: str
     coloured_share: float = 0.0
+    sector: Sector | None = None
 
     @property
     def num_frames(self) -> int:

@@ -18,6 +18,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .backbone_weights_echomen import check_backbone_state, read_backbone_state
 from .configuration_echomen import EchoMENConfig
+from .recalibration_echomen import recalibrate
 
 
 logger = logging.get_logger(__name__)
@@ -185,6 +186,25 @@ class EchoMENAggregator(nn.Module):
         return self.fc2(F.relu(self.fc1(embedding))).softmax(dim=-1)
 
 
+class EchoMENTrainingDistribution(nn.Module):
+    """Where the embeddings of the videos lie that a model was calibrated on, as a normal distribution."""
+
+    mean: torch.Tensor
+    precision: torch.Tensor
+
+    def __init__(self, config: EchoMENConfig) -> None:
+        super().__init__()
+        size = config.embedding_size
+        self.usual_distance = cast(float, config.usual_distance)
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float32))
+        self.register_buffer("precision", torch.eye(size, dtype=torch.float32))
+
+    def unlikeness(self, embedding: torch.Tensor) -> float:
+        """Mahalanobis distance of a video's mean embedding (D,), over the usual distance."""
+        offset = embedding.to(self.mean.device, torch.float64) - self.mean.double()
+        return float((offset @ self.precision.double() @ offset).sqrt()) / self.usual_distance
+
+
 class EchoMENPreTrainedModel(PreTrainedModel):
     """Weight initialisation, checkpointing and loading, shared by the models of this file."""
 
@@ -216,6 +236,9 @@ class EchoMENPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Linear):
             init.kaiming_uniform_(module.weight, a=5**0.5)
             init.zeros_(module.bias)
+        elif isinstance(module, EchoMENTrainingDistribution):
+            init.zeros_(module.mean)
+            init.copy_(module.precision, torch.eye(len(module.mean)))
 
 
 class EchoMENModel(EchoMENPreTrainedModel):
@@ -243,6 +266,10 @@ class EchoMENModel(EchoMENPreTrainedModel):
         self.regression_head = EchoMENRegressionHead(config)
         self.experts = nn.ModuleList(EchoMENRegressionHead(config) for _ in range(config.num_experts))
         self.aggregator = EchoMENAggregator(config)
+        self.training_distribution = None
+        if config.usual_distance is not None:
+            self.training_distribution = EchoMENTrainingDistribution(config)
+            self._keep_in_fp32_modules_strict = [*self._keep_in_fp32_modules_strict, "training_distribution"]
         self.encoder_frozen = False
         self.post_init()
 
@@ -275,6 +302,22 @@ class EchoMENModel(EchoMENPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """Return the layer that takes in the pixels."""
         return self.encoder.stem[0]
+
+    def set_training_distribution(
+        self, mean: torch.Tensor | None, precision: torch.Tensor | None = None, usual_distance: float | None = None
+    ) -> None:
+        """Store how the embeddings of usual videos are distributed, or forget it.
+
+        Args:
+            mean: Mean of the videos' embeddings, shape (D,); `None` to forget the distribution.
+            precision: Inverse of their covariance, shape (D, D).
+            usual_distance: Mahalanobis distance that 99 % of them do not exceed.
+        """
+        self.config.usual_distance = None if mean is None else usual_distance
+        self.training_distribution = None
+        if mean is not None and precision is not None:
+            self.training_distribution = EchoMENTrainingDistribution(self.config).to(self.device)
+            self.training_distribution.load_state_dict({"mean": mean, "precision": precision})
 
     def freeze_encoder(self, frozen: bool = True) -> None:
         """Fix the encoder for stage 2, without gradients and always in evaluation mode, or release it."""
@@ -340,19 +383,25 @@ class EchoMENModel(EchoMENPreTrainedModel):
         return outputs
 
     def _apply_heads(self, embedding: torch.Tensor) -> EchoMENOutput:
+        if self.config.prediction_head is None:
+            raise ValueError(
+                "No head of this model is trained to give an ejection fraction (`prediction_head` is None): train "
+                "stage 1 first, or use `model.encoder`, which gives embeddings."
+            )
         regression = self.regression_head(embedding).squeeze(-1)
         expert_predictions, expert_weights = self._consult_experts(embedding, self._weigh_experts(embedding))
         if self.config.prediction_head == "regression":
             ejection_fraction = regression
         else:
             ejection_fraction = (expert_weights * expert_predictions.nan_to_num()).sum(dim=-1)
+        curve = self.config.recalibration
         return EchoMENOutput(
-            logits=ejection_fraction.unsqueeze(-1),
-            expert_predictions=expert_predictions,
+            logits=recalibrate(ejection_fraction, curve).unsqueeze(-1),
+            expert_predictions=recalibrate(expert_predictions, curve),
             expert_weights=expert_weights,
             embedding=embedding,
             projection=self.projector(embedding),
-            regression=regression,
+            regression=recalibrate(regression, curve),
         )
 
     def _weigh_experts(self, embedding: torch.Tensor) -> torch.Tensor:
@@ -400,8 +449,8 @@ class EchoMENModel(EchoMENPreTrainedModel):
         Args:
             path: A state dictionary in torchvision's names (`r2plus1d_18`, Kinetics-400), or EchoNet-Dynamic's
                 released checkpoint (`{"state_dict": ...}`, names that begin with `module.`, a one-output `fc` that
-                becomes the regression head). A `.safetensors` file, or a PyTorch file, of which only tensors and
-                plain containers are read.
+                becomes the regression head, which then gives the ejection fraction). A `.safetensors` file, or a
+                PyTorch file, of which only tensors and plain containers are read.
             config: Configuration of the model; its encoder must have the shapes of the file. Defaults to the paper's.
         """
         path = Path(path)
@@ -410,8 +459,10 @@ class EchoMENModel(EchoMENPreTrainedModel):
         head = {name.removeprefix("fc."): state.pop(name) for name in ("fc.weight", "fc.bias") if name in state}
         check_backbone_state(path, state, model.encoder.state_dict())
         model.encoder.load_state_dict(state)
-        if head and head["weight"].shape == model.regression_head.weight.shape:
+        expected = {name: value.shape for name, value in model.regression_head.state_dict().items()}
+        if {name: value.shape for name, value in head.items()} == expected:
             model.regression_head.load_state_dict(head)
+            model.config.prediction_head = "regression"
         return model.eval()
 
 

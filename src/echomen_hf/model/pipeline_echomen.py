@@ -1,5 +1,6 @@
 """Pipeline from an echocardiogram file to its ejection fraction."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers.pipelines.base import ChunkPipeline
 from transformers.pipelines.pt_utils import PipelineChunkIterator, PipelineIterator, PipelinePackIterator
 
-from .clip_checks_echomen import check_clip
+from .clip_quality_echomen import check_clip
 from .clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol, protocol_starts
 from .echo_video_echomen import EchoVideo
 from .frame_arrays_echomen import is_file, to_echo_video
@@ -48,6 +49,8 @@ class EjectionFractionPipeline(ChunkPipeline):
         - **interval** (`tuple[float, float]` or `None`) -- lowest and highest EF in percent that hold the true one
           with the probability that `model.config.interval_calibration` states; `None` for a model without it, or for
           another protocol than it was calibrated for.
+        - **quality** (`str`) -- `good`, `doubtful` or `unusable`.
+        - **reasons** (`tuple[str, ...]`) -- why the quality is not good, a sentence each.
         - **category** (`str`) -- `hfref`, `hfmref` or `hfpef`.
         - **category_probabilities** (`dict[str, float]`) -- share of a normal distribution around the EF that lies in
           each category. Its variance is the variance of the clips' EF plus the mean variance of the experts about
@@ -56,6 +59,8 @@ class EjectionFractionPipeline(ChunkPipeline):
         - **experts** (`list[float]`) -- EF of every expert in percent, NaN for one that was not consulted.
         - **weights** (`list[float]`) -- weight of every expert.
         - **clips** (`list[dict]`) -- `start` in seconds and `ejection_fraction` of every clip.
+
+    All EF of a video of quality `unusable` are NaN and its category is `None`, unless `force` is set.
     """
 
     _load_processor = False
@@ -71,7 +76,11 @@ class EjectionFractionPipeline(ChunkPipeline):
         self.engine = engine
 
     def _sanitize_parameters(
-        self, protocol: str | int | None = None, fps: float | None = None, **kwargs: Any
+        self,
+        protocol: str | int | None = None,
+        fps: float | None = None,
+        force: bool | None = None,
+        **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if kwargs:
             raise TypeError(f"Unknown arguments of the ejection-fraction pipeline: {', '.join(sorted(kwargs))}.")
@@ -81,12 +90,14 @@ class EjectionFractionPipeline(ChunkPipeline):
             preprocess["protocol"] = postprocess["protocol"] = parse_protocol(protocol)
         if fps is not None:
             preprocess["fps"] = float(fps)
+        if force is not None:
+            postprocess["force"] = force
         return preprocess, {}, postprocess
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Estimate the ejection fraction of one video or many.
 
-        A clip that is in colour, black, still or shorter than those of the model is estimated with a warning.
+        Of a clip that is doubtful or unusable, such as one in colour or a black one, a `ClipQualityWarning` tells.
 
         Args:
             inputs: A video, which is a path, the bytes of a file, an open file (AVI, MP4, MKV, GIF, DICOM), or an
@@ -94,6 +105,7 @@ class EjectionFractionPipeline(ChunkPipeline):
                 generator or data set of them, such as `KeyDataset`.
             kwargs: `protocol`, the clips of a video that are averaged (`windows` by default, `all`, `everyN`,
                 `center` or a number); `fps`, the frame rate of arrays (the processor's `reference_fps` by default);
+                `force`, `True` for an estimate of unusable videos;
                 `batch_size`, clips per forward pass, filled across videos (1 by default); `num_workers`, 1 to read
                 videos in another process.
 
@@ -134,33 +146,49 @@ class EjectionFractionPipeline(ChunkPipeline):
             video = inputs
         else:
             video = to_echo_video(inputs, fps or self.video_processor.reference_fps)
+        video = self.video_processor.crop_to_sector(video)
         spec = self.video_processor.clip_spec
-        starts = protocol_starts(protocol, check_clip(video, spec).num_frames, video.fps, spec)
+        findings = check_clip(video, spec)
+        starts = protocol_starts(protocol, video.num_frames, video.fps, spec)
         for first in range(0, len(starts), CLIPS_AT_ONCE):
             some = starts[first : first + CLIPS_AT_ONCE]
             for number, (clip, start) in enumerate(zip(self.video_processor.make_clips(video, some), some), first + 1):
                 seconds = torch.tensor([start / video.fps], dtype=torch.float64)
-                yield {"pixel_values": clip[None], "start": seconds, "is_last": number == len(starts)}
+                is_last = number == len(starts)
+                yield {"pixel_values": clip[None], "start": seconds, "findings": [findings], "is_last": is_last}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         return {**estimate_clips(self.model, model_inputs.pop("pixel_values"), self.engine), **model_inputs}
 
     def postprocess(
-        self, model_outputs: list[dict[str, torch.Tensor]], protocol: str = DEFAULT_PROTOCOL
+        self, model_outputs: list[dict[str, Any]], protocol: str = DEFAULT_PROTOCOL, force: bool = False
     ) -> dict[str, Any]:
         """Combine the clips of a video."""
-        names = [name for name in model_outputs[0] if name != "is_last"]
+        findings = model_outputs[0]["findings"]
+        if isinstance(findings, list):  # of a batch of one, which is not taken apart
+            (findings,) = findings
+        names = [name for name in model_outputs[0] if name not in ("is_last", "findings")]
         clips = {name: torch.cat([output[name] for output in model_outputs]) for name in names}
         starts = clips.pop("start").tolist()
         config = self.model.config
-        video = average_clips("", clips, calibration_for(config, protocol))
-        spread = standard_deviation(clips, has_experts=config.prediction_head == "experts")
+        video = average_clips(
+            "",
+            clips,
+            calibration_for(config, protocol),
+            distribution=getattr(self.model, "training_distribution", None),
+            findings=findings,
+            force=force,
+        )
+        has_estimate = video.category is not None
+        spread = standard_deviation(clips, config.prediction_head == "experts") if has_estimate else math.nan
         clip_values = video.clip_ejection_fractions.tolist()
         return {
             "ejection_fraction": video.ejection_fraction,
             "interval": video.interval,
+            "quality": video.quality,
+            "reasons": video.reasons,
             "category": video.category,
-            "category_probabilities": category_probabilities(video.ejection_fraction, spread),
+            "category_probabilities": category_probabilities(video.ejection_fraction, spread) if has_estimate else {},
             "standard_deviation": spread,
             "experts": video.expert_predictions.tolist(),
             "weights": video.expert_weights.tolist(),
@@ -183,5 +211,6 @@ def collate_chunks(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "pixel_values": torch.cat([chunk["pixel_values"] for chunk in chunks]),
         "start": torch.cat([chunk["start"] for chunk in chunks]),
+        "findings": [findings for chunk in chunks for findings in chunk["findings"]],
         "is_last": torch.tensor([chunk["is_last"] for chunk in chunks]),
     }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 
-__all__ = ["Sector", "find_sector"]
+__all__ = ["Sector", "find_sector", "is_data_set_clip", "sector_frames"]
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; right and bottom are the first column and row outside."""
@@ -26,6 +26,7 @@ _USUAL_HALF_ANGLE = 42.0  # degrees
 _LOWEST_CONFIDENCE = 0.15
 _SMALLEST_HEIGHT = 0.15  # of the picture
 _CROPPED_HEIGHT = 0.68  # of a square picture; simulated square clips have fans from 0.78 on
+_LARGEST_CLIP = 128  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ def find_sector(frames: NDArray[np.uint8], hint: Box | None = None) -> Sector:
     nothing = Sector((0, 0, width, height))
     if num_frames < 3 or min(height, width) < 32:
         return nothing
-    numbers = np.unique(np.linspace(0, num_frames - 1, _SAMPLES).round().astype(int))
+    numbers = sector_frames(num_frames)
     step = math.ceil(math.sqrt(height * width / _COARSE_CELLS))
     samples = _sampled(frames, numbers, (0, 0, width, height), step)
     change = _changes(samples)
@@ -129,9 +130,20 @@ def find_sector(frames: NDArray[np.uint8], hint: Box | None = None) -> Sector:
     fan_height = 0 if fan is None else fan.box[3] - fan.box[1]
     if fan is None or fan.confidence < _LOWEST_CONFIDENCE or fan_height < _SMALLEST_HEIGHT * height:
         return nothing
-    if abs(width - height) <= 0.02 * height and fan_height >= _CROPPED_HEIGHT * height:
+    is_filled = abs(width - height) <= 0.02 * height and fan_height >= _CROPPED_HEIGHT * height
+    if is_filled or is_data_set_clip(height, width):
         return dataclasses.replace(fan, shape="cropped", square=(0, 0, min(height, width)))
     return fan
+
+
+def is_data_set_clip(height: int, width: int) -> bool:
+    """Whether a picture is so small a square that it is a clip of a data set, cut to the fan, and no screen."""
+    return height == width <= _LARGEST_CLIP
+
+
+def sector_frames(num_frames: int) -> NDArray[np.int64]:
+    """Numbers of the frames, `(K,)`, that `find_sector` looks at: given these alone, it finds the same."""
+    return np.unique(np.linspace(0, num_frames - 1, _SAMPLES).round().astype(np.int64))
 
 
 def _sampled(frames: NDArray[np.uint8], numbers: NDArray[Any], region: Box, step: int) -> NDArray[np.uint8]:

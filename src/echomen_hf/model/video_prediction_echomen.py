@@ -1,12 +1,14 @@
 """Prediction of a video from its clips; every way into the package computes it here."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from .clip_quality_echomen import Finding, Quality, inspect_estimate, overall_quality
 from .heart_failure_category_echomen import heart_failure_category, within_ef_range
 from .prediction_interval_echomen import prediction_interval
 
@@ -25,6 +27,8 @@ __all__ = [
 class VideoPrediction:
     """Ejection fraction of one video and its evidence; every EF lies within 0 to 100 %, or is NaN.
 
+    All EF of a video of quality `"unusable"` are NaN, unless the estimate was forced.
+
     Args:
         file_name: Name of the video.
         ejection_fraction: Mean EF of its clips in percent.
@@ -34,6 +38,9 @@ class VideoPrediction:
         clip_ejection_fractions: EF of every clip in percent, shape (clips,).
         interval: Lowest and highest EF in percent that hold the true one with the probability for which the model was
             calibrated, see `prediction_interval`; `None` without calibration, or for another protocol than its own.
+        quality: `"good"`, `"doubtful"` or `"unusable"`.
+        reasons: Why the quality is not good, a sentence each.
+        embedding: Mean embedding of the clips, float64, shape (D,); `None` for a network without embeddings.
     """
 
     file_name: str
@@ -43,11 +50,14 @@ class VideoPrediction:
     expert_weights: np.ndarray
     clip_ejection_fractions: np.ndarray
     interval: tuple[float, float] | None = None
+    quality: Quality = "good"
+    reasons: tuple[str, ...] = ()
+    embedding: np.ndarray | None = None
 
     @property
-    def category(self) -> str:
-        """Heart-failure category of the prediction."""
-        return heart_failure_category(self.ejection_fraction)
+    def category(self) -> str | None:
+        """Heart-failure category of the prediction; `None` without an estimate."""
+        return None if math.isnan(self.ejection_fraction) else heart_failure_category(self.ejection_fraction)
 
     @property
     def num_clips(self) -> int:
@@ -62,7 +72,8 @@ class VideoPrediction:
     @property
     def expert_spread(self) -> float:
         """Highest minus lowest EF of the experts that were consulted, in percent."""
-        return float(np.nanmax(self.expert_predictions) - np.nanmin(self.expert_predictions))
+        consulted = self.expert_predictions[~np.isnan(self.expert_predictions)]
+        return float(np.ptp(consulted)) if consulted.size else math.nan
 
 
 @torch.inference_mode()
@@ -72,7 +83,8 @@ def estimate_clips(
     """Run a model in evaluation mode on normalised clips, float32, shape (B, T, C, H, W), or an engine and its heads.
 
     The result holds `ejection_fraction` and `regression`, each of shape (B,), `expert_predictions` and
-    `expert_weights`, each of shape (B, M), all float64 on the CPU.
+    `expert_weights`, each of shape (B, M), and `embedding` of shape (B, D) if the network has one, all float64 on the
+    CPU.
     """
     if engine is None:
         return _parts(model(pixel_values=pixel_values.to(model.device, model.dtype)))
@@ -86,15 +98,44 @@ def estimate_embeddings(model: Any, embedding: torch.Tensor) -> dict[str, torch.
 
 
 def _parts(output: Any) -> dict[str, torch.Tensor]:
-    names = ("ejection_fraction", "regression", "expert_predictions", "expert_weights")
+    names = ["ejection_fraction", "regression", "expert_predictions", "expert_weights"]
+    names += ["embedding"] if getattr(output, "embedding", None) is not None else []
     return {name: getattr(output, name).cpu().double() for name in names}
 
 
 def average_clips(
-    file_name: str, clips: Mapping[str, torch.Tensor], calibration: dict[str, Any] | None = None
+    file_name: str,
+    clips: Mapping[str, torch.Tensor],
+    calibration: dict[str, Any] | None = None,
+    *,
+    distribution: Any = None,
+    findings: Sequence[Finding] = (),
+    force: bool = False,
 ) -> VideoPrediction:
-    """Combine the estimates of all clips of a video; `calibration_for` gives the calibration of the interval."""
+    """Combine the estimates of all clips of a video.
+
+    Args:
+        file_name: Name of the video.
+        clips: Estimates of the clips, from `estimate_clips`.
+        calibration: Calibration of the interval, from `calibration_for`.
+        distribution: The model's `training_distribution`, if it has one.
+        findings: What `inspect_clip` found.
+        force: Whether a video of quality `"unusable"` is given an estimate all the same.
+
+    Returns:
+        The prediction.
+    """
     values = {name: value.numpy() for name, value in clips.items()}
+    embedding = clips["embedding"].mean(dim=0) if "embedding" in clips else None
+    known = distribution is not None and embedding is not None
+    found = [
+        *findings,
+        *inspect_estimate(values["ejection_fraction"], distribution.unlikeness(embedding) if known else None),
+    ]
+    quality = overall_quality(found)
+    if quality == "unusable" and not force:
+        values.update({name: np.full_like(value, np.nan) for name, value in values.items() if name != "embedding"})
+        calibration = None
     ejection_fraction = float(within_ef_range(values["ejection_fraction"].mean()))
     return VideoPrediction(
         file_name=file_name,
@@ -104,6 +145,9 @@ def average_clips(
         expert_weights=values["expert_weights"].mean(axis=0),
         clip_ejection_fractions=within_ef_range(values["ejection_fraction"]),
         interval=None if calibration is None else prediction_interval(ejection_fraction, calibration),
+        quality=quality,
+        reasons=tuple(finding.reason for finding in found),
+        embedding=None if embedding is None else embedding.numpy(),
     )
 
 

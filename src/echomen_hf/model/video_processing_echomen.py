@@ -1,6 +1,8 @@
 """Video processor for EchoMEN: from echocardiogram frames to the clips that the model takes in."""
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from transformers.video_utils import VideoMetadata
 from .clip_sampling_echomen import ClipSpec, clip_indices, protocol_starts
 from .echo_video_echomen import EchoVideo, warn_if_coloured
 from .frame_arrays_echomen import is_file, list_videos, to_echo_video
+from .sector_echomen import find_sector
 from .video_reading_echomen import read_video
 
 
@@ -29,8 +32,10 @@ class EchoMENVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
         num_channels (`int`, *optional*): Channels of the output; grayscale frames are repeated for 3.
         sampling_period (`int`, *optional*): Frames from one frame of a clip to the next at `reference_fps`.
         reference_fps (`float`, *optional*): Frame rate that `sampling_period` refers to.
+        do_find_sector (`bool`, *optional*): Cut the ultrasound fan out of a screen.
     """
 
+    do_find_sector: bool | None
     num_channels: int | None
     sampling_period: int | None
     reference_fps: float | int | None
@@ -55,6 +60,9 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         reference_fps (`float`, *optional*, defaults to 50.0): Frame rate that `sampling_period` refers to.
         num_channels (`int`, *optional*, defaults to 3): Channels of the output.
         do_sample_frames (`bool`, *optional*, defaults to `True`): Take the central clip, or keep every frame.
+        do_find_sector (`bool`, *optional*, defaults to `True`): Cut the square around the ultrasound fan out of a
+            screen, black outside the fan, see `find_sector`; a clip that is cropped already stays as it is. `False`
+            for a checkpoint whose file does not say, since it was trained without.
 
     Example:
     ```python
@@ -79,6 +87,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
     do_center_crop = True
     do_rescale = False
     do_normalize = True
+    do_find_sector = True
     image_mean = [32.6]
     image_std = [49.9]
     do_sample_frames = True
@@ -126,6 +135,26 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         """How frames are chosen in time."""
         return ClipSpec(self.num_frames, self.sampling_period, self.reference_fps)
 
+    @classmethod
+    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make the processor that a file describes."""
+        return super().from_dict({"do_find_sector": False, **video_processor_dict}, **kwargs)
+
+    def crop_to_sector(self, video: EchoVideo) -> EchoVideo:
+        """Cut the ultrasound fan out of a whole video, if `do_find_sector`.
+
+        Args:
+            video: Grayscale video.
+
+        Returns:
+            The video with its `sector`; its frames are those given unless they show a screen. A video whose sector is
+            known comes back as it is.
+        """
+        if not self.do_find_sector or video.sector is not None:
+            return video
+        sector = find_sector(video.frames)
+        return replace(video, frames=sector.crop(video.frames), sector=sector)
+
     def preprocess(
         self, videos: Any, return_tensors: str | TensorType | None = None, **kwargs: Unpack[EchoMENVideosKwargs]
     ) -> BatchFeature:
@@ -147,6 +176,11 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
                 "Clips keep their duration at any frame rate, so there is no `fps` to sample at. To tell the frame "
                 'rate of an array, pass `video_metadata={"fps": ...}`.'
             )
+        asked = kwargs.pop("do_find_sector", None)
+        if asked not in (None, self.do_find_sector):
+            other = copy.copy(self)
+            other.do_find_sector = asked
+            return other.preprocess(videos, return_tensors, **kwargs)
         features = super().preprocess(videos, **kwargs)
         if kwargs.get("do_sample_frames", self.do_sample_frames):
             num_frames = kwargs.get("num_frames") or self.num_frames
@@ -193,7 +227,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         Returns:
             Frames, uint8, shape (T, H, W), and the metadata of the whole video.
         """
-        return self._sample(warn_if_coloured(read_video(video_url_or_urls)), sample_indices_fn)
+        return self._sample(warn_if_coloured(self.crop_to_sector(read_video(video_url_or_urls))), sample_indices_fn)
 
     def _sample(self, video: EchoVideo, sample_indices_fn: Any) -> tuple[np.ndarray, VideoMetadata]:
         num_frames, height, width = video.frames.shape
@@ -223,7 +257,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
                 if echo is None:
                     fps = getattr(given, "fps", None) or (given or {}).get("fps")
                     echo = to_echo_video(video, fps or self.reference_fps)
-                sampled.append(self._sample(warn_if_coloured(echo), sample_indices_fn))
+                sampled.append(self._sample(warn_if_coloured(self.crop_to_sector(echo)), sample_indices_fn))
         return [frames for frames, _ in sampled], [metadata for _, metadata in sampled]
 
     def _prepare_input_videos(
@@ -297,6 +331,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         Returns:
             Clips, float32, shape (n, frames, channels, height, width).
         """
+        video = self.crop_to_sector(video)
         clip_frames = np.stack([clip_indices(int(s), video.num_frames, video.fps, self.clip_spec) for s in starts])
         needed, position = np.unique(clip_frames[clip_frames >= 0], return_inverse=True)
         prepared = self.normalize_frames(self.resize_frames(video.frames[needed]))  # (K, C, h, w)

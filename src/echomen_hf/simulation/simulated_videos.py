@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..data.clip_dataset import FrameSource, TrainingClips, ejection_fractions
-from .echo import simulate_echo
+from ..runs.files import replacing
+from .echo import sample_echo_parameters, simulate_echo
 from .ejection_fraction_distribution import EjectionFractionDistribution, ejection_fraction_at, low_discrepancy
+from .fans import whole_fan_parameters
 from .profiles import SimulationProfile, get_profile
 
 
@@ -53,8 +58,8 @@ class SimulatedVideos(Sequence[dict[str, Any]]):
             raise ValueError(f"num_videos must be at least 1, got {self.num_videos}")
         if not 0.6 <= self.seconds[0] <= self.seconds[1]:
             raise ValueError(f"seconds must be (shortest, longest) of at least 0.6 s, got {self.seconds}")
-        if not 10 <= self.fps[0] <= self.fps[1]:
-            raise ValueError(f"fps must be (lowest, highest) of at least 10 a second, got {self.fps}")
+        if not 5 <= self.fps[0] <= self.fps[1]:
+            raise ValueError(f"fps must be (lowest, highest) of at least 5 a second, got {self.fps}")
         if not 0 <= self.still_share <= 1:
             raise ValueError(f"still_share lies between 0 and 1, got {self.still_share}")
         ejection_fraction_at(0.5, self.distribution)
@@ -114,6 +119,12 @@ class SimulatedFrames:
         reversed_share: Share of the videos that run backwards, which changes no volume.
         brightness_factor: Largest factor by which the gray values of a video are multiplied or divided, clipped at
             255.
+        gamma_factor: Largest factor by which the exponent of the gray values differs from 1, either way.
+        zoom_factor: Largest factor by which a video is enlarged or made smaller around its centre.
+        whole_fan_share: Share of the videos that show the fan from its tip to its lower end and nothing else, as
+            `find_sector` cuts it out of a screen.
+        cache: Folder in which whole videos are kept as they are simulated, before everything from `mirrored_share` to
+            `zoom_factor`. Training clips then show the same hearts in every epoch, changed in another way.
     """
 
     profile: str | SimulationProfile = "wide"
@@ -122,14 +133,19 @@ class SimulatedFrames:
     mirrored_share: float = 0.0
     reversed_share: float = 0.0
     brightness_factor: float = 1.0
+    gamma_factor: float = 1.0
+    zoom_factor: float = 1.0
+    whole_fan_share: float = 0.0
+    cache: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         get_profile(self.profile)
-        for name in ("mirrored_share", "reversed_share"):
+        for name in ("mirrored_share", "reversed_share", "whole_fan_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} lies between 0 and 1, got {getattr(self, name)}")
-        if self.brightness_factor < 1:
-            raise ValueError(f"brightness_factor must be at least 1, got {self.brightness_factor}")
+        for name in ("brightness_factor", "gamma_factor", "zoom_factor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
         """Simulate frames of one video.
@@ -150,34 +166,66 @@ class SimulatedFrames:
                 "can be simulated."
             )
         wanted = np.arange(row["num_frames"]) if indices is None else np.asarray(indices, dtype=np.int64)
-        turns = np.random.default_rng([*row["seed"], 3])
+        turns = np.random.default_rng([*row.get("appearance_seed", row["seed"]), 3])
         is_mirrored, is_reversed = turns.random() < self.mirrored_share, turns.random() < self.reversed_share
-        ejection_fraction = row["ejection_fraction"]
         if row.get("is_still", False):
             # Any moment of any heart may stand still.
             moment = np.random.default_rng([*row["seed"], 4])
-            ejection_fraction = float(ejection_fraction_at(moment.random(), "uniform"))
+            row = {**row, "ejection_fraction": float(ejection_fraction_at(moment.random(), "uniform"))}
             wanted = np.full(len(wanted), moment.integers(row["num_frames"]))
         numbers, places = np.unique(row["num_frames"] - 1 - wanted if is_reversed else wanted, return_inverse=True)
-        echo = simulate_echo(
-            np.random.default_rng(row["seed"]),
-            ejection_fraction,
-            num_frames=row["num_frames"],
-            fps=row["fps"],
-            image_size=self.image_size,
-            profile=self.profile,
-            couple_size=self.couple_size,
-            frames=numbers,
-        )
-        frames = echo.frames[places]
+        frames = self._simulated(row, numbers)
+        if self.zoom_factor > 1:
+            frames = _zoomed(frames, self.zoom_factor ** turns.uniform(-1, 1))
+        if self.gamma_factor > 1:
+            curve = 255 * np.linspace(0, 1, 256) ** (self.gamma_factor ** turns.uniform(-1, 1))
+            frames = np.rint(curve).astype(np.uint8)[frames]
+        frames = frames[places]
         if self.brightness_factor > 1:
             factor = self.brightness_factor ** turns.uniform(-1, 1)
             frames = np.clip(np.rint(frames * factor), 0, 255).astype(np.uint8)
         return np.ascontiguousarray(frames[:, :, ::-1]) if is_mirrored else frames
 
+    def _simulated(self, row: dict[str, Any], numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Frames of these numbers from the cache, in which the video is put if it is not there."""
+        if self.cache is None or row.get("is_still", False):
+            return self._simulate(row, numbers)
+        settings = [get_profile(self.profile).name, self.image_size, self.couple_size, self.whole_fan_share]
+        name = "_".join(map(str, [*row["seed"], f"{row['ejection_fraction']:.6f}", row["num_frames"], row["fps"]]))
+        path = Path(self.cache) / "_".join(map(str, settings)) / f"{name}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, self._simulate(row, np.arange(row["num_frames"])))
+        return np.load(path, mmap_mode="r")[numbers]
+
+    def _simulate(self, row: dict[str, Any], numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        rng = np.random.default_rng(row["seed"])
+        parameters = sample_echo_parameters(
+            rng, row["ejection_fraction"], row["num_frames"], row["fps"], self.profile, couple_size=self.couple_size
+        )
+        size, rows, columns = self.image_size, slice(None), slice(None)
+        if np.random.default_rng([*row["seed"], 5]).random() < self.whole_fan_share:
+            parameters, size, (left, top, right, bottom) = whole_fan_parameters(parameters, self.image_size)
+            rows, columns = slice(top, bottom), slice(left, right)
+        echo = simulate_echo(rng, parameters=parameters, image_size=size, frames=numbers)
+        return echo.frames[:, rows, columns]
+
+
+def _zoomed(frames: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """Square frames enlarged by a factor around their centre; what comes into view is black."""
+    size = frames.shape[1]
+    margin = max(0, int(np.ceil((size / factor - size) / 2)))
+    start = margin + size / 2 - size / factor / 2
+    box = (start, start, start + size / factor, start + size / factor)
+    padded = np.pad(frames, ((0, 0), (margin, margin), (margin, margin)))
+    return np.stack([Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR, box) for frame in padded])
+
 
 class SimulatedTrainingClips(TrainingClips):
     """Training clips of simulated videos: every epoch has the same ejection fractions in other hearts on new machines.
+
+    With a source that has a `cache`, the hearts and machines stay, and only their appearance changes.
 
     It replaces `TrainingClips` in `fit(..., make_clips=SimulatedTrainingClips)` and takes the same arguments. A clip
     depends on the seeds of the videos and of the clips, the epoch and the index only. `frames` defaults to the wide
@@ -218,4 +266,5 @@ class _RowsOfEpoch(Sequence[dict[str, Any]]):
         if isinstance(index, str):
             return [row[index] for row in self]
         row = self.videos[index]
-        return {**row, "seed": [*row["seed"], self.clips.seed, self.clips.epoch]}
+        seed = [*row["seed"], self.clips.seed, self.clips.epoch]
+        return {**row, "appearance_seed" if getattr(self.clips.frames, "cache", None) else "seed": seed}

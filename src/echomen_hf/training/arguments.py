@@ -83,6 +83,21 @@ class SimulationArguments:
     brightness_factor: float = HfArg(
         default=1.0, help="Largest factor by which gray values of simulated videos are multiplied or divided."
     )
+    gamma_factor: float = HfArg(
+        default=1.0, help="Largest factor by which the exponent of gray values of simulated videos differs from 1."
+    )
+    zoom_factor: float = HfArg(
+        default=1.0, help="Largest factor by which simulated videos are enlarged or made smaller."
+    )
+    whole_fan_share: float = HfArg(
+        default=0.0, help="Share of simulated videos that show the whole fan alone, as cut out of a screen."
+    )
+    lowest_simulated_fps: float = HfArg(default=25.0, help="Lowest frame rate of simulated training videos.")
+    simulation_cache: str | None = HfArg(
+        default=None,
+        help="Folder for simulated training videos (1 MB each), which every epoch then shows again with another "
+        "brightness, zoom and so on. Defaults to none: every epoch simulates new hearts.",
+    )
 
 
 @dataclass

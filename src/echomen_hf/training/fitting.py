@@ -32,6 +32,9 @@ logger = logging.get_logger(__name__)
 EMBEDDINGS_FOLDER = "embeddings"
 """Embeddings of clips, in the folder of stage 2."""
 
+CALIBRATIONS = ("interval_calibration", "recalibration")
+"""Fields of a configuration that belong to the weights they were made for."""
+
 COMPARED_ARGUMENTS = compared_arguments(field.name for field in fields(EchoMENTrainingArguments))
 """Arguments that a resumed run must match."""
 
@@ -96,9 +99,12 @@ def fit(
         "num_processes": args.world_size,
     }
     claim_output_dir(output_dir, model, processor, args, description)
-    # Intervals calibrated for the initial weights do not hold for the trained ones.
-    if hasattr(model.config, "interval_calibration"):
-        model.config.interval_calibration = None
+    # What was calibrated for the initial weights does not hold for the trained ones.
+    for name in CALIBRATIONS:
+        if hasattr(model.config, name):
+            setattr(model.config, name, None)
+    if hasattr(model, "set_training_distribution"):
+        model.set_training_distribution(None)
     warn_about_labels(training[args.stages[0]].ejection_fractions, evaluation.labels.tolist())
     if args.stages == (2,) and is_finished(output_dir / "stage1"):
         logger.warning(f"Stage 2 starts from the result of stage 1 in {output_dir / 'stage1'}.")
@@ -195,7 +201,7 @@ def claim_output_dir(
 ) -> None:
     """Record the settings of a run, or refuse those that differ from the run that the folder already holds."""
     inherited = {field.name for field in fields(PreTrainedConfig)}
-    set_by_training = {"prediction_head", "expert_bin_width", "expert_min_count", "interval_calibration"}
+    set_by_training = {"prediction_head", "expert_bin_width", "expert_min_count", "usual_distance", *CALIBRATIONS}
     own = {field.name for field in fields(model.config)} - inherited - set_by_training
     now = {
         **{f"model.{name}": getattr(model.config, name) for name in own},

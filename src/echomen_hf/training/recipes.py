@@ -20,6 +20,9 @@ __all__ = ["RECIPES_FOLDER", "parse_recipe", "read_recipe"]
 RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
 """Recipes that come with the package."""
 
+NEW_MODEL = ("model_config", "backbone_checkpoint")
+"""Settings of a new model, which exclude `model`."""
+
 
 def parse_recipe(
     dataclass_types: Sequence[type],
@@ -28,7 +31,10 @@ def parse_recipe(
     prog: str | None = None,
     description: str | None = None,
 ) -> tuple[Any, ...]:
-    """Parse flags, or the path of a recipe followed by flags that override it, into one object per dataclass."""
+    """Parse flags, or the path of a recipe followed by flags that override it, into one object per dataclass.
+
+    `--model` also overrides the recipe's settings of a new model, and those override its `model`.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = HfArgumentParser(
         tuple(dataclass_types),
@@ -39,7 +45,14 @@ def parse_recipe(
     settings = dict(defaults or {})
     if arguments and not arguments[0].startswith("-"):
         known = {field.name for dataclass_type in dataclass_types for field in fields(dataclass_type) if field.init}
-        settings.update(read_recipe(arguments.pop(0), known))
+        recipe = read_recipe(arguments.pop(0), known)
+        options = {argument.split("=")[0] for argument in arguments}
+        given = {action.dest for action in parser._actions if options & set(action.option_strings)}
+        # A flag overrides the recipe, so it also overrides what cannot go together with it.
+        excluded = {"model": NEW_MODEL, **dict.fromkeys(NEW_MODEL, ("model",))}
+        for name in {name for flag in given for name in excluded.get(flag, ())} - given:
+            recipe.pop(name, None)
+        settings.update(recipe)
     parser.set_defaults(**settings)
     for action in parser._actions:
         action.required = action.required and action.dest not in settings

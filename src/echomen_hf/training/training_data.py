@@ -95,9 +95,15 @@ def _simulate(
     if data_args.decoder != "pyav":
         raise ValueError("`--decoder` has no use for simulated videos, which are not decoded.")
     distribution, profile = cast(Any, simulation_args.simulated_distribution), simulation_args.simulation_profile
+    # The place of the cache changes no result, whether there is one does.
+    recorded = {**vars(simulation_args), "simulation_cache": simulation_args.simulation_cache is not None}
     return TrainingData(
         train=SimulatedVideos(
-            simulation_args.simulated_videos, args.seed, distribution, still_share=simulation_args.still_share
+            simulation_args.simulated_videos,
+            args.seed,
+            distribution,
+            fps=(simulation_args.lowest_simulated_fps, 90.0),
+            still_share=simulation_args.still_share,
         ),
         val=SimulatedVideos(simulation_args.simulated_val_videos, args.seed + _VAL_SEED_OFFSET, distribution),
         frames=SimulatedFrames(
@@ -106,7 +112,11 @@ def _simulate(
             mirrored_share=simulation_args.mirrored_share,
             reversed_share=simulation_args.reversed_share,
             brightness_factor=simulation_args.brightness_factor,
+            gamma_factor=simulation_args.gamma_factor,
+            zoom_factor=simulation_args.zoom_factor,
+            whole_fan_share=simulation_args.whole_fan_share,
+            cache=simulation_args.simulation_cache,
         ),
         make_clips=SimulatedTrainingClips,
-        description={f"simulation.{name}": value for name, value in vars(simulation_args).items()},
+        description={f"simulation.{name}": value for name, value in recorded.items()},
     )

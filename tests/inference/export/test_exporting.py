@@ -318,13 +318,16 @@ def test_an_export_is_not_taken_for_a_model_to_train(exported):
 @needs_openvino
 def test_intervals_of_an_export_are_as_much_wider_as_its_estimates_move(checkpoint, tmp_path):
     model = EchoMENModel.from_pretrained(checkpoint)
+    model.config.recalibration = {"predicted": [0.0, 100.0], "corrected": [40.0, 60.0]}
     offsets = {"hfref": [-4.0, 2.0], "hfmref": [-3.0, 3.0], "hfpef": [-2.0, 1.0]}
     model.config.interval_calibration = {"coverage": 0.9, "offsets": offsets, "protocol": "windows"}
     model.save_pretrained(tmp_path / "model")
     EchoMENVideoProcessor.for_model(model.config).save_pretrained(tmp_path / "model")
     record = export_model(tmp_path / "model", tmp_path / "bf16", precision="bf16", max_change=50)
     moved = record["error"]["max_change"]
-    found = load_export(tmp_path / "bf16")[0].config.interval_calibration
+    config = load_export(tmp_path / "bf16")[0].config
+    assert config.recalibration == model.config.recalibration
+    found = config.interval_calibration
     assert moved > 0
     assert found["offsets"]["hfref"] == pytest.approx([-4 - moved, 2 + moved])
     assert found["offsets"]["hfpef"] == pytest.approx([-2 - moved, 1 + moved])

@@ -1,0 +1,141 @@
+"""Quality of a clip and of its estimate: whether an ejection fraction can be trusted, and why not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .clip_sampling_echomen import ClipSpec
+from .colour_doppler_echomen import COLOURED_SHARE
+from .echo_video_echomen import EchoVideo, require_moving
+
+
+__all__ = [
+    "ClipQualityWarning",
+    "Finding",
+    "Quality",
+    "check_clip",
+    "inspect_clip",
+    "inspect_estimate",
+    "overall_quality",
+]
+
+Quality = Literal["good", "doubtful", "unusable"]
+
+# Compression leaves a black picture below this grey level.
+_BLACK_LEVEL = 20
+
+# Grey levels by which a pixel varies (standard deviation) and share of the picture that does: a quarter of the picture
+# of a beating heart varies more, and 2 % of a frozen one after strong compression.
+_STILL_LEVELS = 12
+_STILL_SHARE = 0.02
+
+# Enough for both checks, and a millisecond or two for any size of video.
+_CHECKED_FRAMES = 32
+_CHECKED_PIXELS = 56  # along the shorter side
+
+# Seconds, of a heart that beats 100 times a minute. The picture itself does not tell whether it has come back to where
+# a beat began: speckle changes all the time.
+_SHORTEST_BEAT = 0.6
+_LOWEST_FPS = 8.0
+_FAR = 2.0  # times the usual distance from the training distribution
+_CLIP_SD = 10.0  # EF points; clips of one heart differ by less, also if it beats irregularly
+
+
+class ClipQualityWarning(UserWarning):
+    """Warning of a clip whose estimate is doubtful or unusable."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A reason why an estimate is not good, in a sentence, and how serious it is."""
+
+    quality: Literal["doubtful", "unusable"]
+    reason: str
+
+
+def check_clip(video: EchoVideo, spec: ClipSpec) -> tuple[Finding, ...]:
+    """Refuse a still image, and warn of everything that `inspect_clip` finds."""
+    findings = inspect_clip(require_moving(video), spec)
+    for finding in findings:
+        warnings.warn(f"{video.source}: {finding.reason}", ClipQualityWarning, stacklevel=3)
+    return findings
+
+
+def inspect_clip(video: EchoVideo, spec: ClipSpec) -> tuple[Finding, ...]:
+    """Look for what makes the estimate of a clip doubtful or unusable.
+
+    Args:
+        video: Grayscale video, whose fan has been looked for or not.
+        spec: Length of the model's clips.
+
+    Returns:
+        Findings: black, still, colour Doppler, shorter than a beat or than a clip, slow, no ultrasound fan.
+    """
+    findings = []
+    numbers = np.linspace(0, video.num_frames - 1, min(video.num_frames, _CHECKED_FRAMES)).astype(int)
+    step = max(1, min(video.frames.shape[1:]) // _CHECKED_PIXELS)
+    some = video.frames[numbers, ::step, ::step]  # (T, H, W) -> (t, h, w)
+    if some.max() < _BLACK_LEVEL:
+        return (Finding("unusable", "The picture is black, so there is no heart to measure."),)
+    if np.mean(some.std(axis=0, dtype=np.float32) > _STILL_LEVELS) < _STILL_SHARE:
+        return (
+            Finding("unusable", "Hardly anything moves in this clip; it may be a frozen picture, which has no EF."),
+        )
+    if video.coloured_share >= COLOURED_SHARE:
+        share = f"{video.coloured_share:.0%} of the picture is coloured, as in colour Doppler"
+        findings.append(Finding("doubtful", f"{share}; the model was trained on grayscale (B-mode) clips."))
+    if video.sector is not None and video.sector.shape == "none":
+        findings.append(Finding("doubtful", "No ultrasound fan was found in the picture."))
+    findings += _length_findings(video, spec)
+    if video.fps < _LOWEST_FPS:
+        findings.append(
+            Finding(
+                "doubtful",
+                f"The clip has {video.fps:.3g} frames per second; below {_LOWEST_FPS:g} the smallest and largest "
+                "volume of a beat may be missed.",
+            )
+        )
+    return tuple(findings)
+
+
+def _length_findings(video: EchoVideo, spec: ClipSpec) -> list[Finding]:
+    seconds, looked_at = video.duration_seconds, spec.span(video.fps) / video.fps
+    if seconds < _SHORTEST_BEAT:
+        return [Finding("unusable", f"The clip lasts {seconds:.2f} s, too short for a whole heart beat.")]
+    if video.num_frames < spec.span(video.fps):
+        text = f"The clip lasts {seconds:.2f} s, less than the {looked_at:.1f} s that the model looks at"
+        return [Finding("doubtful", f"{text}; it may not hold a whole heart beat, and the rest is blank.")]
+    return []
+
+
+def inspect_estimate(clip_ejection_fractions: NDArray[np.float64], unlikeness: float | None) -> tuple[Finding, ...]:
+    """Look for what the model's own numbers say against an estimate.
+
+    Args:
+        clip_ejection_fractions: EF of every clip in percent, shape (clips,).
+        unlikeness: Distance of the video from the training distribution over the largest usual one; `None` for a model
+            that does not know its distribution.
+
+    Returns:
+        Findings.
+    """
+    findings = []
+    spread = float(np.std(clip_ejection_fractions))
+    if spread > _CLIP_SD:
+        findings.append(Finding("doubtful", f"The clips of this video disagree, by {spread:.0f} EF points."))
+    if unlikeness is not None and unlikeness > 1:
+        text = f"The video is not like those of the training: {unlikeness:.1f} times as far from them as usual ones."
+        findings.append(Finding("unusable" if unlikeness > _FAR else "doubtful", text))
+    return tuple(findings)
+
+
+def overall_quality(findings: Iterable[Finding]) -> Quality:
+    """Name the quality of an estimate: that of the most serious finding, `"good"` without any."""
+    found = {finding.quality for finding in findings}
+    return "unusable" if "unusable" in found else "doubtful" if found else "good"

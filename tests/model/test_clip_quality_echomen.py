@@ -1,0 +1,135 @@
+"""Clips whose estimate is not to be relied on."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from echomen_hf import EjectionFractionPipeline, Predictor, read_video
+from echomen_hf.model.clip_quality_echomen import (
+    ClipQualityWarning,
+    Finding,
+    check_clip,
+    inspect_clip,
+    inspect_estimate,
+    overall_quality,
+)
+from echomen_hf.model.clip_sampling_echomen import ClipSpec
+from echomen_hf.model.echo_video_echomen import EchoVideo
+from echomen_hf.model.sector_echomen import Sector
+from echomen_hf.model.video_source_echomen import VideoReadError
+from helpers.video_files import beating_texture
+
+
+SPEC = ClipSpec()
+
+
+def make_video(frames: np.ndarray, **changes) -> EchoVideo:
+    return dataclasses.replace(EchoVideo(frames, 50.0, "a.avi"), **changes)
+
+
+def test_nothing_speaks_against_a_beating_heart(echonet_dir):
+    assert inspect_clip(make_video(beating_texture(100)), SPEC) == ()
+    for path in sorted((echonet_dir / "Videos").glob("*.avi"))[:10]:
+        assert inspect_clip(read_video(path), ClipSpec(8, 2)) == ()
+
+
+def still_clips():
+    frames = np.repeat(beating_texture(1), 100, axis=0)
+    noise = np.random.default_rng(0).integers(-3, 4, frames.shape)
+    large = np.repeat(np.repeat(frames, 16, axis=1), 16, axis=2)
+    return [frames, np.clip(frames + noise, 0, 255).astype(np.uint8), large]
+
+
+@pytest.mark.parametrize(
+    ("video", "quality", "words"),
+    [
+        *((make_video(frames), "unusable", "Hardly anything moves") for frames in still_clips()),
+        (
+            make_video(np.random.default_rng(0).integers(0, 4, (100, 48, 64), dtype=np.uint8)),
+            "unusable",
+            "picture is black",
+        ),
+        (make_video(beating_texture(29)), "unusable", "lasts 0.58 s, too short for a whole heart beat"),
+        (make_video(beating_texture(31)), "doubtful", "lasts 0.62 s, less than the 1.3 s"),
+        (make_video(beating_texture(62)), "doubtful", "lasts 1.24 s, less than the 1.3 s"),
+        (make_video(beating_texture(100), coloured_share=0.2), "doubtful", "20% of the picture is coloured"),
+        (make_video(beating_texture(100), sector=Sector((0, 0, 64, 48))), "doubtful", "No ultrasound fan"),
+        (make_video(beating_texture(30), fps=7.0), "doubtful", "7 frames per second"),
+    ],
+)
+def test_what_speaks_against_an_estimate(video, quality, words):
+    (finding,) = inspect_clip(video, SPEC)
+    assert finding.quality == quality
+    assert words in finding.reason
+
+
+def test_a_clip_that_is_just_long_enough_is_good():
+    assert inspect_clip(make_video(beating_texture(63)), SPEC) == ()
+    large = np.repeat(np.repeat(beating_texture(80), 16, axis=1), 16, axis=2)
+    assert inspect_clip(make_video(large), SPEC) == ()
+
+
+def test_what_the_numbers_of_a_model_say_against_an_estimate():
+    agreeing, disagreeing = np.array([40.0, 50.0, 60.0]), np.array([40.0, 61.0])
+    assert inspect_estimate(agreeing, None) == ()
+    assert inspect_estimate(agreeing, 1.0) == ()
+    (disagree,) = inspect_estimate(disagreeing, 0.5)
+    assert (disagree.quality, "disagree, by 10 EF points" in disagree.reason) == ("doubtful", True)
+    (unlike,) = inspect_estimate(agreeing, 1.4)
+    assert (unlike.quality, "1.4 times as far" in unlike.reason) == ("doubtful", True)
+    assert inspect_estimate(agreeing, 2.1)[0].quality == "unusable"
+
+
+def test_the_most_serious_finding_decides():
+    doubtful, unusable = Finding("doubtful", "a"), Finding("unusable", "b")
+    assert overall_quality([]) == "good"
+    assert overall_quality([doubtful]) == "doubtful"
+    assert overall_quality([doubtful, unusable, doubtful]) == "unusable"
+
+
+def test_one_frame_is_refused_and_the_file_is_named_in_warnings():
+    with pytest.raises(VideoReadError, match="a.avi: has one frame"):
+        check_clip(make_video(beating_texture(1)), SPEC)
+    with pytest.warns(ClipQualityWarning, match="^a.avi: The clip lasts 0.12 s"):
+        check_clip(make_video(beating_texture(6)), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        (np.repeat(beating_texture(1), 60, axis=0), "Hardly anything moves"),
+        (np.zeros((60, 48, 64), np.uint8), "black"),
+        (beating_texture(6), "too short for a whole heart beat"),
+    ],
+)
+def test_every_way_in_warns_and_gives_no_estimate(tiny_model, tiny_processor, write_video, tmp_path, frames, words):
+    tiny_processor.do_find_sector = False
+    path = write_video(tmp_path / "clip.avi", frames)
+    predictor = Predictor(tiny_model, tiny_processor)
+    run = EjectionFractionPipeline(model=tiny_model, video_processor=tiny_processor)
+    for estimate in (
+        lambda: predictor(path).__dict__,
+        lambda: next(result for _, result in predictor.predict_files([path])).__dict__,
+        lambda: run(str(path)),
+        lambda: run(frames),
+    ):
+        with pytest.warns(ClipQualityWarning, match=words):
+            found = estimate()
+        assert found["quality"] == "unusable"
+        assert words in found["reasons"][0]
+        assert np.isnan(found["ejection_fraction"])
+        assert found["interval"] is None
+
+
+@pytest.mark.filterwarnings("ignore::echomen_hf.model.clip_quality_echomen.ClipQualityWarning")
+def test_an_unusable_clip_is_estimated_if_forced(tiny_model, tiny_processor, write_video, tmp_path):
+    path = write_video(tmp_path / "clip.avi", beating_texture(6))
+    forced = Predictor(tiny_model, tiny_processor, force=True)(path)
+    assert forced.quality == "unusable"
+    assert 0 <= forced.ejection_fraction <= 100
+    run = EjectionFractionPipeline(model=tiny_model, video_processor=tiny_processor)
+    assert run(str(path), force=True)["ejection_fraction"] == pytest.approx(forced.ejection_fraction, abs=1e-3)
+    refused = Predictor(tiny_model, tiny_processor)(path)
+    assert refused.category is None
+    assert np.isnan([refused.regression, *refused.expert_predictions, *refused.clip_ejection_fractions]).all()
