@@ -21,7 +21,7 @@ MOST_PRINTED = 40
 
 # Spelled out, since the modules that define them import torch; a test compares them.
 Engine = Literal["auto", "torch", "compile", "onnx", "openvino"]
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "tf32", "bf16", "int8"]
 Combine = Literal["variance", "median"]
 
 

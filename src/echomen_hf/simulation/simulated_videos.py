@@ -219,7 +219,8 @@ def _zoomed(frames: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     start = margin + size / 2 - size / factor / 2
     box = (start, start, start + size / factor, start + size / factor)
     padded = np.pad(frames, ((0, 0), (margin, margin), (margin, margin)))
-    return np.stack([Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR, box) for frame in padded])
+    images = (Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR, box) for frame in padded)
+    return np.stack([np.asarray(image) for image in images])
 
 
 class SimulatedTrainingClips(TrainingClips):
