@@ -203,3 +203,26 @@ def test_metrics_may_ask_for_what_the_model_saw(make_arguments, make_data, tiny_
     expected = with_pixel_values(collate_clips([evaluation[index] for index in range(len(evaluation))]))
     assert torch.equal(torch.as_tensor(seen["inputs"]), expected["pixel_values"])
     assert metrics["eval_brightness"] == pytest.approx(float(expected["pixel_values"].mean()), abs=1e-6)
+
+
+def test_heads_and_losses_are_exact_whatever_the_switches(take_step):
+    """With TF32 or bfloat16 allowed for matrix products, they would lose digits, in the backward pass as well."""
+    seen = []
+
+    class Watching(EchoMENTrainer):
+        def compute_loss(self, model, *args, **kwargs):
+            loss = super().compute_loss(model, *args, **kwargs)
+            note = lambda *_: seen.append(torch.backends.cuda.matmul.fp32_precision)  # noqa: E731
+            note()
+            loss.register_hook(note)
+            return loss
+
+    expected, _ = take_step()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found, _ = take_step(trainer_class=Watching)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == ["ieee", "ieee"]
+    assert difference(found, expected) == 0

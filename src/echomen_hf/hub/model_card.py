@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..evaluation.group_errors import MIN_VIDEOS, ColumnErrors, errors_by_column
 from ..evaluation.split_evaluation import comparison_table, interval_table
 from ..model.configuration_echomen import EchoMENConfig
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES
 from ..model.video_processing_echomen import EchoMENVideoProcessor
+from ..runs.run_folder import weights_are_simulated
 from .card_tables import (
     UNKNOWN,
     bias_table,
@@ -28,8 +30,7 @@ from .card_tables import (
     small_categories,
     suffix,
 )
-from .group_errors import MIN_VIDEOS, ColumnErrors, errors_by_column
-from .run_record import RunRecord, weights_are_simulated
+from .run_record import RunRecord
 
 
 __all__ = ["CARD_TAGS", "create_model_card"]

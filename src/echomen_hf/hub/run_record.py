@@ -25,7 +25,7 @@ from ..runs.run_folder import (
 )
 
 
-__all__ = ["RunRecord", "StageRecord", "read_run", "weights_are_simulated"]
+__all__ = ["RunRecord", "StageRecord", "read_run"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def read_run(
         folder: Output folder of training, or of one of its stages; `None` if the model has none.
         evaluation: Output folder of `echomen evaluate`. Defaults to the folder, in or beside the run's folder, that
             names this model.
-        data_dir: Folder of the data set. Defaults to the one that the evaluation names.
+        data_dir: Folder of the data set. Defaults to a folder here that has the name which the evaluation gives.
 
     Returns:
         The record; its `warnings` name what is missing.
@@ -144,16 +144,6 @@ def read_run(
     return record
 
 
-def weights_are_simulated(settings: dict[str, Any]) -> bool:
-    """Whether this run and all runs before it, as far as their folders exist, used simulated videos only."""
-    if not settings.get("run.simulation.simulated_videos") or settings.get("run.backbone_checkpoint"):
-        return False
-    if settings.get("run.model") is None:
-        return True
-    earlier = run_folder(Path(settings["run.model"])) / RUN_FILE
-    return earlier.is_file() and weights_are_simulated(read_json(earlier))
-
-
 def read_stage(root: Path, stage: int) -> StageRecord | None:
     """Record of a stage in the folder of the run or of the stage alone; `None` if it is not complete."""
     for folder in (root / f"stage{stage}", root):
@@ -183,10 +173,14 @@ def find_evaluation(model: Path | None, evaluation: str | Path | None) -> Path |
     last = root / ("stage2" if (root / "stage2" / TRAINER_STATE_NAME).is_file() else "stage1")
     # The run's folder and that of its last stage hold one and the same model.
     folders = {root, last} if model in (root, last) else {model}
-    candidates = sorted({path for place in (model, root, root.parent) for path in place.glob(f"*/{METRICS_FILE}")})
-    found = [path for path in candidates if any(names_model(read_metrics_json(path), own) for own in folders)]
+    paths = sorted({path for place in (model, root, root.parent) for path in place.glob(f"*/{METRICS_FILE}")})
+    documents = {path: read_metrics_json(path) for path in paths}
+    checksum = weights_checksum(model)
+    # A name is that of many models, and finds the evaluation of earlier weights.
+    found = [path for path in paths if checksum and documents[path].get("model_sha256") == checksum]
+    found = found or [path for path in paths if any(names_model(documents[path], own) for own in folders)]
     # Results are those of the test split, if it was evaluated.
-    on_test = [path for path in found if read_metrics_json(path).get("split") == "test"]
+    on_test = [path for path in found if documents[path].get("split") == "test"]
     if len(on_test or found) > 1:
         listed = ", ".join(str(path.parent) for path in on_test or found)
         raise ValueError(f"Several evaluations of {model} were found ({listed}); choose one as `--evaluation`.")
@@ -194,7 +188,7 @@ def find_evaluation(model: Path | None, evaluation: str | Path | None) -> Path |
 
 
 def names_model(document: dict[str, Any], folder: Path) -> bool:
-    """Whether an evaluation is of the model in a folder: by absolute path, or by the last parts of a relative one."""
+    """Whether an evaluation names a folder: by its name, or as older ones do by a relative or absolute path."""
     named = Path(str(document.get("model", "")))
     if named.is_absolute():
         return named.resolve() == folder.resolve()
@@ -220,7 +214,7 @@ def read_data(record: RunRecord, data_dir: Path | None) -> None:
     if data_dir is not None and not (data_dir / FILE_LIST_NAME).is_file():
         raise FileNotFoundError(f"{data_dir / FILE_LIST_NAME} does not exist: name the folder of the data set.")
     if data_dir is None and record.evaluation is not None:
-        data_dir = Path(str(record.evaluation.document["data_dir"]))
+        data_dir = evaluated_data(record.evaluation.document)
     if data_dir is None or not (data_dir / FILE_LIST_NAME).is_file():
         record.warnings.append(
             "The training data are unknown"
@@ -237,3 +231,11 @@ def read_data(record: RunRecord, data_dir: Path | None) -> None:
             f"The training data are unknown: {data_dir / FILE_LIST_NAME} is not the file that {RUN_FILE} names by its "
             "checksum. Name the folder that the model was trained on as `--data_dir`."
         )
+
+
+def evaluated_data(document: dict[str, Any]) -> Path | None:
+    """Folder that an evaluation names: by its path, as older ones do, or by a name that another folder may have."""
+    named = Path(str(document["data_dir"]))
+    file_list, checksum = named / FILE_LIST_NAME, document.get("file_list_sha256")
+    is_another = checksum is not None and file_list.is_file() and file_checksum(file_list) != checksum
+    return None if is_another else named
