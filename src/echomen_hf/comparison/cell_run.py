@@ -93,6 +93,7 @@ def compute_cell(cell: Cell, settings: ComparisonSettings, folder: CellFolder) -
         seed=cell.seed,
         model=folder.run,
         data_dir=data_dir,
+        data_checksum=settings.read_data_set().checksum,
         confidence_level=0.95 if settings.bootstrap_samples else None,
         bootstrap_samples=settings.bootstrap_samples,
         extra={

@@ -12,13 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
 from ..labels import CATEGORY_TITLES, heart_failure_category
 from ..metrics import ef_regression_metrics, oracle_predictions
 from ..model.video_prediction_echomen import VideoPrediction
 from ..runs.files import (
     escape_formula,
-    file_checksum,
     folder_name,
     folder_or_id,
     unescape_formula,
@@ -55,6 +53,7 @@ def write_metrics_json(
     seed: int,
     model: str | Path,
     data_dir: str | Path,
+    data_checksum: str | None = None,
     confidence_level: float | None = None,
     bootstrap_samples: int = 0,
     extra: Mapping[str, Any] | None = None,
@@ -62,18 +61,18 @@ def write_metrics_json(
     """Write metrics with everything that is needed to compute them again; the same input gives the same bytes.
 
     NaN is written as null, `confidence_level` as `ci_level`. `extra` adds entries, whose values may be nested. Of the
-    folders `model` and `data_dir` only names are kept, and checksums of what is in them.
+    folders `model` and `data_dir` only names are kept, and checksums of what is in them; that of the data is
+    `DataSet.checksum`.
     """
     if "n" not in metrics:
         raise ValueError("`metrics` lack `n`, the number of videos; pass what `ef_regression_metrics` returns.")
     if confidence_level is None and any(name.endswith("_ci_low") for name in metrics):
         raise ValueError("`metrics` have confidence intervals; pass the `confidence_level` they were computed with.")
-    file_list = Path(data_dir) / FILE_LIST_NAME
     document: dict[str, Any] = {
         "bootstrap_samples": bootstrap_samples,
         "ci_level": confidence_level,
         "data_dir": folder_name(data_dir),
-        "file_list_sha256": file_checksum(file_list) if file_list.is_file() else None,
+        "file_list_sha256": data_checksum,
         "metrics": metrics,
         "model": folder_or_id(model),
         "model_sha256": weights_checksum(model),

@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..data.layouts.echonet_dynamic import FILE_LIST_NAME, read_file_list
+from ..data.layouts.registry import read_data_set
+from ..data.layouts.tables import LayoutError
 from ..data.provenance import ECHONET_DYNAMIC_VIDEOS, is_synthetic
 from ..evaluation.report import read_metrics_json, read_predictions_csv
-from ..runs.files import file_checksum, read_json, weights_checksum
+from ..runs.files import read_json, weights_checksum
 from ..runs.run_folder import (
     EMISSIONS_FILE,
     FIGURES_FOLDER,
@@ -55,8 +56,9 @@ class RunRecord:
         settings: Content of run.json, empty if unknown.
         stages: Record of every stage that was found, by number.
         evaluation: Evaluation of the model, or `None`.
-        videos: Rows of FileList.csv, see `read_file_list`; empty if unknown.
-        trained_on_videos: Whether these are also the training data, by the checksum of FileList.csv.
+        videos: Rows of the data set, see `read_data_set`; empty if unknown.
+        layout: Name of its layout; empty if unknown.
+        trained_on_videos: Whether these are also the training data, by their checksum.
         evaluated_on_synthetic: Whether the evaluation's data are simulated; `None` if unknown.
         videos_are_synthetic: Whether `videos` are simulated; `None` if unknown.
         warnings: What could not be found, and what to do about it.
@@ -66,6 +68,7 @@ class RunRecord:
     stages: dict[int, StageRecord] = field(default_factory=dict)
     evaluation: EvaluationRecord | None = None
     videos: list[dict[str, Any]] = field(default_factory=list)
+    layout: str = ""
     trained_on_videos: bool = False
     evaluated_on_synthetic: bool | None = None
     videos_are_synthetic: bool | None = None
@@ -211,31 +214,31 @@ def read_evaluation(metrics_path: Path, warnings: list[str]) -> EvaluationRecord
 
 def read_data(record: RunRecord, data_dir: Path | None) -> None:
     """Read the list of videos, and find out whether the model was trained on it."""
-    if data_dir is not None and not (data_dir / FILE_LIST_NAME).is_file():
-        raise FileNotFoundError(f"{data_dir / FILE_LIST_NAME} does not exist: name the folder of the data set.")
-    if data_dir is None and record.evaluation is not None:
-        data_dir = evaluated_data(record.evaluation.document)
-    if data_dir is None or not (data_dir / FILE_LIST_NAME).is_file():
+    if data_dir is not None and not data_dir.exists():
+        raise FileNotFoundError(f"{data_dir} does not exist: name the folder of the data set.")
+    is_named, found = data_dir is not None, None
+    evaluated = {} if record.evaluation is None else record.evaluation.document
+    if not is_named and evaluated:
+        data_dir = Path(str(evaluated["data_dir"]))
+    if data_dir is not None:
+        try:
+            found = read_data_set(data_dir, **(record.settings.get("run.layout_options") or {}))
+        except LayoutError:
+            if is_named:
+                raise
+    # Another folder may have the name that the evaluation gives.
+    if found is None or (not is_named and evaluated.get("file_list_sha256") not in (None, found.checksum)):
         record.warnings.append(
             "The training data are unknown"
-            + (f": {data_dir / FILE_LIST_NAME} does not exist" if data_dir is not None else "")
+            + (f": {data_dir} is not here" if data_dir is not None else "")
             + ". Name their folder as `--data_dir`."
         )
         return
-    record.videos = read_file_list(data_dir)
-    record.videos_are_synthetic = is_synthetic(data_dir)
-    checksum = file_checksum(data_dir / FILE_LIST_NAME)
-    record.trained_on_videos = record.settings.get("run.file_list_sha256") == checksum
+    record.videos, record.layout = found.rows, found.layout.name
+    record.videos_are_synthetic = is_synthetic(found.root)
+    record.trained_on_videos = record.settings.get("run.file_list_sha256") == found.checksum
     if not record.trained_on_videos:
         record.warnings.append(
-            f"The training data are unknown: {data_dir / FILE_LIST_NAME} is not the file that {RUN_FILE} names by its "
+            f"The training data are unknown: those in {data_dir} are not the ones that {RUN_FILE} names by their "
             "checksum. Name the folder that the model was trained on as `--data_dir`."
         )
-
-
-def evaluated_data(document: dict[str, Any]) -> Path | None:
-    """Folder that an evaluation names: by its path, as older ones do, or by a name that another folder may have."""
-    named = Path(str(document["data_dir"]))
-    file_list, checksum = named / FILE_LIST_NAME, document.get("file_list_sha256")
-    is_another = checksum is not None and file_list.is_file() and file_checksum(file_list) != checksum
-    return None if is_another else named

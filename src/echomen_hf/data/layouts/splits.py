@@ -86,10 +86,10 @@ def require_separate_patients(rows: Sequence[dict[str, Any]], source: Path) -> N
 
 def _split_path(root: Path) -> Path:
     folder = root if root.is_dir() else root.parent
-    beside = folder / SPLIT_FILE_NAME if root.is_dir() else folder / f"{root.stem}.{SPLIT_FILE_NAME}"
+    beside = folder / SPLIT_FILE_NAME
     if beside.is_file() or os.access(folder, os.W_OK):
         return beside
-    return Path(datasets.config.HF_DATASETS_CACHE) / "echomen_hf" / hashed_name(str(root)) / SPLIT_FILE_NAME
+    return Path(datasets.config.HF_DATASETS_CACHE) / "echomen_hf" / hashed_name(str(folder)) / SPLIT_FILE_NAME
 
 
 def _read_splits(path: Path) -> dict[str, str]:
