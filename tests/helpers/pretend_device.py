@@ -54,6 +54,8 @@ class OnDevice(torch.Tensor):
 class PretendDevice(TorchDispatchMode):
     """Runs what is asked of the device on the CPU, and counts in `waits` how often the processor waits for it.
 
+    `operations` are the names of all that ran there.
+
     What it waits for is what `torch.cuda.set_sync_debug_mode` tells of: reading values, sizes that follow from values,
     and copies in either direction that are not said to overlap.
     """
@@ -61,6 +63,7 @@ class PretendDevice(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.waits = Counter()
+        self.operations = set()
 
     def __enter__(self):
         self._originals = torch.autocast, torch.tensor
@@ -102,6 +105,7 @@ class PretendDevice(TorchDispatchMode):
         to_device = torch.device(asked) == DEVICE if asked is not None else from_device
         if not from_device and not to_device:
             return function(*args, **kwargs)
+        self.operations.add(function.overloadpacket.__name__)
         if function in COPIES:
             self._count_copy(function, args, kwargs, to_device)
         else:

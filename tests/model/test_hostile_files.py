@@ -337,7 +337,7 @@ def pixels_become_square(folder: Path) -> Path:
 
 
 def native_dicom(folder: Path) -> Path:
-    return save(make_dataset(np.zeros((300, 360, 512, 3), np.uint8), "RGB"), folder / "a.dcm")
+    return save(make_dataset(np.zeros((400, 360, 512, 3), np.uint8), "RGB"), folder / "a.dcm")
 
 
 def dark_dicom(folder: Path) -> Path:
@@ -393,9 +393,9 @@ LARGE = [
     (frames_at_odd_times, 170 * WHOLE),
     (held_frames, 170 * WHOLE),
     (pixels_become_square, 480 * 2**18),
-    (native_dicom, 300 * 288**2),
+    (native_dicom, 400 * 288**2),
     (dark_dicom, 300 * 288**2),
-    (deflated_clip, 170 * (WHOLE + CROPPED) + 1000),
+    (deflated_clip, 170 * (WHOLE * 9 // 8 + CROPPED) + 2000),
     (odd_times_in_dicom, 170 * CROPPED),
     (runs_of_a_clip, 300 * 288**2),
     (large_jpegs_in_dicom, 300 * 288**2),

@@ -144,15 +144,15 @@ def test_guard_against_wrong_bf16_gradients_lasts_as_long_as_the_training(take_s
     seen = []
     original = trainer_module.guarded_against_bf16
 
-    def guarded(model, num_frames):
-        seen.append(num_frames or model.config.num_frames)
-        return original(model, num_frames)
+    def guarded(model, num_frames, num_clips):
+        seen.append((num_frames or model.config.num_frames, num_clips))
+        return original(model, num_frames, num_clips)
 
     monkeypatch.setattr(trainer_module, "guarded_against_bf16", guarded)
     take_step()
     assert seen == []
     take_step("bf16", "checkpointing")
-    assert seen == [8]
+    assert seen == [(8, 16)]
 
 
 def test_batches_are_bytes_on_their_way_to_the_device(take_step):

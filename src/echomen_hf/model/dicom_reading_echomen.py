@@ -243,7 +243,7 @@ def _open_dicom(
         has_prefix, num_inflated = file.read(132)[128:] == b"DICM", 0
         if has_prefix and _DEFLATED in (meta := file.read(_MAX_META)):
             file, has_prefix = _inflate(file, meta, resolved.name, min(_MAX_INFLATED, max_bytes)), False
-            num_inflated = file.seek(0, os.SEEK_END)
+            num_inflated = file.seek(0, os.SEEK_END) * 9 // 8  # its buffer grows ahead by an eighth
         file.seek(0)
         try:
             dataset = pydicom.dcmread(

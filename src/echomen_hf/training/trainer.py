@@ -125,11 +125,12 @@ class EchoMENTrainer(HubTrainer):
         # A frozen encoder has no gradients that could be wrong.
         is_at_risk = self.args.bf16 and self.stage.trains_encoder
         num_frames = getattr(self.processing_class, "num_frames", None)
+        num_clips = self.args.per_device_train_batch_size * self.args.num_views
         try:
             with (
                 float32_precision(),
                 synchronised_batch_norms(self.model, self.args.sync_batch_norm),
-                guarded_against_bf16(self.model, num_frames) if is_at_risk else nullcontext(),
+                guarded_against_bf16(self.model, num_frames, num_clips) if is_at_risk else nullcontext(),
             ):
                 return super()._inner_training_loop(*args, **kwargs)
         finally:
