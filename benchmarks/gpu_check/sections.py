@@ -360,7 +360,8 @@ def stage_2(device: str, tiny: bool, data_dir: Path) -> Result:
             labels = torch.tensor(clips.ejection_fractions, dtype=torch.float64)
             # Both from the same embeddings, so that only the solution is compared.
             Stage2(args, model, labels).prepare(model, TrainingEmbeddings(embeddings[0][None], labels.tolist()))
-        solved.append(torch.cat([expert.weight.cpu() for expert in model.experts]))
+        state = model.experts.state_dict()
+        solved.append(torch.cat([value.cpu() for name, value in state.items() if name.endswith("weight")]))
     return {
         "embeddings": float((embeddings[1] - embeddings[0]).norm() / embeddings[0].norm()),
         "experts": float((solved[1] - solved[0]).norm() / solved[0].norm()),

@@ -103,8 +103,8 @@ def main(
     since that of one video does not hold for several.
 
     Folders above those that were given, whose names may be those of patients, are named nowhere. Every row is written
-    as soon as it is known, and --resume continues after an interruption. accelerate launch -m echomen_hf.cli predict
-    shares the files between processes and machines.
+    as soon as it is known, and --resume continues after an interruption. accelerate launch --multi_gpu
+    --num_processes 2 -m echomen_hf.cli predict shares the files between processes, on CPUs too, and machines.
 
     Not a medical device: the numbers are for research.
     """

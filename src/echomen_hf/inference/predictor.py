@@ -147,8 +147,9 @@ class Predictor:
     def predict_files(self, paths: Iterable[Any]) -> Iterator[tuple[Any, VideoPrediction | Exception]]:
         """Estimate many files; one that cannot be read does not stop the others.
 
-        Files are read in threads while the model computes, and batches are filled across videos. However many files
-        there are and however long they are, only a few of them are in memory at a time.
+        Files are read in threads while the model computes. However many files there are and however long they are,
+        only a few of them are in memory at a time. On CPUs with the engine `torch`, every batch holds clips of one
+        video; elsewhere batches are filled across videos.
 
         Args:
             paths: Files: paths, or whatever else `read_video` takes, such as files that are open.
@@ -233,7 +234,7 @@ def _looks_like_video(file: Path) -> bool:
     # DICOMDIR is the table of contents of an export.
     if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
         return False
-    if file.suffix.lower() in VIDEO_SUFFIXES:
+    if file.name.lower().endswith(VIDEO_SUFFIXES):
         return True
     try:
         return is_dicom(file)

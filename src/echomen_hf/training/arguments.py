@@ -15,6 +15,7 @@ from transformers.training_args import ParallelMode
 from transformers.utils import logging
 
 from ..model.video_reading_echomen import DECODERS
+from ..runs.files import folder_name
 
 
 __all__ = ["DataArguments", "EchoMENTrainingArguments", "ModelArguments", "SimulationArguments"]
@@ -24,6 +25,9 @@ logger = logging.get_logger(__name__)
 DEFAULT_BATCH_SIZE = 20
 """Videos per step over all processes, as in the paper."""
 
+PATH_ARGUMENTS = ("accelerator_config", "deepspeed", "fsdp_config", "output_dir", "resume_from_checkpoint")
+
+LAYOUT_OPTIONS = ("layout", "view", "fold", "columns", "split_by", "split_file", "require_tracings")
 # Metrics on VAL of which less is better, by the beginnings of their names.
 ERROR_METRICS = ("mse", "mae", "balanced_mae")
 
@@ -32,8 +36,26 @@ ERROR_METRICS = ("mse", "mae", "balanced_mae")
 class DataArguments:
     """Videos to train on, and the way clips are taken from them."""
 
-    data_dir: str | None = HfArg(
-        default=None, help="Folder with FileList.csv and Videos/ in EchoNet-Dynamic's layout."
+    data_dir: str | None = HfArg(default=None, help="Folder of the data set, or a table of videos.")
+    layout: str | None = HfArg(
+        default=None,
+        help="Layout of the data: echonet_dynamic, echonet_pediatric, camus, mimic_lvvol or table. Defaults to the "
+        "one that the folder is recognised by.",
+    )
+    view: str | None = HfArg(
+        default=None, help="View of the heart: A4C or PSAX (echonet_pediatric), 4CH or 2CH (camus)."
+    )
+    fold: int | None = HfArg(default=None, help="Test fold, 0 to 9 (echonet_pediatric).")
+    columns: dict | str | None = HfArg(
+        default=None, help="Columns of a table by meaning, such as path=file,ejection_fraction=LVEF,patient=id."
+    )
+    split_by: str | None = HfArg(
+        default=None,
+        help="patient: divide the videos at random by patient; none: all are test videos. Defaults to the splits of "
+        "the data.",
+    )
+    split_file: str | None = HfArg(
+        default=None, help="File with the division by patient. Defaults to echomen_splits.csv beside the data."
     )
     require_tracings: bool = HfArg(
         default=False, help="Drop videos without volume tracings, as the paper did with five of them."
@@ -65,6 +87,12 @@ class DataArguments:
         metadata={"choices": list(DECODERS)},
         help="Decoder of videos that are not DICOM; simplejpeg is faster for Motion JPEG in AVI.",
     )
+
+    @property
+    def layout_options(self) -> dict[str, Any]:
+        """Layout and its options as `read_data_set` takes them; without those that are not set."""
+        options = {name: getattr(self, name) for name in LAYOUT_OPTIONS}
+        return {name: value for name, value in options.items() if value is not None and value is not False}
 
 
 @dataclass
@@ -312,6 +340,15 @@ class EchoMENTrainingArguments(TrainingArguments):
         if self._shares_batch:
             self.per_device_train_batch_size = share
         self._check_values()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Collect the arguments for files and trackers, in which folders go by their last part.
+
+        The folders above may have patients' names.
+        """
+        content = super().to_dict()
+        paths = {name: content[name] for name in PATH_ARGUMENTS if isinstance(content.get(name), str)}
+        return content | {name: folder_name(path) for name, path in paths.items()}
 
     def _take_precision_of_launcher(self) -> None:
         """Take over the mixed precision that `accelerate launch` was given, so that there is one for everything."""

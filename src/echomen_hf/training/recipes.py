@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from ..runs.private_text import hide_parents_of
+
 
 __all__ = ["RECIPES_FOLDER", "parse_recipe", "read_recipe"]
 
@@ -89,5 +91,6 @@ def read_recipe(recipe: str | Path, known: set[str]) -> dict[str, Any]:
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(f"The recipe {path} has fields that nothing reads: {', '.join(map(str, unknown))}.")
+    hide_parents_of(settings.values())
     # The parser converts text as it would on the command line, which a mapping needs as JSON.
     return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in settings.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data.clip_dataset import EvaluationClips
 from ..data.collation import collate_clips
@@ -22,6 +24,7 @@ from ..losses import squared_error
 from ..metrics import ef_regression_metrics
 from ..model.float32_precision_echomen import float32_precision
 from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
+from ..runs.files import replacing
 from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .bf16_probe import guarded_against_bf16
@@ -93,6 +96,7 @@ class EchoMENTrainer(HubTrainer):
             # The order of videos is that of one seed, also when processes have random numbers of their own.
             self.accelerator.dataloader_config.data_seed = self.args.seed
         self.add_callback(EpochOfDataset())
+        self.add_callback(BestCheckpointByStep())
         self.tracker = EvaluationTracker(self.callback_handler.callbacks)
         self.add_callback(self.tracker)
         if args.early_stopping_patience is not None:
@@ -299,6 +303,12 @@ class EchoMENTrainer(HubTrainer):
         predictions = parts if self.preprocess_logits_for_metrics is None else parts[0]
         return loss.detach(), predictions, inputs["labels"].detach()
 
+    def save_state(self) -> None:
+        """Write trainer_state.json, which names the best checkpoint by its step and not by its path."""
+        path, self.state.best_model_checkpoint = self.state.best_model_checkpoint, None
+        super().save_state()
+        self.state.best_model_checkpoint = path
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._require_finite()  # so that a checkpoint never holds what such a loss has made of the weights
         # A resumed run has these in all processes, and so has the one that goes on.
@@ -352,3 +362,21 @@ class EpochOfDataset(TrainerCallback):
         dataset: Any = getattr(train_dataloader, "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
+
+
+class BestCheckpointByStep(TrainerCallback):
+    """Takes the path of the best checkpoint, which may name people, out of checkpoints, and finds it by its step."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the state of the new checkpoint again, without the path."""
+        if state.is_world_process_zero:
+            checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            without_path = dataclasses.replace(state, best_model_checkpoint=None)
+            with replacing(checkpoint / TRAINER_STATE_NAME) as partial:
+                without_path.save_to_json(str(partial))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Find the best checkpoint of a training that is resumed, also where it was moved to."""
+        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+        if state.best_model_checkpoint is None and checkpoint.is_dir():
+            state.best_model_checkpoint = str(checkpoint)
