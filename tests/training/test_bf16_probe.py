@@ -19,6 +19,7 @@ from echomen_hf.training.bf16_probe import (
     temporal_convolutions,
     wrong_in_bf16,
 )
+from helpers.small_networks import small_model
 
 
 class WrongInHalfPrecision(nn.Conv3d):
@@ -213,6 +214,9 @@ class TestWholeNetwork:
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         assert model.training == mode and model.encoder.training == mode
         assert all(parameter.grad is None for parameter in model.parameters())
+
+    def test_network_with_noise_is_within_the_bound(self):
+        assert max(gradient_errors(small_model("esfeh").train(), 4).values()) < 0.4
 
     def test_gradient_that_is_wrong_ends_the_training_before_it_begins(self, model, results, monkeypatch):
         class Unrelated(nn.Conv3d):
