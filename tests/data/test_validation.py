@@ -9,7 +9,8 @@ import pytest
 
 from echomen_hf import read_video
 from echomen_hf.data import validation
-from echomen_hf.data.loading import load_echonet_dynamic, read_file_list
+from echomen_hf.data.layouts.echonet_dynamic import read_file_list
+from echomen_hf.data.loading import load_echonet_dynamic
 from echomen_hf.data.validation import VideoProblem, VideoValidationError, raise_for_problems, validate_videos
 
 

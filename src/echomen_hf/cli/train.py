@@ -11,7 +11,7 @@ import typer
 def main(context: typer.Context) -> None:
     """Train EchoMEN: stage 1, stage 2 or both.
 
-    The videos are a folder in EchoNet-Dynamic's layout, or simulated. Settings are flags, or a recipe as the first
+    The videos are a data set in any layout of load_videos, or simulated. Settings are flags, or a recipe as the first
     argument, whose values flags override. A recipe is a YAML or JSON file, or the name of one that comes with the
     package: demo, paper, release, echonet_weights_stage2, compare, small, small_brightness or small_experts.
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
 from ..data.provenance import is_synthetic
-from ..runs.files import file_checksum, folder_or_id, read_json, write_json
+from ..runs.files import folder_or_id, read_json, write_json
 from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
 from ..training.fitting import COMPARED_ARGUMENTS
 from .settings import ComparisonSettings
@@ -35,7 +34,7 @@ def describe_comparison(settings: ComparisonSettings, videos: Mapping[str, Any])
     return {
         "data": {
             "data_dir": folder_or_id(data_dir),
-            "file_list_sha256": file_checksum(Path(data_dir) / FILE_LIST_NAME),
+            "file_list_sha256": settings.read_data_set().checksum,
             "synthetic": is_synthetic(data_dir),
             "videos": {split: len(rows) for split, rows in videos.items()},
         },
@@ -48,6 +47,7 @@ def describe_comparison(settings: ComparisonSettings, videos: Mapping[str, Any])
             "metric_for_best_model": settings.training.chosen_metric,
             "protocol": settings.protocol,
             "require_tracings": settings.data.require_tracings,
+            **{name: value for name, value in settings.data.layout_options.items() if name != "split_file"},
             "schedule": settings.schedule,
             "statistics_videos": settings.data.statistics_videos,
             "training": training,

@@ -133,19 +133,22 @@ def predictor_comparison(
     stage1_predictions: ArrayLike | None,
     expert_predictions: ArrayLike | None,
     echomen_predictions: ArrayLike,
-    train_labels: ArrayLike,
+    train_labels: ArrayLike | None,
     **metric_options: Any,
 ) -> dict[str, dict[str, float]]:
     """Compare EchoMEN with its parts, with a constant guess and with the best of its experts.
 
     The result holds metrics by predictor: `constant_mean` (mean of the training split), `stage1`, `expert_0`, ...,
     `mean` (plain mean of the experts), `echomen` and `oracle` (the best expert of every sample, figure 3b; it uses the
-    reference and is no method). `None` in the place of predictions, shapes (N,) and (N, M), leaves them out.
+    reference and is no method). `None` in the place of predictions, shapes (N,) and (N, M), or of the training labels
+    leaves them out.
     """
-    train = np.asarray(train_labels, dtype=np.float64)
-    if train.size == 0 or not np.isfinite(train).all():
-        raise ValueError("`train_labels` must be the finite ejection fractions of the training split.")
-    predictors: dict[str, ArrayLike] = {"constant_mean": np.full(len(np.asarray(references)), train.mean())}
+    predictors: dict[str, ArrayLike] = {}
+    if train_labels is not None:
+        train = np.asarray(train_labels, dtype=np.float64)
+        if train.size == 0 or not np.isfinite(train).all():
+            raise ValueError("`train_labels` must be the finite ejection fractions of the training split.")
+        predictors["constant_mean"] = np.full(len(np.asarray(references)), train.mean())
     if stage1_predictions is not None:
         predictors["stage1"] = stage1_predictions
     if expert_predictions is None:

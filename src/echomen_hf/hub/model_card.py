@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..evaluation.group_errors import MIN_VIDEOS, ColumnErrors, errors_by_column
 from ..evaluation.split_evaluation import comparison_table, interval_table
 from ..model.configuration_echomen import EchoMENConfig
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES
@@ -28,7 +29,6 @@ from .card_tables import (
     small_categories,
     suffix,
 )
-from .group_errors import MIN_VIDEOS, ColumnErrors, errors_by_column
 from .run_record import RunRecord, weights_are_simulated
 
 

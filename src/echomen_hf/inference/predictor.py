@@ -228,7 +228,7 @@ def _looks_like_video(file: Path) -> bool:
     # DICOMDIR is the table of contents of an export.
     if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
         return False
-    if file.suffix.lower() in VIDEO_SUFFIXES:
+    if file.name.lower().endswith(VIDEO_SUFFIXES):
         return True
     try:
         return is_dicom(file)

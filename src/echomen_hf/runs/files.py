@@ -20,6 +20,7 @@ __all__ = [
     "escape_formula",
     "file_checksum",
     "folder_or_id",
+    "hashed_name",
     "read_json",
     "replacing",
     "unescape_formula",
@@ -92,6 +93,11 @@ def unescape_formula(text: str) -> str:
 def folder_or_id(model: str | Path) -> str:
     """Name a folder by its last part, since those above may name people, and leave an id on the Hub as it is."""
     return Path(model).resolve().name if Path(model).is_dir() else str(model)
+
+
+def hashed_name(name: str, salt: str = "") -> str:
+    """Name that stands for another one in messages and records: 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(f"{salt}{name}".encode()).hexdigest()[:16]
 
 
 def file_checksum(path: str | Path) -> str:

@@ -16,6 +16,7 @@ from ..model.video_reading_echomen import DECODERS
 
 __all__ = ["DataArguments", "EchoMENTrainingArguments", "ModelArguments", "SimulationArguments"]
 
+LAYOUT_OPTIONS = ("layout", "view", "fold", "columns", "split_by", "split_file", "require_tracings")
 # Metrics on VAL of which less is better, by the beginnings of their names.
 ERROR_METRICS = ("mse", "mae", "balanced_mae")
 
@@ -24,8 +25,26 @@ ERROR_METRICS = ("mse", "mae", "balanced_mae")
 class DataArguments:
     """Videos to train on, and the way clips are taken from them."""
 
-    data_dir: str | None = HfArg(
-        default=None, help="Folder with FileList.csv and Videos/ in EchoNet-Dynamic's layout."
+    data_dir: str | None = HfArg(default=None, help="Folder of the data set, or a table of videos.")
+    layout: str | None = HfArg(
+        default=None,
+        help="Layout of the data: echonet_dynamic, echonet_pediatric, camus, mimic_lvvol or table. Defaults to the "
+        "one that the folder is recognised by.",
+    )
+    view: str | None = HfArg(
+        default=None, help="View of the heart: A4C or PSAX (echonet_pediatric), 4CH or 2CH (camus)."
+    )
+    fold: int | None = HfArg(default=None, help="Test fold, 0 to 9 (echonet_pediatric).")
+    columns: dict | str | None = HfArg(
+        default=None, help="Columns of a table by meaning, such as path=file,ejection_fraction=LVEF,patient=id."
+    )
+    split_by: str | None = HfArg(
+        default=None,
+        help="patient: divide the videos at random by patient; none: all are test videos. Defaults to the splits of "
+        "the data.",
+    )
+    split_file: str | None = HfArg(
+        default=None, help="File with the division by patient. Defaults to echomen_splits.csv beside the data."
     )
     require_tracings: bool = HfArg(
         default=False, help="Drop videos without volume tracings, as the paper did with five of them."
@@ -57,6 +76,12 @@ class DataArguments:
         metadata={"choices": list(DECODERS)},
         help="Decoder of videos that are not DICOM; simplejpeg is faster for Motion JPEG in AVI.",
     )
+
+    @property
+    def layout_options(self) -> dict[str, Any]:
+        """Layout and its options as `read_data_set` takes them; without those that are not set."""
+        options = {name: getattr(self, name) for name in LAYOUT_OPTIONS}
+        return {name: value for name, value in options.items() if value is not None and value is not False}
 
 
 @dataclass

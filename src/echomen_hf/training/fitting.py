@@ -19,6 +19,7 @@ from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..runs.compared_arguments import compared_arguments
 from ..runs.processes import is_main_process
 from ..runs.run_folder import claim_run, is_finished, last_complete_checkpoint
+from ..runs.training_list import write_training_list
 from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .embeddings import EvaluationEmbeddings, TrainingEmbeddings, embed_for_stage_2
@@ -99,6 +100,8 @@ def fit(
         "num_processes": args.world_size,
     }
     claim_output_dir(output_dir, model, processor, args, description)
+    if is_main_process():
+        write_training_list(output_dir, (train_videos, val_videos), model.name_or_path or None)
     # What was calibrated for the initial weights does not hold for the trained ones.
     for name in CALIBRATIONS:
         if hasattr(model.config, name):
