@@ -48,7 +48,7 @@ def main(
     *,
     layout_options: dict[str, Any],
 ) -> None:
-    """Evaluate a model on a split of one data set or several: metrics, figures and a report.
+    """Evaluate a model on one data set or several.
 
     \b
     echomen evaluate --data_dir EchoNet-Dynamic --model runs/paper --output runs/paper/test

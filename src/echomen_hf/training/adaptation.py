@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.clip_dataset import EvaluationClips
+from ..evaluation.interval_calibration import embedding_distribution
 from ..inference import predict_split
 from ..metrics import ef_regression_metrics
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL
@@ -22,13 +23,23 @@ from ..model.video_processing_echomen import EchoMENVideoProcessor
 from .arguments import EchoMENTrainingArguments
 from .embeddings import EvaluationEmbeddings, embed
 from .fitting import fit
-from .head_adaptation import HEAD_ADAPTATIONS, assign_folds, heads_of, predict_embeddings, subset
+from .head_adaptation import (
+    HEAD_ADAPTATIONS,
+    assign_folds,
+    heads_of,
+    predict_embeddings,
+    subset,
+    video_embeddings,
+)
 
 
 __all__ = ["ADAPTATIONS", "MIN_VIDEOS", "Adaptation", "adapt_model"]
 
 MIN_VIDEOS = 30
 """Fewest videos to adapt to."""
+
+MIN_VIDEOS_OF_DISTRIBUTION = 100
+"""Fewest videos that say which distance from them is usual, which one video in a hundred exceeds."""
 
 AS_IS, FINE_TUNED = "as_is", "finetune"
 ADAPTATIONS = (AS_IS, *HEAD_ADAPTATIONS, FINE_TUNED)
@@ -79,6 +90,10 @@ def adapt_model(
     none does, the model stays as it is. The prediction intervals of the result are calibrated on the errors in the
     held-out folds.
 
+    All videos are estimated, whatever their quality. If there are 100 or more and the encoder stays, the result takes
+    videos like these for usual ones, and otherwise those that the model took. After fine-tuning, it takes none for
+    unusual until it is calibrated on videos outside the training.
+
     Args:
         model: Model; it is not changed.
         processor: Its video processor.
@@ -124,6 +139,8 @@ def adapt_model(
     adapted = site.adapt(chosen, np.arange(len(videos))).model()
     intervals = calibrate_intervals(predictions[chosen], clips.labels, coverage)
     adapted.config.interval_calibration = {**intervals, "protocol": clips.protocol}
+    if chosen != FINE_TUNED and len(videos) >= MIN_VIDEOS_OF_DISTRIBUTION:
+        adapted.set_training_distribution(*embedding_distribution(video_embeddings(site.data)))
     return adapted.eval(), Adaptation(chosen, results, len(videos), int(groups.max()) + 1)
 
 
