@@ -51,7 +51,7 @@ def test_frame_count_against_the_file_list(echonet: Any, row: Any, stated: int, 
     if accepted:
         assert problems == []
     else:
-        assert problems[0].problem == f"has 6 frames, but its row in FileList.csv states {stated}"
+        assert problems[0].problem == f"has 6 frames, but its table states {stated}"
         assert "NumberOfFrames" in problems[0].remedy
 
 

@@ -114,7 +114,7 @@ def test_videos_left_out_and_what_the_model_has_seen_are_said(report, echonet_di
     with (echonet_dir / "FileList.csv").open(newline="") as file:
         seen = sum(row["Split"] != "TEST" for row in csv.DictReader(file))
     text = (report / "report.md").read_text()
-    assert "2 videos of the data set left out: clips/3 (no EF), clips/20 (no EF)" in text
+    assert "left out of the data set (2): clips/3 (no EF), clips/20 (no EF)" in text
     assert f"**Seen in training**: {seen} of the 30 videos of echonet" in text
     assert "layout camus; none of them in the training of this model" in text
     document = json.loads((report / "report.json").read_text())["data_sets"]

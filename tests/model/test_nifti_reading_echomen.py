@@ -5,8 +5,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from echomen_hf import VideoReadError, probe_video, read_video
+from echomen_hf import Predictor, VideoReadError, probe_video, read_video
+from echomen_hf.data import read_data_set
+from echomen_hf.data.layouts.echonet_dynamic import read_volume_tracings
+from echomen_hf.inference import predict_video
 from echomen_hf.model import nifti_reading_echomen as nifti
+from echomen_hf.model.echo_video_echomen import EchoVideo
 from echomen_hf.model.gray_conversion_echomen import square_pixels
 from echomen_hf.model.nifti_reading_echomen import is_nifti, read_cfg
 from helpers.data_sets import known_frames, nifti_bytes, write_nifti
@@ -73,10 +77,16 @@ class TestHalfBeat:
 
     def test_it_is_played_back(self, beat):
         video = read_video(beat)
-        np.testing.assert_array_equal(video.frames, known_frames(4)[[0, 1, 2, 3, 2, 1, 0]])
+        # Eleven beats of 6 frames at 48.4 per second are the first to last 1.3 s.
+        np.testing.assert_array_equal(video.frames, known_frames(4)[[*[0, 1, 2, 3, 2, 1] * 11, 0]])
         np.testing.assert_array_equal(read_video(beat, [6, 3, 4]).frames, known_frames(4)[[0, 3, 2]])
         assert video.fps == probe_video(beat).fps == 48.4
-        assert probe_video(beat).num_frames == 7
+        assert probe_video(beat).num_frames == 67
+
+    @pytest.mark.parametrize(("stored", "expected"), [(40, 79), (32, 63), (31, 121), (1, 1)])
+    def test_it_is_played_back_as_often_as_a_clip_needs(self, beat, stored, expected):
+        write_nifti(beat, known_frames(stored, 8, 8))
+        assert probe_video(beat).num_frames == read_video(beat).num_frames == expected
 
     def test_masks_and_other_sequences_are_not(self, beat):
         for name in ("patient0001_4CH_half_sequence_gt.nii.gz", "patient0001_4CH.nii.gz"):
@@ -201,3 +211,20 @@ class TestRefused:
         monkeypatch.setattr(nifti, "Nifti1Header", None)
         with pytest.raises(VideoReadError, match=r'nibabel is not installed; install it with pip install "echomen-hf'):
             read_video(path)
+
+
+def test_half_beats_show_the_ejection_fraction(echonet_dir, tmp_path):
+    tracings, predictor = read_volume_tracings(echonet_dir), Predictor(protocol="center")
+    errors = []
+    for row in read_data_set(echonet_dir).rows[:8]:
+        video, traced = read_video(row["video"]), tracings[row["file_name"]]
+        half = video.frames[traced.end_diastolic_frame : traced.end_systolic_frame + 1]
+        (tmp_path / "Info_4CH.cfg").write_text(f"FrameRate: {video.fps}\n")
+        path = write_nifti(tmp_path / "patient0001_4CH_half_sequence.nii.gz", half)
+        estimates = [
+            predict_video(predictor.model, predictor.processor, clip).ejection_fraction
+            for clip in (read_video(path), EchoVideo(half, video.fps, "half"))
+        ]
+        errors.append(np.abs(np.subtract(estimates, row["ejection_fraction"])))
+    played_back, filled_with_blank_frames = np.mean(errors, axis=0)
+    assert played_back < 5 < 15 < filled_with_blank_frames

@@ -78,7 +78,7 @@ def main(
     from ..data import load_videos
     from ..inference import load_checkpoint
     from ..runs.files import folder_or_id, weights_checksum, write_json
-    from ..runs.run_folder import RUN_FILE
+    from ..runs.run_folder import RUN_FILE, describe_initial_weights
     from ..runs.training_list import write_training_list
     from ..training import DataArguments, EchoMENTrainingArguments
     from ..training.adaptation import adapt_model
@@ -119,9 +119,10 @@ def main(
     )
     adapted.save_pretrained(output)
     processor.save_pretrained(output)
-    write_json(output / RUN_FILE, {"run.model": model, "run.adaptation": adaptation.chosen})
+    weights = {f"run.{name}": value for name, value in describe_initial_weights(model).items()}
+    write_json(output / RUN_FILE, {**weights, "run.adaptation": adaptation.chosen})
     # The intervals are fitted to the videos even if nothing else is.
-    write_training_list(output, [videos], model)
+    write_training_list(output, [videos], initial_model=model)
     document = {
         "chosen": adaptation.chosen,
         "results": adaptation.results,

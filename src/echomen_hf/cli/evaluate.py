@@ -48,7 +48,7 @@ def main(
     *,
     layout_options: dict[str, Any],
 ) -> None:
-    """Evaluate a model on one data set or several.
+    """Evaluate a model on data sets: metrics and figures.
 
     \b
     echomen evaluate --data_dir EchoNet-Dynamic --model runs/paper --output runs/paper/test
@@ -102,7 +102,14 @@ def main(
         )
         given, data_set = found[name]
         folder = output / name if len(found) > 1 else output
-        save_report(evaluation, folder, model=model, data_dir=given, synthetic=is_synthetic(given))
+        save_report(
+            evaluation,
+            folder,
+            model=model,
+            data_dir=given,
+            data_checksum=data_set.checksum,
+            synthetic=is_synthetic(given),
+        )
         each = TestSet.of(
             name,
             evaluation,

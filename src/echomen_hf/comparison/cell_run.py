@@ -24,7 +24,7 @@ from ..model.configuration_echomen import EchoMENConfig
 from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..runs.files import write_json
-from ..runs.run_folder import STAGE_FINISHED_FILE, is_finished
+from ..runs.run_folder import STAGE_FINISHED_FILE, describe_initial_weights, is_finished
 from .cells import Cell, CellFolder, cell_settings
 from .record import git_commit
 from .settings import ComparisonSettings
@@ -93,6 +93,7 @@ def compute_cell(cell: Cell, settings: ComparisonSettings, folder: CellFolder) -
         seed=cell.seed,
         model=folder.run,
         data_dir=data_dir,
+        data_checksum=settings.read_data_set().checksum,
         confidence_level=0.95 if settings.bootstrap_samples else None,
         bootstrap_samples=settings.bootstrap_samples,
         extra={
@@ -154,7 +155,7 @@ def make_model(
         frames=frames,
         run_description={
             "file_list_sha256": settings.read_data_set().checksum,
-            "backbone_checkpoint": settings.backbone_checkpoint,
+            **describe_initial_weights(backbone_checkpoint=settings.backbone_checkpoint),
         },
     )
     return model, processor

@@ -228,7 +228,7 @@ def data_note(each: TestSet) -> str:
         parts.append("none of them in the training of this model")
     if each.left_out:
         listed = ", ".join(each.left_out[:_MOST_LISTED]) + (", ..." if len(each.left_out) > _MOST_LISTED else "")
-        parts.append(f"{len(each.left_out)} videos of the data set left out: {listed}")
+        parts.append(f"left out of the data set ({len(each.left_out)}): {listed}")
     return f"**{each.name}**: {'; '.join(parts)}."
 
 

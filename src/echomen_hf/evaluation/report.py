@@ -15,7 +15,15 @@ from numpy.typing import ArrayLike
 from ..labels import CATEGORY_TITLES, heart_failure_category
 from ..metrics import ef_regression_metrics, oracle_predictions
 from ..model.video_prediction_echomen import VideoPrediction
-from ..runs.files import escape_formula, unescape_formula, weights_checksum, write_json, write_text
+from ..runs.files import (
+    escape_formula,
+    folder_name,
+    folder_or_id,
+    unescape_formula,
+    weights_checksum,
+    write_json,
+    write_text,
+)
 from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
 
 
@@ -45,13 +53,16 @@ def write_metrics_json(
     seed: int,
     model: str | Path,
     data_dir: str | Path,
+    data_checksum: str | None = None,
     confidence_level: float | None = None,
     bootstrap_samples: int = 0,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write metrics with everything that is needed to compute them again; the same input gives the same bytes.
 
-    NaN is written as null, `confidence_level` as `ci_level`. `extra` adds entries, whose values may be nested.
+    NaN is written as null, `confidence_level` as `ci_level`. `extra` adds entries, whose values may be nested. Of the
+    folders `model` and `data_dir` only names are kept, and checksums of what is in them; that of the data is
+    `DataSet.checksum`.
     """
     if "n" not in metrics:
         raise ValueError("`metrics` lack `n`, the number of videos; pass what `ef_regression_metrics` returns.")
@@ -60,9 +71,10 @@ def write_metrics_json(
     document: dict[str, Any] = {
         "bootstrap_samples": bootstrap_samples,
         "ci_level": confidence_level,
-        "data_dir": data_dir,
+        "data_dir": folder_name(data_dir),
+        "file_list_sha256": data_checksum,
         "metrics": metrics,
-        "model": model,
+        "model": folder_or_id(model),
         "model_sha256": weights_checksum(model),
         "n": metrics["n"],
         "protocol": protocol,

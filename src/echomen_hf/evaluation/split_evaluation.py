@@ -260,6 +260,7 @@ def save_report(
     *,
     model: str | Path,
     data_dir: str | Path,
+    data_checksum: str | None = None,
     synthetic: bool = False,
 ) -> Path:
     """Write metrics.json, predictions.csv, the same as CardioBench reads it, and the figures.
@@ -269,6 +270,7 @@ def save_report(
         output_dir: Folder to write to; it is made if missing.
         model: Folder or Hub id of the model, for the record.
         data_dir: Folder of the data set, for the record.
+        data_checksum: Its `DataSet.checksum`, for the record.
         synthetic: Whether the data are simulated; file and figures then say so.
 
     Returns:
@@ -289,6 +291,7 @@ def save_report(
         evaluation.metrics,
         model=model,
         data_dir=data_dir,
+        data_checksum=data_checksum,
         extra={
             "comparison": evaluation.comparison,
             "synthetic_data": synthetic,

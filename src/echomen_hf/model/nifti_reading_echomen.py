@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .echo_video_echomen import DEFAULT_FPS, EchoVideo, VideoInfo, require_frame_size, usable_fps
+from .echo_video_echomen import DEFAULT_FPS, EchoVideo, VideoInfo, is_usable_fps, require_frame_size, usable_fps
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector, frame_numbers, frames_to_read
 from .gray_conversion_echomen import square_pixels, usable_aspect
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, named_errors, resolve_source
@@ -33,6 +33,7 @@ _HEADERS = {348: Nifti1Header, 540: Nifti2Header}  # by their length in bytes
 _MAX_OFFSET = 2**24  # bytes before the pixels; a header with its extensions has some hundred
 _MAX_CFG = 2**16  # bytes
 _MAX_FRAMES = 2**20
+_SHORTEST_SECONDS = 1.3  # of a half beat that is played back: a clip of the default model, 63 frames at 50 per second
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _HALF_BEAT = re.compile(r"(?:.*_)?(\w+?)_half_sequence\.nii(?:\.gz)?", re.IGNORECASE)
 
@@ -64,7 +65,12 @@ class _Sequence:
 
     def shown(self, stored: int) -> list[int]:
         """Stored frame of every frame of the clip, if so many are stored."""
-        return [*range(stored), *(range(stored - 2, -1, -1) if self.is_half_beat else ())]
+        if not self.is_half_beat or stored < 2:
+            return list(range(stored))
+        beat = [*range(stored), *range(stored - 2, 0, -1)]
+        fps = self.fps if self.fps is not None and is_usable_fps(self.fps) else DEFAULT_FPS
+        num_beats = math.ceil((_SHORTEST_SECONDS * fps - 1) / len(beat))
+        return [*(beat * max(num_beats, 1)), 0]
 
     def frames(self) -> Iterator[bytes]:
         """Yield the stored frames one after the other, up to where the file ends."""
@@ -125,7 +131,8 @@ def read_nifti(
 
     The frame rate is that of the time step, if the header states one. In the layout of CAMUS it is `FrameRate` in the
     `Info_<view>.cfg` beside the file, and a `*_half_sequence` is played back after its end, from end-diastole to
-    end-systole to end-diastole: half a beat becomes a beat.
+    end-systole to end-diastole: half a beat becomes a beat. Beats follow each other until they last 1.3 seconds, as
+    long as a clip of the default model, since what a clip lacks would be filled with blank frames.
 
     Args:
         source: See `VideoSource`.

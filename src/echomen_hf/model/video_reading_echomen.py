@@ -22,7 +22,9 @@ DECODERS = ("pyav", "simplejpeg")
 def probe_video(source: VideoSource, default_fps: float | None = DEFAULT_FPS) -> VideoInfo:
     """Read what a clip is: number of frames, size and frame rate, as `read_video` would find them.
 
-    The file is read through, since headers may be wrong; it is decoded only where its packets may not be its frames.
+    The file is read through, since headers may be wrong; more than one frame is decoded only where its packets may not
+    be its frames. So damage inside a later frame and a change of frame size stay unseen, and `read_video` refuses a
+    clip that has them: `echomen_hf.data.validate_videos` with `level="frames"` finds such clips.
 
     Args:
         source: See `VideoSource`.

@@ -23,6 +23,7 @@ from ..runs.training_list import write_training_list
 from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .embeddings import EvaluationEmbeddings, TrainingEmbeddings, embed_for_stage_2
+from .processes import require_shared_folder
 from .trainer import EchoMENTrainer, per_video_metrics
 
 
@@ -63,7 +64,7 @@ def fit(
         model: Model with the initial weights. Stage 2 alone takes its encoder from here, unless the output folder
             holds a finished stage 1.
         processor: Video processor, saved beside every checkpoint.
-        train_videos: Rows of the training split as `load_echonet_dynamic` gives them.
+        train_videos: Rows of the training split as `load_videos` gives them.
         val_videos: Rows of the validation split, on which the best epoch is chosen.
         args: Arguments, with the stages to run in `args.stage`.
         crop_padding: Largest random shift of a training clip in pixels.
@@ -83,6 +84,7 @@ def fit(
     if 2 in args.stages and args.expert_solver == "least_squares":
         require_solvable(model, args)
     output_dir = Path(str(args.output_dir))
+    require_shared_folder(output_dir)
     evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol), frames)
     training = {
         stage: make_clips(

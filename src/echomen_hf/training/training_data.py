@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
+
+import datasets
 
 from ..data import FrameCache, load_rows, raise_for_problems, read_data_set, validate_videos
 from ..data.clip_dataset import FrameSource, TrainingClips
@@ -13,6 +17,7 @@ from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
 from ..model.video_reading_echomen import require_decoder
 from ..simulation import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos
 from .arguments import DataArguments, EchoMENTrainingArguments, SimulationArguments
+from .processes import sees_folder_of_first_process
 
 
 __all__ = ["TrainingData", "load_training_data"]
@@ -51,7 +56,7 @@ def load_training_data(
 
 def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: EchoMENVideoProcessor) -> TrainingData:
     require_decoder(data_args.decoder)
-    with args.main_process_first(desc="loading the data set"):
+    with main_process_first(args, Path(datasets.config.HF_DATASETS_CACHE), "loading the data set"):
         data_set = read_data_set(str(data_args.data_dir), **data_args.layout_options)
         videos = load_rows(data_set)
     for split, name in (("train", "TRAIN"), ("validation", "VAL")):
@@ -66,7 +71,7 @@ def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: E
             raise_for_problems(validate_videos(rows, level=cast(Any, data_args.validate_data)))
     frames: FrameSource | None = None
     if data_args.frame_cache is not None:
-        with args.main_process_first(desc="caching frames"):
+        with main_process_first(args, Path(data_args.frame_cache), "caching frames"):
             cache = FrameCache.build(data_args.frame_cache, [*train, *val], processor, decoder=data_args.decoder)
             if data_args.validate_data == "frames" and args.process_index == 0:
                 cache.verify()
@@ -81,6 +86,11 @@ def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: E
     if data_args.decoder != "pyav":
         description["decoder"] = data_args.decoder
     return TrainingData(train, val, frames, description=description)
+
+
+def main_process_first(args: EchoMENTrainingArguments, folder: Path, what: str) -> AbstractContextManager:
+    """Let one process fill a folder before the others read it: the first of all who share it, or of each machine."""
+    return args.main_process_first(local=not all(sees_folder_of_first_process(folder)), desc=what)
 
 
 def _simulate(

@@ -32,7 +32,7 @@ def test_rows_and_frames(root, load, recwarn):
         "end_diastolic_volume": None,
         "frame_height": 40,
         "frame_width": 32,
-        "num_frames": 9,
+        "num_frames": 65,
         "fps": 48.4,
         "patient": "patient0004",
         "view": "4CH",
@@ -41,7 +41,7 @@ def test_rows_and_frames(root, load, recwarn):
         "quality": "Good",
     }
     stored = known_frames(5, 40, 16, seed=3)
-    expected = [square_pixels(stored[number], 2.0) for number in (0, 1, 2, 3, 4, 3, 2, 1, 0)]
+    expected = [square_pixels(stored[number], 2.0) for number in [*[0, 1, 2, 3, 4, 3, 2, 1] * 8, 0]]
     np.testing.assert_array_equal(video.frames, expected)
     assert video.fps == 48.4
     assert validate_videos(data, "frames", progress=False) == []
@@ -71,13 +71,13 @@ def test_cfg_without_an_ejection_fraction_is_listed_and_kept_out(root, load, hea
     cfg = root / "database_nifti" / "patient0001" / "Info_4CH.cfg"
     cfg.write_text(cfg.read_text().replace("EF: 40\n", ""))
     assert load(root)["train"]["patient"][:] == ["patient0002", "patient0003"]
-    assert ["1 videos are left out: patient0001_4CH (no EF)." in message for message in heard] == [True]
+    assert ["left out 1 of 6 videos: patient0001_4CH (no EF)." in message for message in heard] == [True]
 
 
 def test_patients_of_no_subgroup_are_listed_and_kept_out(root, load, heard):
     (root / "database_split" / "subgroup_testing.txt").write_text("patient0005\n")
     assert load(root)["test"]["patient"][:] == ["patient0005"]
-    assert ["left out: patient0006 (in no subgroup)" in message for message in heard] == [True]
+    assert ["left out 1 of 6 videos: patient0006 (in no subgroup)" in message for message in heard] == [True]
 
 
 def test_subgroups_that_do_not_exist(root, load):

@@ -76,7 +76,7 @@ def test_odd_ejection_fractions_are_listed_and_kept_out(tmp_path, load, heard):
     data = load(write_pediatric(tmp_path, rows=rows))
     assert sum(len(split) for split in data.values()) == 4
     (message,) = heard
-    assert "4 videos are left out: " in message
+    assert "left out 4 of 8 videos: " in message
     for text in ("000041 (EF 104.2 is outside 0 to 100)", "000043 (no EF)", "'x' is no number", "EF -3 is outside"):
         assert text in message
 

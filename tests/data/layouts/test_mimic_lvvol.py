@@ -44,7 +44,7 @@ def test_split_by_patient(tmp_path, load):
 def test_studies_without_an_ejection_fraction_are_kept_out(tmp_path, load, heard):
     root = write_mimic(tmp_path, [{}, {"LVEF_A4C": ""}, {}])
     assert len(load(root)["test"]) == 2
-    assert "1 videos are left out: 94106956 (no EF)." in heard[0]
+    assert "left out 1 of 3 videos: 94106956 (no EF)." in heard[0]
 
 
 def test_missing_loops(tmp_path, load):

@@ -135,16 +135,20 @@ class TestSplits:
         patients = {(row["patient"], row["split"]) for row in data.rows}
         assert len(patients) == 20
         assert sorted(split for _, split in patients) == ["test"] * 3 + ["train"] * 14 + ["validation"] * 3
-        assert f"as {table.parent / 'list.echomen_splits.csv'} says" in heard[-1]
+        assert f"as {table.parent / 'echomen_splits.csv'} says" in heard[-1]
         assert "each video counting as one" not in heard[-1]
 
     def test_the_file_is_read_again(self, table):
         before = self.splits(table)
-        path = table.parent / "list.echomen_splits.csv"
+        path = table.parent / "echomen_splits.csv"
         assert self.splits(table) == before
         path.write_text("\n".join(f"{line.split(',')[0]},test" for line in path.read_text().splitlines()[1:]))
         path.write_text("patient,split\n" + path.read_text())
         assert set(self.splits(table).values()) == {"test"}
+
+    def test_a_folder_and_its_table_are_divided_alike(self, table):
+        assert self.splits(table.parent) == self.splits(table)
+        assert self.splits(table.parent) == self.splits(table)
 
     def test_new_patients_are_added_and_the_others_stay(self, table):
         lines = table.read_text().splitlines()
@@ -187,7 +191,7 @@ class TestSplits:
             for n, s in enumerate(["train", "test"])
         ]
         write_table(table, rows)
-        with pytest.raises(LayoutError, match=r"1 patients are in more than one split.*[0-9a-f]{16} ") as error:
+        with pytest.raises(LayoutError, match=r"1 of 1 patients have videos in more.*[0-9a-f]{16} ") as error:
             read_data_set(table)
         assert "Jane" not in str(error.value)
         assert len(set(self.splits(table, split_by="patient").values())) == 1

@@ -142,4 +142,4 @@ def test_fractions_are_refused(root, load):
 def test_unlabelled_rows_are_kept_out(root, load, heard):
     write_table(root / "list.csv", rows(LVEF=[60, "", "n.d."]))
     assert len(load(root, split_by="none")["test"]) == 1
-    assert "2 videos are left out: clips/b (no EF), c (EF 'n.d.' is no number)" in heard[-1]
+    assert "left out 2 of 3 videos: clips/b (no EF), c (EF 'n.d.' is no number)" in heard[-1]

@@ -127,7 +127,8 @@ def read_data_set(
     read = found.read(root, **given)
     if read.left_out:
         logger.warning_once(
-            f"{root}: {len(read.left_out)} videos are left out: {listed(read.left_out, _MOST_LISTED)}."
+            f"{root}: left out {len(read.left_out)} of {len(read.left_out) + len(read.rows)} videos: "
+            f"{listed(read.left_out, _MOST_LISTED)}."
         )
     if split_by is not None or any(row["split"] is None for row in read.rows):
         assign_splits(read.rows, root, split_by or found.unsplit, None if split_file is None else Path(split_file))

@@ -78,18 +78,18 @@ def require_separate_patients(rows: Sequence[dict[str, Any]], source: Path) -> N
             splits.setdefault(row["patient"], set()).add(row["split"])
     if several := sorted(hashed_name(patient) for patient, found in splits.items() if len(found) > 1):
         raise LayoutError(
-            f"{source}: {len(several)} patients are in more than one split, which would leak labels: "
-            f"{listed(several)} (the first 16 digits of the SHA-256 of their names). Keep each in one split, or "
-            "divide anew with split_by='patient'."
+            f"{source}: {len(several)} of {len(splits)} patients have videos in more than one split, which would leak "
+            f"labels: {listed(several)} (the first 16 digits of the SHA-256 of their names). Keep each in one split, "
+            "or divide anew with split_by='patient'."
         )
 
 
 def _split_path(root: Path) -> Path:
     folder = root if root.is_dir() else root.parent
-    beside = folder / SPLIT_FILE_NAME if root.is_dir() else folder / f"{root.stem}.{SPLIT_FILE_NAME}"
+    beside = folder / SPLIT_FILE_NAME
     if beside.is_file() or os.access(folder, os.W_OK):
         return beside
-    return Path(datasets.config.HF_DATASETS_CACHE) / "echomen_hf" / hashed_name(str(root)) / SPLIT_FILE_NAME
+    return Path(datasets.config.HF_DATASETS_CACHE) / "echomen_hf" / hashed_name(str(folder)) / SPLIT_FILE_NAME
 
 
 def _read_splits(path: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from .layout import Layout
+from .splits import SPLIT_FILE_NAME
 from .tables import SPLIT_NAMES, LayoutError, RowCollector, VideoRows, listed, read_csv, without_suffix
 
 
@@ -68,7 +69,7 @@ def _find_table(root: Path) -> Path | None:
     if root.is_file():
         return root if root.suffix.lower() in _SUFFIXES else None
     found = [path for path in root.glob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
-    found = [path for path in found if not path.name.startswith(("echomen_", "."))]
+    found = [path for path in found if path.name != SPLIT_FILE_NAME and not path.name.startswith(".")]
     return found[0] if len(found) == 1 else None
 
 
