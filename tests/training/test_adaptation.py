@@ -6,7 +6,7 @@ import torch
 
 from echomen_hf import EchoMENModel
 from echomen_hf.inference import predict_split
-from echomen_hf.training.adaptation import ADAPTATIONS, adapt_model
+from echomen_hf.training.adaptation import ADAPTATIONS, adapt_model, choose_way
 from echomen_hf.training.embeddings import EvaluationEmbeddings
 from echomen_hf.training.head_adaptation import (
     HEAD_ADAPTATIONS,
@@ -167,6 +167,19 @@ class TestWays:
         once = adapted(heads, data, "linear")
         assert adapted(once, data, "linear").config.recalibration == once.config.recalibration
         assert adapted(once, data, "experts").config.recalibration is None
+
+
+def test_of_the_ways_that_help_the_best_for_all_categories_is_chosen():
+    results = {
+        "as_is": {"mae": 5.8, "balanced_mae": 6.3, "change_ci_high": 0.0},
+        "linear": {"mae": 5.2, "balanced_mae": 5.9, "change_ci_high": -0.2},
+        "isotonic": {"mae": 5.1, "balanced_mae": 6.5, "change_ci_high": -0.2},
+        "experts": {"mae": 5.0, "balanced_mae": 5.0, "change_ci_high": 0.1},
+    }
+    assert choose_way(results) == "linear"
+    one_missing = {name: values | {"balanced_mae": float("nan")} for name, values in results.items()}
+    assert choose_way(one_missing) == "isotonic"
+    assert choose_way({name: values | {"change_ci_high": 0.1} for name, values in results.items()}) == "as_is"
 
 
 @pytest.fixture(scope="module")

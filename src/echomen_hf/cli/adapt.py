@@ -64,10 +64,10 @@ def main(
 
     At least 30 videos with a known ejection fraction are needed. The ways to adapt are: linear and isotonic correct
     the ejection fraction by a line or a rising curve; experts moves the experts; finetune trains the whole network.
-    Each is fitted to some folds of the videos and measured on the others. The new model is adapted in the best way
-    that makes errors smaller with 95 % confidence, or is as before if none does. Its prediction intervals are
-    calibrated too and, with 100 videos or more, predict takes videos like these for usual ones. adaptation.json holds
-    the numbers.
+    Each is fitted to some folds of the videos and measured on the others. Of the ways that make errors smaller with
+    95 % confidence, the one with the smallest balanced error is taken; if there is none, the model is as before. Its
+    prediction intervals are calibrated too and, with 100 videos or more, predict takes videos like these for usual
+    ones. adaptation.json holds the numbers.
     """
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty; name a new folder as --output.")

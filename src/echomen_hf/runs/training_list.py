@@ -47,7 +47,9 @@ def write_training_list(
         "videos": sorted(hashed_name(name, salt) for name in videos),
         "patients": sorted(hashed_name(name, salt) for name in patients),
     }
-    earlier = {"lists": [], "complete": True} if initial_model is None else read_training_lists(initial_model)
+    earlier: dict[str, Any] = {"lists": [], "complete": True}
+    if initial_model is not None:
+        earlier = read_training_lists(initial_model)
     lists = [own, *(found for found in earlier["lists"] if found != own)]
     write_json(folder / TRAINING_LIST_FILE, {"lists": lists, "complete": earlier["complete"]})
 
