@@ -66,6 +66,8 @@ def test_flags_exist(page, settings):
     known |= {
         "--config_file",
         "--num_processes",
+        "--multi_gpu",
+        "--mixed_precision",
         "--machine_rank",
         "--main_process_ip",
         "--cpu",
