@@ -1,7 +1,10 @@
+from argparse import Namespace
+
 import numpy as np
 
-from benchmarks.quality import count, pydicom_images, quality_table
+from benchmarks.quality import count, good_videos, other_recordings, pydicom_images, quality_table
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
+from echomen_hf.inference import load_checkpoint
 from echomen_hf.inference.video_prediction import VideoPrediction
 from echomen_hf.model.video_source_echomen import VideoReadError
 
@@ -37,3 +40,11 @@ def test_images_without_motion_are_refused():
     measured = count("images", pydicom_images(SMALL_MODEL_FOLDER))
     assert measured.qualities["refused"] >= 3
     assert measured.qualities["good"] == 0
+
+
+def test_a_heart_is_good_and_a_still_picture_or_noise_is_not():
+    model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
+    few = Namespace(num_videos=1, seed=0)
+    assert count("hearts", good_videos(model, processor, "wide", few)).qualities == {"good": 1}
+    for kind, quality in (("still", "unusable"), ("noise", "doubtful")):
+        assert count(kind, other_recordings(model, processor, kind, few)).qualities == {quality: 1}, kind

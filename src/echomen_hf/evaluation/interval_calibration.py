@@ -26,6 +26,11 @@ from ..runs.files import replacing, write_json
 __all__ = ["calibrate_model", "interval_metrics", "store_calibration"]
 
 
+# Share of the mean variance. Of 64 simulated M-mode strips, the small model finds 97 % unlike its training; of noise
+# 73 % and of Doppler strips 70 %. At 0.01 these are 88, 64 and 61 %, and at 0.0003 they fall again.
+_RIDGE = 0.003
+
+
 def calibrate_model(
     model: EchoMENModel,
     processor: EchoMENVideoProcessor,
@@ -90,10 +95,10 @@ def embedding_distribution(
 
 
 def _normal_distribution(embeddings: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and inverse covariance, which a hundredth of the mean variance keeps away from singular."""
+    """Mean and inverse covariance, to which a ridge is added."""
     covariance = np.atleast_2d(np.cov(embeddings, rowvar=False, bias=True))
     size = len(covariance)
-    ridge = 0.01 * np.trace(covariance) / size + 1e-12
+    ridge = _RIDGE * np.trace(covariance) / size + 1e-12
     return embeddings.mean(axis=0), np.linalg.inv(covariance + ridge * np.eye(size))
 
 

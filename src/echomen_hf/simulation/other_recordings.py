@@ -90,7 +90,9 @@ def simulate_other_recording(
     if kind in _VIEWS:
         return _image_view(kind, rng, num_frames, fps, image_size, profile)
     if kind == "still":
-        echo = simulate_echo(rng, num_frames=max(num_frames, 50), image_size=image_size, profile=profile, frames=[0])
+        echo = simulate_echo(
+            rng, num_frames=max(num_frames, 50), image_size=image_size, profile=profile, frames=np.array([0])
+        )
         return np.repeat(echo.frames, num_frames, axis=0)
     if kind in _STRIPS:
         return _run_strip(_STRIPS[kind], rng, num_frames, fps, image_size)
@@ -152,8 +154,8 @@ def _short_axis(cloud: ScattererCloud, parameters: EchoParameters, motion: Cardi
         muscle = ring(0.74 * radius, 0.6 * systolic_radius, np.array([angle]))
         cloud.add_blob(muscle, 0, p.papillary_radius + 1, 60, max(p.papillary_level, -12))
     blood = int(0.2 * radius**2)
-    reach, angle = np.sqrt(rng.random(blood)), rng.uniform(0, 2 * np.pi, blood)
-    inside = ring(radius * reach, systolic_radius * reach, angle)
+    reach, around = np.sqrt(rng.random(blood)), rng.uniform(0, 2 * np.pi, blood)
+    inside = ring(radius * reach, systolic_radius * reach, around)
     cloud.add(inside.end_diastole, inside.displacement, p.blood_level)
     chambers = [outer.end_diastole, np.concatenate([outside.end_diastole, centre[None]])]
     add_surroundings(cloud, p, depth, _half_angle(parameters), chambers, [outer, free_wall])
