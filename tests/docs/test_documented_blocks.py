@@ -61,7 +61,7 @@ NOT_RUN = {
     ("docs/small_model.md", "python -m benchmarks.simulation_realism --profile wide --num_videos 96 \\"): (
         "takes a minute; tests/benchmarks/test_simulation_realism.py measures the same"
     ),
-    ("docs/small_model.md", "cp -r src/echomen_hf/checkpoints/small outputs/small_250"): (
+    ("docs/small_model.md", "cp -r src/echomen_hf/checkpoints/small outputs/small_750"): (
         "takes minutes; tests/benchmarks/test_quality.py measures the same"
     ),
     (
