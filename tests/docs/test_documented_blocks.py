@@ -61,6 +61,9 @@ NOT_RUN = {
     ("docs/small_model.md", "python -m benchmarks.simulation_realism --profile wide --num_videos 96 \\"): (
         "takes a minute; tests/benchmarks/test_simulation_realism.py measures the same"
     ),
+    ("docs/small_model.md", "cp -r src/echomen_hf/checkpoints/small outputs/small_750"): (
+        "takes minutes; tests/benchmarks/test_quality.py measures the same"
+    ),
     (
         "docs/speed.md",
         "python -m benchmarks.training_switches cost --output runs/switch_cost --num_steps 1 --switches \\",
