@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from scipy.ndimage import binary_erosion
 from tqdm.auto import tqdm
 
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER, load_small
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for table and contact sheet")
     args = parser.parse_args()
 
+    args.output.mkdir(parents=True, exist_ok=True)
     measured: list[Measurement] = []
     tiles: list[Image.Image] = []
     # threads of torch do not survive a fork
@@ -95,13 +97,12 @@ def main() -> None:
         results = pool.map(functools.partial(run_case, args.seed), range(args.num_exports))
         for measurement, tile in tqdm(results, "Measuring", args.num_exports, unit="export"):
             measured.append(measurement)
+            # written as it grows, for a run of 500 takes long
+            (args.output / "sector.md").write_text(markdown_table(measured) + "\n", encoding="utf-8")
             if len(tiles) < COLUMNS * ROWS:
                 tiles.append(tile)
-    table = markdown_table(measured)
-    print(table)
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "sector.md").write_text(table + "\n", encoding="utf-8")
-    contact_sheet(tiles).save(args.output / "sector.png")
+                contact_sheet(tiles).save(args.output / "sector.jpg", quality=80)
+    print(markdown_table(measured))
 
 
 @functools.cache
@@ -194,14 +195,17 @@ def markdown_table(measured: Sequence[Measurement]) -> str:
 
 
 def draw_tile(export: Export, sector: Sector) -> Image.Image:
-    """The middle frame with the true box in yellow, the found one in red, the square in cyan."""
+    """The middle frame with the true box in yellow, the square of the crop in cyan and what it keeps in red."""
     picture = Image.fromarray(export.frames[len(export.frames) // 2]).convert("RGB")
     draw = ImageDraw.Draw(picture)
     left, top, side = sector.square
     width = max(round(picture.height / 300), 1)
     draw.rectangle((left, top, left + side - 1, top + side - 1), outline=(0, 200, 255), width=width)
     draw.rectangle(export.box, outline=(255, 220, 0), width=width)
-    draw.rectangle(sector.box, outline=(255, 40, 40), width=width)
+    if sector.shape == "fan":
+        kept = sector.mask()
+        edge = Image.fromarray(kept & ~binary_erosion(kept, iterations=2 * width, border_value=1))
+        picture.paste((255, 40, 40), (left, top), edge)
     picture.thumbnail(TILE)
     tile = Image.new("RGB", TILE)
     tile.paste(picture)

@@ -91,7 +91,8 @@ def find_sector(frames: NDArray[np.uint8], hint: Box | None = None) -> Sector:
 
     Speckle moves everywhere inside the fan, while around it text, bars and ticks stand still and a trace or a letter
     moves in thin places. The largest area that keeps moving is found on a coarse grid; sides, apex and lower end of a
-    fan are then fitted to it on a finer one.
+    fan are then fitted to all that changes there on a finer one. No fan is what does not widen downwards, what has
+    nothing in common from sample to sample (noise), and what has no texture (drawn shapes).
 
     Args:
         frames: Frames, uint8, shape (T, H, W).
@@ -219,7 +220,8 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
 
 
 def _joined(first: Box, second: Box) -> Box:
-    return (*map(min, first[:2], second[:2]), *map(max, first[2:], second[2:]))  # type: ignore[return-value]
+    left, top = min(first[0], second[0]), min(first[1], second[1])
+    return (left, top, max(first[2], second[2]), max(first[3], second[3]))
 
 
 def _gap(first: Box, second: Box) -> int:
@@ -246,7 +248,7 @@ def _region_around(area: Box, others: list[Box], step: int, size: tuple[int, int
 
 
 def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size: tuple[int, int]) -> Sector | None:
-    """Fit a fan to what moves in a region. Lengths are cells of `step` pixels; a cell ends at its number +- 0.5."""
+    """Fit a fan to what changes in a region. Lengths are cells of `step` pixels; a cell ends at its number +- 0.5."""
     change = _changes(samples)
     is_trace = ((samples < 16).sum(axis=0, dtype=np.uint8) >= 0.5 * len(samples)) & (
         samples.max(axis=0) > _TRACE_LEVEL
@@ -326,7 +328,7 @@ def _echo_likeness(samples: NDArray[np.uint8], area: NDArray[np.bool_]) -> float
     middle = samples[len(samples) // 2].astype(np.int16)
     steps = np.abs(middle[1:, 1:] - middle[:-1, 1:]) + np.abs(middle[1:, 1:] - middle[1:, :-1])
     inside = area[1:, 1:]
-    flat = np.count_nonzero((steps <= 2) & inside) / max(np.count_nonzero(inside), 1)
+    flat = int(np.count_nonzero((steps <= 2) & inside)) / max(int(np.count_nonzero(inside)), 1)
     return _ramp(correlation, 0.15, 0.35) * _ramp(-flat, -0.9, -0.6)
 
 
@@ -407,9 +409,7 @@ def _half_widths(
     return left, right
 
 
-def _cut_share(
-    rows: NDArray[np.float64], outer: NDArray[np.float64], extent: float, slope: float, radius: float
-) -> float:
+def _cut_share(rows: NDArray[Any], outer: NDArray[Any], extent: float, slope: float, radius: float) -> float:
     """Share of the rows, `rows` below the apex, in which a fan cut off `extent` beside its apex would end there."""
     begin, end = extent / slope + 1, math.sqrt(max(radius**2 - extent**2, 0)) - 1
     if end - begin < 0.06 * radius:
