@@ -9,6 +9,7 @@ weights of the smaller network.
 import argparse
 import copy
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -56,8 +57,9 @@ def deepen(model: EchoMENModel, depths: list[int], seed: int) -> EchoMENModel:
     deeper.load_state_dict(model.state_dict(), strict=False)
     with torch.no_grad():
         for name, old in zip(deeper.encoder.stage_names, before, strict=True):
-            for block in list(deeper.encoder.get_submodule(name))[old:]:
-                block.conv2[-1].weight.zero_()
+            stage = cast(torch.nn.Sequential, deeper.encoder.get_submodule(name))
+            for block in list(stage)[old:]:
+                block.get_submodule("conv2.1").get_parameter("weight").zero_()
     return deeper.eval()
 
 

@@ -1,5 +1,12 @@
 """The architecture: which files may import which, and how many lie at the top."""
 
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
 import pytest
 from scripts.package_facts import circles, folder_circles, imports, modules
 
@@ -30,6 +37,24 @@ def test_files_that_travel_with_a_checkpoint_know_only_each_other(graph):
 
 def test_at_most_eight_files_at_the_top():
     assert 1 <= len([name for name, path in modules().items() if path.parent.name == "echomen_hf"]) <= 8
+
+
+def test_every_package_that_is_imported_is_a_dependency():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    named = {re.match(r"[\w.-]+", requirement)[0].lower().replace("-", "_") for requirement in requirements}
+    imported = set()
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(node.module.split(".")[0])
+    foreign = imported - set(sys.stdlib_module_names) - {"echomen_hf"}
+    assert {"torch", "av", "PIL"} <= foreign
+    distributions = packages_distributions()
+    packages = {name: distributions.get(name, [name])[0].lower().replace("-", "_") for name in foreign}
+    assert [name for name, package in packages.items() if package not in named] == []
 
 
 def test_circles_are_found(tmp_path):

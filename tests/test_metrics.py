@@ -307,3 +307,36 @@ def test_limits_of_agreement_are_hand_worked():
 def test_limits_of_agreement_need_two_samples():
     with pytest.raises(ValueError, match="at least two samples, got one"):
         bland_altman_limits([50.0], [50.0])
+
+
+class TestPatients:
+    def test_clips_of_one_patient_widen_the_intervals(self):
+        generator = np.random.default_rng(0)
+        references = np.repeat(generator.uniform(25, 70, 30), 8)
+        predictions = references + np.repeat(generator.normal(0, 5, 30), 8)
+        patients = np.repeat([f"p{number}" for number in range(30)], 8)
+
+        def width(**options):
+            found = ef_regression_metrics(predictions, references, bootstrap_samples=300, **options)
+            return found["mae_ci_high"] - found["mae_ci_low"]
+
+        # Eight copies carry no more information than one: sqrt(8) is 2.8.
+        assert 2.2 < width(patients=patients) / width() < 3.5
+
+    def test_a_patient_per_sample_is_the_ordinary_bootstrap(self):
+        generator = np.random.default_rng(1)
+        references, names = generator.uniform(20, 70, 40), [str(number) for number in range(40)]
+        predictions = references + generator.normal(0, 4, 40)
+        plain = ef_regression_metrics(predictions, references, bootstrap_samples=50)
+        assert ef_regression_metrics(predictions, references, bootstrap_samples=50, patients=names) == plain
+
+    def test_intervals_are_those_of_whole_patients(self):
+        # Two patients with errors of 1 and 3: a resample has a mean error of 1, 2 (weighted by clips) or 3.
+        found = ef_regression_metrics(
+            [51, 51, 51, 63], [50, 50, 50, 60], bootstrap_samples=400, patients=["a", "a", "a", "b"]
+        )
+        assert (found["mae_ci_low"], found["mae"], found["mae_ci_high"]) == (1.0, 1.5, 3.0)
+
+    def test_as_many_patients_as_samples(self):
+        with pytest.raises(ValueError, match="name one per sample, got 1 for 2"):
+            ef_regression_metrics([50, 40], [51, 44], bootstrap_samples=5, patients=["a"])

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.arithmetic import Accelerators, Recipe, encoder_flops, estimate_training
+from benchmarks.speed.arithmetic import Accelerators, Recipe, encoder_flops, estimate_training, step_memory
 from echomen_hf.model.configuration_echomen import EchoMENConfig
 from echomen_hf.runs.files import write_text
 from echomen_hf.runs.marked_section import replace_section
@@ -171,7 +171,34 @@ def arithmetic_text(config: EchoMENConfig, decode_seconds: float | None) -> str:
             f"| {count} | {accelerators.flops / 1e12:.0f} T | {duration(3600 * estimate.hours)} | "
             f"{estimate.videos_per_second:.0f} | {cores} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *memory_lines(config, recipe.num_views)])
+
+
+def memory_lines(config: EchoMENConfig, num_views: int) -> list[str]:
+    """Computed memory of a step of stage 1, as the lines of a Markdown table."""
+    lines = [
+        f"Memory of a step of stage 1 with {num_views} views and SGD, in GiB, counted from what PyTorch keeps for the "
+        "backward pass:",
+        "",
+        "| Videos at once | Precision | Activations | Kept | Recomputed | Weights, gradients, momentum | Sum |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for videos, bf16, checkpointing in (
+        (20, False, False),
+        (20, True, False),
+        (20, False, True),
+        (20, True, True),
+        (10, True, True),
+        (3, False, False),
+    ):
+        memory = step_memory(config, videos * num_views, bf16=bf16, checkpointing=checkpointing)
+        parts = (memory.activations, memory.recomputed, memory.weights, memory.total)
+        lines.append(
+            f"| {videos} | {'bf16' if bf16 else 'fp32'} | {'recomputed' if checkpointing else 'kept'} | "
+            + " | ".join(f"{part / 2**30:.1f}" for part in parts)
+            + " |"
+        )
+    return lines
 
 
 def roofline_text(report: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ _PUBLIC = {
     "VideoReadError": "model.video_source_echomen",
     "load_echonet_dynamic": "data",
     "load_small": "checkpoints",
+    "load_videos": "data",
     "probe_video": "model.video_reading_echomen",
     "read_video": "model.video_reading_echomen",
 }
@@ -33,6 +34,7 @@ __all__ = [*_PUBLIC, "__version__"]
 if TYPE_CHECKING:
     from .checkpoints import load_small as load_small
     from .data import load_echonet_dynamic as load_echonet_dynamic
+    from .data import load_videos as load_videos
     from .inference import Predictor as Predictor
     from .model.configuration_echomen import EchoMENConfig as EchoMENConfig
     from .model.modeling_echomen import EchoMENModel as EchoMENModel

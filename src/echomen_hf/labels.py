@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TypeVar, overload
 
 import numpy as np
@@ -77,15 +78,31 @@ def label_bins(labels: ArrayLike | torch.Tensor, bin_width: float = 1.0) -> NDAr
     low, _ = EF_RANGE
     last = num_label_bins(bin_width) - 1
     if isinstance(labels, torch.Tensor):
-        # Not every accelerator has the double precision that the edges of narrow bins need.
-        position = (labels.detach().cpu().double() - low) / bin_width
-        if position.isnan().any():
+        # A look at the labels of an accelerator would make the processor wait for it.
+        if labels.device.type == "cpu" and labels.isnan().any():
             raise ValueError(NAN_LABELS)
-        return (position + ROUNDING).floor().clamp(0, last).long().to(labels.device)
+        kept = labels.detach() if labels.dtype in (torch.float32, torch.float64) else labels.float()
+        return torch.bucketize(kept.contiguous(), _first_of_bins(bin_width, kept.dtype, kept.device), right=True)
     values = np.asarray(labels, dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError(NAN_LABELS)
     return np.clip(np.floor((values - low) / bin_width + ROUNDING), 0, last).astype(np.int64)
+
+
+@cache
+def _first_of_bins(bin_width: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Find the smallest number of every bin but the first, on a device that need not have double precision."""
+    low, _ = EF_RANGE
+    number = np.arange(1, num_label_bins(bin_width))
+
+    def belongs(first: NDArray) -> NDArray[np.bool_]:
+        return (first.astype(np.float64) - low) / bin_width + ROUNDING >= number
+
+    first = (low + (number - ROUNDING) * bin_width).astype(np.float32 if dtype == torch.float32 else np.float64)
+    # The type may have rounded an edge to either side of that in double precision.
+    first = np.where(belongs(first), first, np.nextafter(first, np.inf, dtype=first.dtype))
+    below = np.nextafter(first, -np.inf, dtype=first.dtype)
+    return torch.from_numpy(np.where(belongs(below), below, first)).to(device)
 
 
 def num_label_bins(bin_width: float = 1.0) -> int:
@@ -119,13 +136,16 @@ class BinWeightTable:
     def __init__(self, weights: NDArray[np.float64], bin_width: float = 1.0) -> None:
         self.weights = weights
         self.bin_width = bin_width
+        self._tables: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 
     def __call__(self, labels: Labels) -> Labels:
         """Look up the weights, shape (N, M), of labels, shape (N,), an array or a tensor on any device."""
         if isinstance(labels, torch.Tensor):
             dtype = labels.dtype if labels.is_floating_point() else torch.get_default_dtype()
-            table = torch.as_tensor(self.weights, dtype=dtype, device=labels.device)
-            return table[label_bins(labels, self.bin_width)]
+            place = (dtype, labels.device)
+            if place not in self._tables:
+                self._tables[place] = torch.as_tensor(self.weights, dtype=dtype).to(labels.device)
+            return self._tables[place][label_bins(labels, self.bin_width)]
         return self.weights[label_bins(labels, self.bin_width)]
 
 

@@ -58,9 +58,13 @@ def label_distances(
         return 2 * distance_scale * (position[:, None] - position[None, :]).abs()
     if distance not in ("l1", "l2"):
         raise ValueError(f"Unknown label distance {distance!r}; choose 'l1', 'l2', 'cdf' or 'none'.")
-    std = labels.std(correction=0) if label_std is None else labels.new_tensor(label_std)
+    difference = (labels[:, None] - labels[None, :]).abs()
     # Identical labels have no spread to divide by, and all their distances are 0 whatever the divisor.
-    difference = (labels[:, None] - labels[None, :]).abs() / torch.where(std > 0, std, torch.ones_like(std))
+    if label_std is not None:
+        difference = difference / (label_std if label_std > 0 else 1.0)
+    else:
+        std = labels.std(correction=0)
+        difference = difference / torch.where(std > 0, std, torch.ones_like(std))
     return distance_scale * (difference if distance == "l1" else difference**2)
 
 
@@ -151,16 +155,15 @@ def weighted_supcon_loss(
         myself = torch.eye(len(z), dtype=torch.bool, device=z.device)
         group = sample if label_bin_width is None else label_bins(labels, label_bin_width)[sample]
         positives = (group[:, None] == group[None, :]) & ~myself
-        anchors = positives.any(dim=1)
-        if not anchors.any():
-            return projections.to(dtype).sum() * 0.0
+        num_positives = positives.sum(dim=1)
 
         weighted = similarity + log_weights(labels[sample], ~positives & ~myself)
         # For a view alone in its batch the sum is empty; it is no anchor, but must not give NaN either.
         summands = weighted.masked_fill(myself, torch.finfo(dtype).min)
         log_probability = similarity - summands.logsumexp(dim=1, keepdim=True)
-        per_anchor = -(log_probability * positives).sum(dim=1) / positives.sum(dim=1).clamp(min=1)
-        return per_anchor[anchors].mean()
+        # 0 for a view without a positive, which is no anchor. All by arithmetic, for which no device has to wait.
+        per_anchor = -(log_probability * positives).sum(dim=1) / num_positives.clamp(min=1)
+        return per_anchor.sum() / (num_positives > 0).sum().clamp(min=1)
 
 
 def reweighted_regression_loss(

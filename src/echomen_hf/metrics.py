@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -65,17 +66,20 @@ def ef_regression_metrics(
     bootstrap_samples: int = 0,
     confidence_level: float = 0.95,
     seed: int = 0,
+    patients: Sequence[str] | NDArray[Any] | None = None,
 ) -> dict[str, float]:
     """Measure ejection-fraction predictions over all samples and per heart-failure category.
 
     Args:
         predictions: Predicted EF in percent, shape (N,); values outside [0, 100] are allowed.
         references: Reference EF in percent, in [0, 100], shape (N,).
-        bootstrap_samples: Number of resamples (over videos, shared by all metrics) for percentile intervals; 0 gives
+        bootstrap_samples: Number of resamples (of patients, shared by all metrics) for percentile intervals; 0 gives
             none.
         confidence_level: Coverage of the intervals: 0.95, or 0.90 for the 5th to 95th percentile that EchoNet-Dynamic
             (Ouyang et al. 2020) quotes.
         seed: Seed of the resampling.
+        patients: Patient of every sample, shape (N,). Clips of one patient are not independent: with patients, these
+            are resampled, each with all samples. Defaults to a patient per sample.
 
     Returns:
         A flat dictionary, errors in EF points:
@@ -100,7 +104,9 @@ def ef_regression_metrics(
 
     metrics = {name: float(value[0]) for name, value in _metrics(predicted[None], reference[None]).items()}
     if bootstrap_samples > 0:
-        for name, values in _bootstrap_metrics(predicted, reference, bootstrap_samples, seed).items():
+        if patients is not None and len(patients) != reference.size:
+            raise ValueError(f"`patients` must name one per sample, got {len(patients)} for {reference.size}.")
+        for name, values in _bootstrap_metrics(predicted, reference, bootstrap_samples, seed, patients).items():
             defined = values[~np.isnan(values)]
             tails = [(1 - confidence_level) / 2, (1 + confidence_level) / 2]
             low, high = np.quantile(defined, tails) if defined.size else (np.nan, np.nan)
@@ -245,11 +251,24 @@ def _auroc(ranks: FloatArray, cases: NDArray[np.bool_]) -> FloatArray:
 
 
 def _bootstrap_metrics(
-    predictions: FloatArray, references: FloatArray, bootstrap_samples: int, seed: int
+    predictions: FloatArray,
+    references: FloatArray,
+    bootstrap_samples: int,
+    seed: int,
+    patients: Sequence[str] | NDArray[Any] | None,
 ) -> dict[str, FloatArray]:
-    """Evaluate every metric on resamples of the videos, drawn with replacement: (N,) -> (bootstrap_samples,)."""
+    """Evaluate every metric on resamples of the patients, drawn with replacement: (N,) -> (bootstrap_samples,)."""
     generator = np.random.default_rng(seed)
     chunks = []
+    names, of_sample = np.unique(patients if patients is not None else [], return_inverse=True)
+    if 0 < len(names) < references.size:
+        # Resamples differ in length, so each is evaluated on its own.
+        samples = [np.flatnonzero(of_sample == number) for number in range(len(names))]
+        for _ in range(bootstrap_samples):
+            drawn = generator.integers(len(names), size=len(names))
+            chosen = np.concatenate([samples[number] for number in drawn])
+            chunks.append(_metrics(predictions[None, chosen], references[None, chosen]))
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     for start in range(0, bootstrap_samples, RESAMPLES_PER_CHUNK):
         num_resamples = min(RESAMPLES_PER_CHUNK, bootstrap_samples - start)
         chosen = generator.integers(references.size, size=(num_resamples, references.size))

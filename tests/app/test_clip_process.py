@@ -4,6 +4,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from tests.model.test_hostile_files import HOSTILE
 
 from echomen_hf.app import UploadLimits, clip_process
 from echomen_hf.app.clip_process import draw_clip, read_clip
@@ -11,9 +12,20 @@ from echomen_hf.app.intake import receive_clip
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
 from echomen_hf.model.video_reading_echomen import read_video
 from echomen_hf.model.video_source_echomen import VideoReadError
+from helpers.video_files import encode_video
 
 
 LIMITS = UploadLimits()
+
+
+def strip(folder):
+    frames = np.random.default_rng(0).integers(0, 256, (40, 8, 4096), np.uint8)
+    return encode_video(folder / "strip.mkv", frames, codec="ffv1", pix_fmt="gray")
+
+
+def many_frames(folder):
+    # The stream states no number of frames that could be refused at once.
+    return encode_video(folder / "long.mkv", np.zeros((1200, 128, 160), np.uint8), codec="mpeg4", pix_fmt="yuv420p")
 
 
 @pytest.fixture
@@ -72,6 +84,25 @@ def test_a_process_has_a_limit_of_memory(read, write_video, tmp_path):
     with pytest.raises(VideoReadError, match="memory"):
         read(path, Tight())
     assert read(path).video.num_frames == 200
+
+
+@pytest.mark.skipif(not clip_process.Path("/proc/self/status").exists(), reason="only Linux keeps to the limit")
+@pytest.mark.parametrize("make", [*HOSTILE, strip, many_frames], ids=lambda make: make.__name__)
+def test_hostile_files_take_no_more_than_the_limit_of_memory(read, make, tmp_path, monkeypatch):
+    peak = tmp_path / "peak"
+    monkeypatch.setattr(
+        clip_process,
+        "_START",
+        f"""{clip_process._START}
+status = open("/proc/self/status").read()
+open({str(peak)!r}, "w").write(status.split("VmHWM:")[1].split()[0])
+""",
+    )
+    limits = UploadLimits(max_video_pixels=20_000_000)
+    with pytest.raises(VideoReadError) as caught:
+        read(make(tmp_path), limits)
+    assert "fault" not in caught.value.problem
+    assert 1000 * int(peak.read_text()) < 1.2 * limits.max_process_bytes
 
 
 def test_a_process_that_crashes_is_a_bad_clip(read, monkeypatch, caplog, write_video, beating_frames, tmp_path):

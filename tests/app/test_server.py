@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from echomen_hf.app import build_app
+from echomen_hf.app import build_app, clip_process, event_handlers
 
 
 httpx = pytest.importorskip("httpx")
@@ -95,6 +95,26 @@ def test_one_address_cannot_fill_the_queue(serve):
     assert codes[:4] == [200] * 4
     refused = answers[codes.index(503)].text
     assert "Too many clips from your address" in refused
+
+
+def test_a_visitor_waits_for_the_clip_of_another_no_longer_than_its_deadline(serve, tmp_path, monkeypatch):
+    # A clip whose decoder comes to no end.
+    endless = "import io, sys, time; sys.stdin = io.StringIO(sys.stdin.read())"
+    endless += "; '.gif' in sys.stdin.getvalue() and time.sleep(600)"
+    monkeypatch.setattr(clip_process, "_START", f"{endless}\n{clip_process._START}")
+    monkeypatch.setattr(event_handlers, "_SECONDS_PER_CLIP", 8.0)
+    client = serve(saliency_steps=0, concurrency=1)
+    (tmp_path / "endless.gif").write_bytes(b"endless")
+    client.take(tmp_path / "endless.gif", "hostile")
+    begun = time.monotonic()
+    assert client.call("queue/join", "read_upload", "hostile").status_code == 200
+    assert client.call("queue/join", "read_sample", "patient", [1, "as in a clinic"]).status_code == 200
+    (answer,) = client.results("patient", 1)
+    waited = time.monotonic() - begun
+    assert "EF points" in answer["output"]["data"][0]
+    assert 8 <= waited < 8 + 20
+    (refused,) = client.results("hostile", 1)
+    assert "takes too long to read" in refused["output"]["data"][0]
 
 
 def test_reading_cannot_go_around_the_queue(serve):

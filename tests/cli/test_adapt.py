@@ -5,6 +5,8 @@ import pytest
 
 from echomen_hf import EchoMENModel, Predictor
 from echomen_hf.cli import invoke
+from echomen_hf.data import read_data_set
+from echomen_hf.runs.training_list import SeenVideos, count_seen
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,7 @@ def test_adapted_folder_is_complete_and_says_what_helped(trained, hospital, tmp_
     for name in ("as_is", "linear", "isotonic", "experts"):
         values = document["results"][name]
         assert f"{values['mae']:.2f} ({values['mae_ci_low']:.2f} to {values['mae_ci_high']:.2f})" in printed
+    assert count_seen(output, read_data_set(hospital).rows) == SeenVideos(30, 0)
     config = EchoMENModel.from_pretrained(output).config
     assert config.recalibration["predicted"] == [0, 100]
     clip = sorted((hospital / "Videos").glob("*.avi"))[0]
@@ -39,7 +42,8 @@ def test_adapted_folder_is_complete_and_says_what_helped(trained, hospital, tmp_
     low, high = config.recalibration["corrected"]
     assert after.ejection_fraction == pytest.approx(low + (high - low) * before.ejection_fraction / 100, abs=1e-2)
     assert after.interval is not None
-    assert json.loads((output / "run.json").read_text()) == {"run.adaptation": "linear", "run.model": str(trained)}
+    settings = json.loads((output / "run.json").read_text())
+    assert (settings["run.adaptation"], settings["run.model"]) == ("linear", trained.name)
 
 
 def test_fewer_than_30_clips_are_refused_with_their_number(trained, hospital, tmp_path):

@@ -30,15 +30,15 @@ def test_mistake_of_a_user_is_one_message(error, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith(f"error: {error}\n")
 
 
-def test_defect_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run_script(fail(ZeroDivisionError()))
-
-
-def test_traceback_on_request(monkeypatch):
+@pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError("of a defect"), 1), (ValueError("EF is 155"), 2)])
+def test_traceback_of_a_defect_and_on_request(error, status, capsys, monkeypatch):
     monkeypatch.setenv(TRACEBACK_VARIABLE, "1")
-    with pytest.raises(ValueError, match="EF is 155"):
-        run_script(fail(ValueError("EF is 155")))
+    with pytest.raises(SystemExit) as caught:
+        run_script(fail(error))
+    assert caught.value.code == status
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last)")
+    assert shown.endswith(f"{type(error).__name__}: {error}\n")
 
 
 def test_script_from_the_shell(tmp_path):

@@ -3,6 +3,7 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import fields
 from typing import get_args
 
@@ -80,7 +81,8 @@ def test_choices_and_defaults_are_those_of_the_library():
     assert get_args(predict.Engine) == ENGINE_NAMES
     assert get_args(adapt.Method) == ADAPTATIONS
     assert get_args(predict.Combine) == get_args(Combine)
-    assert get_args(predict.Precision) == PRECISIONS == tuple(DEFAULT_MAX_CHANGE)
+    assert get_args(predict.Precision) == PRECISIONS
+    assert [name for name in PRECISIONS if name != "tf32"] == list(DEFAULT_MAX_CHANGE)  # exports are for CPUs
     assert get_args(export.Format) == tuple(EXPORT_PRECISIONS)
     assert get_args(simulate.Profile) == tuple(PROFILES)
     defaults = inspect.signature(export.main).parameters
@@ -122,3 +124,29 @@ def test_mistake_is_one_message_with_status_2(arguments, message):
     assert message in child.stderr
     assert "Traceback" not in child.stderr
     assert len(child.stderr.splitlines()) <= 2
+
+
+def test_options_of_layouts_are_those_of_a_training():
+    from echomen_hf.cli.options import LAYOUT_OPTIONS
+    from echomen_hf.data.layouts.registry import LAYOUTS
+    from echomen_hf.training import DataArguments
+    from echomen_hf.training.arguments import LAYOUT_OPTIONS as ARGUMENTS
+
+    assert {*LAYOUT_OPTIONS, "require_tracings"} == {*ARGUMENTS}
+    of_layouts = {name for layout in LAYOUTS.values() for name in layout.options}
+    assert of_layouts | {"layout", "split_by", "split_file"} == {*ARGUMENTS}
+    helps = {field.name: field.metadata["help"] for field in fields(DataArguments)}
+    for name, option in LAYOUT_OPTIONS.items():
+        assert option.__metadata__[0].help == helps[name]
+        assert option.__metadata__[0].default == f"--{name}"
+    assert all(name in helps["layout"] for name in LAYOUTS)
+
+
+def test_every_command_that_takes_data_takes_their_layout(capsys):
+    for command in echomen.registered_commands:
+        with suppress(SystemExit):
+            invoke([command.name, "--help"])
+        printed = capsys.readouterr().out
+        # The layout of a training's data is in its record, which is what push describes.
+        if "--data_dir" in printed and command.name not in ("push", "compare"):
+            assert "--layout" in printed and "--columns" in printed, command.name

@@ -133,7 +133,7 @@ class TestCache:
         def fail(*args: Any, **kwargs: Any) -> None:
             raise AssertionError("the cache was not used")
 
-        monkeypatch.setattr(echonet_dynamic.EchoNetDynamicBuilder, "_generate_examples", fail)
+        monkeypatch.setattr(echonet_dynamic.EchoVideosBuilder, "_generate_examples", fail)
         second = load("train")
         assert second._fingerprint == first._fingerprint
         assert second.cache_files == first.cache_files

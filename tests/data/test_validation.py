@@ -9,7 +9,8 @@ import pytest
 
 from echomen_hf import read_video
 from echomen_hf.data import validation
-from echomen_hf.data.loading import load_echonet_dynamic, read_file_list
+from echomen_hf.data.layouts.echonet_dynamic import read_file_list
+from echomen_hf.data.loading import load_echonet_dynamic
 from echomen_hf.data.validation import VideoProblem, VideoValidationError, raise_for_problems, validate_videos
 
 
@@ -50,7 +51,7 @@ def test_frame_count_against_the_file_list(echonet: Any, row: Any, stated: int, 
     if accepted:
         assert problems == []
     else:
-        assert problems[0].problem == f"has 6 frames, but its row in FileList.csv states {stated}"
+        assert problems[0].problem == f"has 6 frames, but its table states {stated}"
         assert "NumberOfFrames" in problems[0].remedy
 
 

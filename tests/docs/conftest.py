@@ -7,8 +7,10 @@ import yaml
 
 from echomen_hf import EchoMENConfig, EchoMENModel
 from echomen_hf.cli import invoke
+from echomen_hf.data import read_data_set
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments
 from echomen_hf.training.recipes import RECIPES_FOLDER
+from helpers.data_sets import write_camus, write_mimic, write_pediatric, write_table
 from helpers.documents import ROOT
 
 
@@ -70,7 +72,8 @@ def workspace(small_recipes, demo_run, echonet_dir, tmp_path_factory):
     """Function that makes a folder which holds what the pages take for granted.
 
     That is: the scripts, shrunk recipes, the results of the demo, and, in the place of what may not be redistributed,
-    a SYNTHETIC `EchoNet-Dynamic` and random weights under the name of torchvision's file.
+    a SYNTHETIC `EchoNet-Dynamic`, small copies of other layouts, and random weights under the name of torchvision's
+    file.
     """
 
     def make() -> Path:
@@ -81,6 +84,10 @@ def workspace(small_recipes, demo_run, echonet_dir, tmp_path_factory):
             (folder / name).symlink_to(ROOT / name)
         shutil.copytree(demo_run, folder / "runs" / "demo")
         (folder / "EchoNet-Dynamic").symlink_to(echonet_dir)
+        write_pediatric(folder / "EchoNet-Pediatric")
+        write_camus(folder / "CAMUS")
+        write_mimic(folder / "MIMIC-LVVOL", [{"patient_id": number} for number in range(4)])
+        write_hospital(folder / "hospital" / "list.csv", echonet_dir)
         paper = yaml.safe_load((small_recipes / "paper").read_text())
         encoder = EchoMENModel(EchoMENConfig(**paper["model_config"])).encoder
         torch.save(encoder.state_dict(), folder / "r2plus1d_18-91a641e6.pth")
@@ -91,6 +98,13 @@ def workspace(small_recipes, demo_run, echonet_dir, tmp_path_factory):
         return folder
 
     return make
+
+
+def write_hospital(path: Path, echonet_dir: Path) -> None:
+    """A table of the synthetic videos, as a hospital might have it."""
+    rows = read_data_set(echonet_dir).rows
+    names = [{"file": row["video"], "LVEF": row["ejection_fraction"], "split": row["split"]} for row in rows]
+    write_table(path, names)
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def test_distances_of_usual_videos_are_measured_by_others():
     # The hundredth of the mean variance, 0.087, that is added to every variance.
     assert np.diag(np.linalg.inv(precision)) == pytest.approx([1.087, 25.09, 0.127], rel=0.07)
     further = rng.normal(size=(20000, 3)) @ spread
-    distances = np.sqrt(np.einsum("nd,de,ne->n", further, precision.numpy(), further))
+    distances = np.sqrt(np.einsum("ij,jk,ik->i", further, precision.numpy(), further))
     assert (distances > usual).mean() == pytest.approx(0.01, abs=0.004)
 
 

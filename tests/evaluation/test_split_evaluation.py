@@ -5,6 +5,7 @@ import pytest
 
 from echomen_hf import load_echonet_dynamic
 from echomen_hf.evaluation import comparison_table, evaluate_split
+from echomen_hf.evaluation.split_evaluation import report_figures
 
 
 @pytest.fixture(scope="module")
@@ -55,5 +56,8 @@ def test_weights_shown_are_those_of_the_training(tiny_model, tiny_processor, vid
 
 
 def test_data_set_without_training_split(tiny_model, tiny_processor, videos):
-    with pytest.raises(ValueError, match="no training split"):
-        evaluate(tiny_model, tiny_processor, {"test": videos["test"]})
+    found = evaluate(tiny_model, tiny_processor, {"test": videos["test"]})
+    whole = evaluate(tiny_model, tiny_processor, videos)
+    assert found.metrics == pytest.approx(whole.metrics, nan_ok=True)
+    assert whole.comparison.keys() - found.comparison.keys() == {"constant_mean"}
+    assert set(report_figures(whole)) - set(report_figures(found)) == {"sample_weights"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,6 +31,37 @@ def encode_video(
             frame = av.VideoFrame.from_ndarray(image, format=source_format)
             output.mux(stream.encode(frame.reformat(format=pix_fmt)))
         output.mux(stream.encode())
+    return path
+
+
+def encode_images(frames: NDArray[np.uint8], codec: str, pix_fmt: str = "yuv420p", **options: str) -> list[bytes]:
+    """Packets of gray frames (T, H, W), one each."""
+    encoder = av.CodecContext.create(codec, "w")
+    encoder.height, encoder.width = frames.shape[1:]
+    encoder.pix_fmt, encoder.time_base, encoder.options = pix_fmt, Fraction(1, 50), options
+    packets = []
+    for image in frames:
+        packets += encoder.encode(av.VideoFrame.from_ndarray(image, format="gray").reformat(format=pix_fmt))
+    return [bytes(packet) for packet in (*packets, *encoder.encode(None))]
+
+
+def write_matroska(
+    path: Path,
+    images: Sequence[bytes],
+    size: tuple[int, int],
+    codec: str = "mjpeg",
+    moments: Sequence[int] | None = None,
+) -> Path:
+    """Encoded images of a height and width as they are, at moments in milliseconds, else 50 per second."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=50)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for number, image in enumerate(images):
+            packet = av.Packet(image)
+            packet.pts = packet.dts = number * 20 if moments is None else moments[number]
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 1000), stream, True
+            output.mux(packet)
     return path
 
 

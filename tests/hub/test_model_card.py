@@ -38,8 +38,8 @@ def test_whole_card(make_card):
     expected = EXPECTED.read_text(encoding="utf-8")
     assert card == expected, "\n".join(unified_diff(expected.splitlines(), card.splitlines(), "expected", "card"))
     assert warnings == [
-        "FileList.csv's column 'Site' is not in the card: it has fewer than two different values.",
-        "FileList.csv's column 'PatientID' is not in the card: it has 30 different values.",
+        "The column 'Site' is not in the card: it has fewer than two different values.",
+        "The column 'PatientID' is not in the card: it has 30 different values.",
     ]
 
 

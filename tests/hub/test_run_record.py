@@ -42,7 +42,7 @@ def test_data_that_the_model_was_not_trained_on_are_not_taken_for_its_training_d
     path.write_text(path.read_text().replace("train0,35.0", "train0,36.0"))
     record = read_run(run / "model", data_dir=run / "data")
     assert record.training_data == "unknown"
-    assert any("is not the file that run.json names by its checksum" in warning for warning in record.warnings)
+    assert any("are not the ones that run.json names by their checksum" in warning for warning in record.warnings)
 
 
 def test_data_not_marked_as_simulated_are_other_data(run):

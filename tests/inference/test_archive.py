@@ -1,4 +1,5 @@
 import csv
+import multiprocessing
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import sys
 import time
 import warnings
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import fsspec
@@ -16,9 +18,10 @@ import pytest
 import torch
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor, Predictor
-from echomen_hf.inference import VideoPrediction, archive, find_groups, write_groups
+from echomen_hf.inference import VideoPrediction, archive, find_groups, video_prediction, write_groups
 from echomen_hf.inference.archive import COLUMNS, predict_archive
 from echomen_hf.inference.archive_files import Place, list_files, read_manifest
+from echomen_hf.model.video_prediction_echomen import estimate_clips
 from echomen_hf.model.video_source_echomen import VideoReadError
 from helpers.tiny_config import make_tiny_config
 
@@ -398,7 +401,7 @@ def study(echonet_dir, tmp_path):
 
 @pytest.mark.slow
 def test_killed_three_times_equals_one_run(study, model_folder, tmp_path):
-    command = [sys.executable, "-c", SLOW_COMMAND, str(study), "--model", str(model_folder), "--batch_size", "1"]
+    command = [sys.executable, "-c", SLOW_COMMAND, str(study), "--model", str(model_folder)]
     output = tmp_path / "o.csv"
     for rows in (8, 25, 44):
         child = subprocess.Popen([*command, "--output", str(output), "--resume"], stdout=-3, stderr=-3)
@@ -411,7 +414,7 @@ def test_killed_three_times_equals_one_run(study, model_folder, tmp_path):
         left = output.read_bytes()
         assert rows < left.count(b"\r\n") < 61
         output.write_bytes(left[:-3])  # as if the last line had been cut off
-    predictor = Predictor(model_folder, batch_size=1)
+    predictor = Predictor(model_folder)
     resumed = predict_archive(predictor, list_files([study]), output, model=model_folder, resume=True)
     assert len(resumed) == 60
     whole = predict_archive(predictor, list_files([study]), tmp_path / "whole.csv", model=model_folder)
@@ -419,24 +422,54 @@ def test_killed_three_times_equals_one_run(study, model_folder, tmp_path):
     assert [bool(row["error"]) for row in whole].count(True) == 2
 
 
+def test_a_kill_loses_the_file_at_its_turn_and_no_other(echonet_dir, model_folder, tmp_path):
+    files, output = list_files([echonet_dir / "Videos"]), tmp_path / "o.csv"
+
+    def run():
+        computed = []
+
+        def estimate(*arguments):
+            computed.append(arguments)
+            if len(computed) == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return estimate_clips(*arguments)
+
+        video_prediction.estimate_clips = estimate
+        predict_archive(Predictor(model_folder, protocol="center"), files, output, model=model_folder)
+
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    child.join(100)
+    assert child.exitcode == -signal.SIGKILL
+    assert [row["file"] for row in read(output)] == names(files)[:3]
+
+
 @pytest.mark.slow
-def test_two_processes_equal_one(study, model_folder, tmp_path):
+@pytest.mark.parametrize(
+    "launch",
+    [
+        ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+        # Without `--multi_gpu` it starts one process where there is no GPU.
+        ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"],
+    ],
+    ids=["torch", "accelerate"],
+)
+def test_two_processes_equal_one(launch, study, model_folder, tmp_path):
     output = tmp_path / "two" / "o.csv"
     child = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-            *("-m", "echomen_hf.cli", "predict", str(study), "--model", str(model_folder)),
-            *("--batch_size", "1", "--output", str(output), "--group_by", "folder"),
+            *(sys.executable, "-m", *launch, "scripts/predict.py", str(study), "--model", str(model_folder)),
+            *("--output", str(output), "--group_by", "folder"),
         ],
+        cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
         timeout=600,
     )
+    assert child.stdout.count("60 files: ") == 1, child.stderr[-2000:]
     assert "2 of 60 files could not be read" in child.stderr
-    assert child.stdout.count("60 files: ") == 1
-    predictor = Predictor(model_folder, batch_size=1)
     files = list_files([study])
-    rows = predict_archive(predictor, files, tmp_path / "one.csv", model=model_folder)
+    rows = predict_archive(Predictor(model_folder), files, tmp_path / "one.csv", model=model_folder)
     write_groups(rows, find_groups(files, "folder"), "folder", tmp_path / "one.csv")
     assert output.read_bytes() == (tmp_path / "one.csv").read_bytes()
     assert (output.parent / "o_by_folder.csv").read_bytes() == (tmp_path / "one_by_folder.csv").read_bytes()

@@ -4,6 +4,7 @@ import torch
 
 from echomen_hf import load_echonet_dynamic, read_video
 from echomen_hf.inference import VideoPrediction, predict_split, predict_video
+from echomen_hf.inference.video_clips import ClipsOfSplit
 from echomen_hf.inference.windows import windows_of_model
 
 
@@ -48,6 +49,15 @@ def test_split_agrees_with_its_videos_one_by_one(lively_model, tiny_processor, v
         np.testing.assert_allclose(found.expert_weights, alone.expert_weights, rtol=1e-4)
     spread = [prediction.ejection_fraction for prediction in together]
     assert max(spread) - min(spread) > 0.01
+
+
+def test_a_split_without_videos_is_refused(lively_model, tiny_processor, videos):
+    for make in (
+        lambda: ClipsOfSplit([], tiny_processor, "center"),
+        lambda: predict_split(lively_model, tiny_processor, videos.select([]), progress=False),
+    ):
+        with pytest.raises(ValueError, match="The evaluation split holds no video; check the Split column"):
+            make()
 
 
 def test_loader_processes_change_nothing(lively_model, tiny_processor, videos):

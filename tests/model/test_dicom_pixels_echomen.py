@@ -50,6 +50,12 @@ def check(path: Path, expected: NDArray[Any], tolerance: int = 0) -> None:
     assert (info.num_frames, info.height, info.width, info.fps) == (*whole.frames.shape, whole.fps)
 
 
+def stretched(values: NDArray[Any]) -> Frames:
+    """Grey levels from the darkest to the brightest pixel of a loop."""
+    low, high = float(values.min()), float(values.max())
+    return np.rint((values - low) * (255 / (high - low))).astype(np.uint8)
+
+
 def three(frames: Frames) -> Frames:
     return np.stack([frames] * 3, axis=-1)
 
@@ -99,7 +105,7 @@ class TestNative:
 
     def test_bits_that_are_not_stored(self, tmp_path: Path, truth: Frames) -> None:
         words = truth.astype(np.uint16) * 16 + 7  # 12 bits, 16 times the 8-bit value
-        expected = np.rint(words * (255 / 4095)).astype(np.uint8)
+        expected = stretched(words)
         for high, pixels in ((11, words | 0xA000), (15, words << 4 | 0x5)):
             data = make_dataset(pixels.astype(np.uint16), BitsStored=12, HighBit=high)
             check(save(data, tmp_path / "a.dcm"), expected)
@@ -116,7 +122,7 @@ class TestNative:
         raw = pixels.tobytes() + b"\0" * (pixels.size * bits // 8 % 2)
         data.PixelData = np.frombuffer(raw, "<u2").byteswap().tobytes()
         data["PixelData"].VR = "OW"
-        check(save_big_endian(data, tmp_path / "a.dcm"), frames)
+        check(save_big_endian(data, tmp_path / "a.dcm"), stretched(frames) if bits == 16 else frames)
 
     def test_one_bit(self, tmp_path: Path, truth: Frames) -> None:
         bits = truth[:, :39, :59] > 125  # frames do not end with a byte
@@ -136,6 +142,38 @@ class TestNative:
             assert np.abs(video.frames.astype(int) - truth).mean() < 8
             info = probe_dicom(path, margin=0.0)
             assert (info.height, info.width) == read_dicom(path, margin=0.0).frames.shape[1:] == (40, 40)
+
+    @pytest.mark.parametrize("crop_region", [True, False])
+    @pytest.mark.parametrize(
+        ("elements", "aspect"),
+        [
+            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": -0.02}, 2),
+            ({"PhysicalDeltaX": 0.02, "PhysicalDeltaY": 0.02}, 1),
+            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0.02, "PhysicalUnitsXDirection": 4}, 1),  # seconds
+            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0.02, "RegionDataType": 3}, 1),  # Doppler
+            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0}, 1),
+            ({"PhysicalDeltaX": 0.04}, 1),
+            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0.02, "image": {"PixelSpacing": [0.3, 0.3]}}, 1),
+        ],
+        ids=str,
+    )
+    def test_the_region_tells_the_shape_of_pixels(
+        self, tmp_path: Path, truth: Frames, elements: dict[str, Any], aspect: int, crop_region: bool
+    ) -> None:
+        place = region(0, 0, 29, 39)
+        place.PhysicalUnitsXDirection = place.PhysicalUnitsYDirection = 3
+        for keyword, value in elements.items():
+            if keyword != "image":
+                setattr(place, keyword, value)
+        narrow = np.ascontiguousarray(truth[:, :, ::2])  # (6, 40, 30)
+        data = make_dataset(narrow, SequenceOfUltrasoundRegions=[place], **elements.get("image", {}))
+        path = save(data, tmp_path / "a.dcm")
+        options = {"crop_region": crop_region, "margin": 0.0, "square": False}
+        video, info = read_dicom(path, **options), probe_dicom(path, **options)
+        assert video.frames.shape == (6, 40, 30 * aspect) == (info.num_frames, info.height, info.width)
+        if aspect == 2:
+            assert np.abs(video.frames.astype(int) - truth).mean() < 8
+        np.testing.assert_array_equal(read_dicom(path, [4], **options).frames[0], video.frames[4])
 
 
 class TestLookUpTables:
@@ -203,7 +241,20 @@ class TestLookUpTables:
     @pytest.mark.parametrize("window", [{}, {"WindowCenter": None, "WindowWidth": None}, {"WindowWidth": 0}])
     def test_windows_that_are_missing(self, tmp_path: Path, truth: Frames, window: dict[str, Any]) -> None:
         words = truth.astype(np.uint16) * 257
-        check(save(make_dataset(words, **window), tmp_path / "a.dcm"), truth)
+        check(save(make_dataset(words, **window), tmp_path / "a.dcm"), stretched(truth))
+
+    @pytest.mark.parametrize("slope", [1, -2])
+    @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.uint32])
+    def test_a_loop_that_uses_few_of_its_levels_is_not_dark(
+        self, tmp_path: Path, truth: Frames, slope: int, dtype: type
+    ) -> None:
+        words = (truth * np.linspace(0.5, 2, len(truth))[:, None, None]).astype(dtype)  # brighter from frame to frame
+        elements = {} if slope == 1 else {"RescaleSlope": slope, "RescaleIntercept": 40}
+        path = save(make_dataset(words, **elements), tmp_path / "a.dcm")
+        check(path, stretched(slope * words.astype(int)))
+        for read in (read_dicom, lambda path: read_dicom(path, [0])):
+            with pytest.warns(UserWarning, match=r"a\.dcm: stores \d+ bits a pixel and names no window"):
+                read(path)
 
 
 class TestCompressed:

@@ -14,11 +14,12 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from echomen_hf import VideoReadError, probe_video, read_video
 from echomen_hf.model.echo_video_echomen import VideoInfo
 from helpers.avi_files import jpeg, write_avi
-from helpers.video_files import encode_video
+from helpers.video_files import encode_video, write_matroska
 
 
 Frames = NDArray[np.uint8]
@@ -148,14 +149,22 @@ class TestMotionJpeg:
         images = [field(frame[1::2], 2) + field(frame[0::2], 1) for frame in TRUTH]
         check(write_avi(tmp_path / "a.avi", images, (HEIGHT, WIDTH)), TRUTH, 50)
 
-    def test_orientation_and_pixel_shape_of_the_images(self, tmp_path: Path) -> None:
-        from PIL import Image
-
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("suffix", ["avi", "mkv"])
+    def test_orientation_of_the_images(self, tmp_path: Path, orientation: int, suffix: str) -> None:
         exif = Image.Exif()
-        exif[0x112] = 6  # to be turned clockwise
-        path = write_avi(tmp_path / "turned.avi", [jpeg(frame, exif=exif) for frame in TRUTH], (HEIGHT, WIDTH))
-        if read_video(path, [0]).frames.shape[1:] != (HEIGHT, WIDTH):  # FFmpeg 8 and later tell
-            check(path, np.rot90(TRUTH, -1, axes=(1, 2)), 50)
+        exif[0x112] = orientation
+        images = [jpeg(frame, exif=exif) for frame in TRUTH]
+        path = tmp_path / f"a.{suffix}"
+        (write_avi if suffix == "avi" else write_matroska)(path, images, (HEIGHT, WIDTH))
+        shown = []
+        for frame in TRUTH:
+            image = Image.fromarray(frame)
+            image.getexif()[0x112] = orientation
+            shown.append(np.asarray(ImageOps.exif_transpose(image)))
+        check(path, np.stack(shown), 50)
+
+    def test_pixel_shape_of_the_images(self, tmp_path: Path) -> None:
         path = write_avi(tmp_path / "wide.avi", [jpeg(f, dpi=(100, 50)) for f in TRUTH], (HEIGHT, WIDTH))
         wide = read_video(path).frames
         assert wide.shape[1:] in ((HEIGHT, 2 * WIDTH), (2 * HEIGHT, WIDTH))

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoVideoProcessor
 
 from echomen_hf import EchoMENConfig, EchoMENVideoProcessor, read_video
@@ -129,6 +129,16 @@ class TestInputs:
             metadata = {"fps": echo.fps, "total_num_frames": echo.num_frames}
             found = processor(form, video_metadata=metadata, return_tensors="pt")["pixel_values"]
             torch.testing.assert_close(found, expected, atol=0.021, rtol=0)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("mode", ["L", "RGB"])
+    def test_images_are_turned_as_exif_says(self, processor, video, orientation, mode):
+        images = [Image.fromarray(frame).convert(mode) for frame in video[:40, :100]]
+        for image in images:
+            image.getexif()[0x112] = orientation
+        shown = np.stack([np.asarray(ImageOps.exif_transpose(image)) for image in images])
+        expected = processor(shown, return_tensors="pt")["pixel_values"]
+        assert torch.equal(processor(images, return_tensors="pt")["pixel_values"], expected)
 
     def test_batch_of_files_and_of_arrays(self, processor, video, echonet_dir):
         paths = sorted((echonet_dir / "Videos").glob("*.avi"))[:3]

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from echomen_hf.data.validation import validate_videos
 from echomen_hf.model import pyav_reading_echomen as pyav_reader
 from echomen_hf.model.echo_video_echomen import EchoVideo, VideoInfo, require_moving, usable_fps
 from echomen_hf.model.video_reading_echomen import probe_video, read_video
 from echomen_hf.model.video_source_echomen import VideoReadError
+from helpers.avi_files import jpeg
+from helpers.video_files import write_matroska
 
 
 Writer = Callable[..., Path]
@@ -160,6 +163,41 @@ def test_nothing_past_the_last_wanted_frame_is_needed(
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"movi") + (data.index(b"idx1") - data.index(b"movi")) // 2])
     np.testing.assert_array_equal(read_video(path, [5, 0, 3]).frames, whole[[5, 0, 3]])
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("libx264", "yuv420p"), ("mpeg4", "yuv420p"), ("mjpeg", "yuvj420p")])
+def test_decoding_stops_after_the_last_wanted_frame(
+    tmp_path: Path, write_video: Writer, ramp: Ramp, suffix: str, codec: str, pix_fmt: str
+) -> None:
+    needs_encoder(codec)
+    options = {"bf": "0", **({"tune": "zerolatency"} if codec == "libx264" else {})}
+    path = write_video(tmp_path / f"clip.{suffix}", ramp(40), codec=codec, pix_fmt=pix_fmt, **options)
+    whole = read_video(path).frames
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    data = path.read_bytes()
+    for packet in packets[24:]:
+        assert data.count(packet) == 1
+        data = data.replace(packet, b"\xff" * len(packet))  # noise, where frames 24 to 39 were
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_video(path, [20, 3]).frames, whole[[20, 3]])
+    # The header still tells the number of frames, as documented: nothing is decoded for it.
+    assert probe_video(path).num_frames == 40
+    with pytest.raises(VideoReadError, match="damage"):
+        read_video(path)
+    (problem,) = validate_videos([{"video": str(path)}], level="frames", progress=False)
+    assert "damage" in problem.problem
+
+
+def test_a_later_frame_of_another_size_is_found_by_decoding(tmp_path: Path) -> None:
+    small, large = jpeg(np.zeros((32, 48), np.uint8)), jpeg(np.zeros((64, 96), np.uint8))
+    path = write_matroska(tmp_path / "a.mkv", [small] * 9 + [large], (32, 48))
+    assert probe_video(path) == VideoInfo(10, 32, 48, 50)
+    with pytest.raises(VideoReadError, match=r"a\.mkv: changes its frame size .* \(64, 96\) at frame 9"):
+        read_video(path)
+    (problem,) = validate_videos([{"video": str(path)}], level="frames", progress=False)
+    assert "changes its frame size" in problem.problem
 
 
 def test_frames_between_the_wanted_ones_are_not_decoded_where_each_stands_alone(

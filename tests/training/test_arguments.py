@@ -1,6 +1,8 @@
 import pytest
+import torch
 
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments
+from echomen_hf.training.fitting import COMPARED_ARGUMENTS
 
 
 def test_defaults_are_the_paper(make_arguments, tmp_path):
@@ -92,3 +94,79 @@ class TestMetricForBestModel:
     def test_direction_that_is_given_stays(self):
         args = EchoMENTrainingArguments(metric_for_best_model="mae", greater_is_better=True)
         assert args.greater_is_better is True
+
+
+class TestBatch:
+    def test_processes_and_accumulation_steps_share_the_papers_batch(self, make_arguments, monkeypatch):
+        monkeypatch.setattr(EchoMENTrainingArguments, "world_size", 2)
+        args = make_arguments(per_device_train_batch_size=None, gradient_accumulation_steps=5)
+        assert args.per_device_train_batch_size == 2
+        larger = args.replace(total_train_batch_size=40)
+        assert (larger.per_device_train_batch_size, args.replace(seed=3).per_device_train_batch_size) == (4, 2)
+
+    def test_what_does_not_divide_is_refused_with_the_nearest_that_does(self, make_arguments, monkeypatch):
+        monkeypatch.setattr(EchoMENTrainingArguments, "world_size", 8)
+        with pytest.raises(
+            ValueError, match="A step of 20 videos .* 8 processes.*`--total_train_batch_size` to 16 or 24"
+        ):
+            make_arguments(per_device_train_batch_size=None)
+        with pytest.raises(ValueError, match="to 8 or 16, or"):
+            make_arguments(per_device_train_batch_size=None, total_train_batch_size=9)
+        with pytest.raises(ValueError, match="to 8, or"):
+            make_arguments(per_device_train_batch_size=None, total_train_batch_size=0)
+
+    def test_two_settings_that_contradict_each_other_are_refused(self, make_arguments):
+        with pytest.raises(ValueError, match="6 makes steps of 6 videos .* is 20: give one"):
+            make_arguments(total_train_batch_size=20)
+        assert make_arguments(total_train_batch_size=6).per_device_train_batch_size == 6
+        assert make_arguments().replace(total_train_batch_size=20).per_device_train_batch_size == 20
+
+    def test_stage_2_has_the_batch_of_stage_1_or_its_own(self, make_arguments):
+        shared = {"per_device_train_batch_size": None, "total_train_batch_size": 24}
+        assert make_arguments(**shared).for_stage(2, "two").per_device_train_batch_size == 24
+        own = make_arguments(**shared, stage2_per_device_train_batch_size=64).for_stage(2, "two")
+        assert own.per_device_train_batch_size == own.replace(seed=3).per_device_train_batch_size == 64
+
+
+def test_one_process_trains_on_one_gpu_and_names_the_launcher(make_arguments, monkeypatch):
+    messages = []
+    monkeypatch.setattr("echomen_hf.training.arguments.logger.warning", messages.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    args = make_arguments(use_cpu=False)
+    assert (args.n_gpu, args.train_batch_size, args.world_size) == (1, 6, 1)
+    [message] = messages
+    assert "`accelerate launch --num_processes 8`" in message
+    assert make_arguments(use_cpu=True).n_gpu == 0
+
+
+@pytest.mark.parametrize("given", ["bf16", "fp16", "no"])
+def test_precision_given_to_the_launcher_is_that_of_the_run(make_arguments, monkeypatch, given):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", given)
+    args = make_arguments()
+    assert (args.bf16, args.fp16, args.mixed_precision) == (given == "bf16", given == "fp16", given)
+    recorded = args.for_stage(1, "one").to_dict()
+    assert (recorded["bf16"], recorded["fp16"]) == (args.bf16, args.fp16)
+    assert {"bf16", "fp16"} <= COMPARED_ARGUMENTS
+
+
+def test_precision_that_the_network_does_not_have_is_refused(make_arguments, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    with pytest.raises(ValueError, match="'fp8'.*choose bf16, fp16 or no"):
+        make_arguments()
+    assert make_arguments(bf16=True).mixed_precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("variable", "changes", "named"),
+    [
+        ("ACCELERATE_USE_FSDP", {}, "FSDP"),
+        ("ACCELERATE_USE_DEEPSPEED", {}, "DEEPSPEED"),
+        (None, {"fsdp": "full_shard"}, "FSDP"),
+        (None, {"deepspeed": "zero.json"}, "DEEPSPEED"),
+    ],
+)
+def test_sharded_training_is_refused_with_what_to_use_instead(make_arguments, monkeypatch, variable, changes, named):
+    if variable is not None:
+        monkeypatch.setenv(variable, "true")
+    with pytest.raises(ValueError, match=f"no {named}.*MULTI_GPU.*activation_checkpointing"):
+        make_arguments(**changes)

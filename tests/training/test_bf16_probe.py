@@ -13,7 +13,9 @@ from echomen_hf.training import bf16_probe
 from echomen_hf.training.bf16_probe import (
     FullPrecisionConv3d,
     bf16_error,
+    gradient_errors,
     guarded_against_bf16,
+    require_right_gradients,
     temporal_convolutions,
     wrong_in_bf16,
 )
@@ -190,3 +192,61 @@ def test_gradients_of_a_model_on_16_frames_are_right_on_this_processor(instructi
     # The defect gives 0.8 and more, or no number; in the layer itself rounding gives less than 0.05.
     assert errors["encoder.layer4.0.conv2.0.3.weight"] < 0.05
     assert max(errors.values()) < 0.3, errors
+
+
+class TestWholeNetwork:
+    """What accelerators are asked; here the processor stands for one."""
+
+    @pytest.fixture(autouse=True)
+    def results(self, tmp_path, monkeypatch):
+        path = tmp_path / "echomen_hf" / "bf16_gradients.json"
+        monkeypatch.setattr(bf16_probe, "RESULTS_FILE", path)
+        return path
+
+    def test_errors_of_rounding_are_small_and_the_model_stays_as_it_was(self, model):
+        model.activation_checkpointing_enable()
+        model.freeze_encoder(False)
+        before, mode = {name: value.clone() for name, value in model.state_dict().items()}, model.training
+        errors = gradient_errors(model, 4)
+        assert errors.keys() == {name for name, p in model.named_parameters() if p.ndim == 5}
+        assert all(0 < error < 0.35 for error in errors.values())
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert model.training == mode and model.encoder.training == mode
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+    def test_gradient_that_is_wrong_ends_the_training_before_it_begins(self, model, results, monkeypatch):
+        class Unrelated(nn.Conv3d):
+            def forward(self, features):
+                if torch.is_autocast_enabled(features.device.type):
+                    weight = self.weight.detach() - 2 * (self.weight - self.weight.detach())
+                    return nn.functional.conv3d(features, weight, None, self.stride, self.padding)
+                return super().forward(features)
+
+        name = "encoder.layer2.0.conv2.0.0"  # not over time, so no comparison of single layers looks at it
+        model.get_submodule(name).__class__ = Unrelated
+        with pytest.raises(ValueError, match=f"cpu computes gradients of 1 weights .*4 clips.*{name}.weight"):
+            require_right_gradients(model, 4)
+        # The second time nothing is computed.
+        monkeypatch.setattr(bf16_probe, "gradient_errors", None)
+        with pytest.raises(ValueError, match=f"{name}.weight"):
+            require_right_gradients(model, 4)
+        assert len(json.loads(results.read_text())) == 1
+
+    def test_another_shape_device_or_version_is_compared_anew(self, model, results, monkeypatch):
+        counted = []
+        monkeypatch.setattr(bf16_probe, "gradient_errors", lambda *args: counted.append(args) or {})
+        for _ in range(2):
+            require_right_gradients(model, 4)
+        assert len(counted) == 1
+        require_right_gradients(model, 6)
+        monkeypatch.setattr(torch, "__version__", "9.9")
+        require_right_gradients(model, 6)
+        assert len(counted) == 3
+        results.write_text("not json")
+        require_right_gradients(model, 6)
+        assert len(counted) == 4
+
+    def test_processor_is_not_asked(self, model, monkeypatch):
+        monkeypatch.setattr(bf16_probe, "gradient_errors", None)
+        with guarded_against_bf16(model, None, 4):
+            pass

@@ -3,10 +3,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
+from echomen_hf.cli import invoke
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments
-from echomen_hf.training.recipes import parse_recipe
+from echomen_hf.training.recipes import RECIPES_FOLDER, parse_recipe
+from helpers.tiny_config import TINY
 
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -54,6 +57,13 @@ def test_model_on_the_command_line_replaces_the_recipes_new_model(tmp_path, flag
     assert (model.model, model.model_config, model.backbone_checkpoint) == ("trained", None, None)
 
 
+def test_batch_on_the_command_line_replaces_the_recipes(tmp_path):
+    for ours, other in (("total", "per_device"), ("per_device", "total")):
+        recipe = write(tmp_path / "r.yaml", f"use_cpu: true\n{other}_train_batch_size: 20\n")
+        *_, training = parse_recipe(TYPES, [recipe, f"--{ours}_train_batch_size", "6"])
+        assert training.per_device_train_batch_size == 6
+
+
 def test_new_model_on_the_command_line_replaces_the_recipes_model(tmp_path):
     recipe = write(tmp_path / "r.yaml", "use_cpu: true\nmodel: trained\n")
     _, model, _ = parse_recipe(TYPES, [recipe, "--backbone_checkpoint", "k.pth"])
@@ -70,7 +80,7 @@ def test_contradiction_in_one_place_is_refused(tmp_path, content, flags):
         parse_recipe(TYPES, [recipe, *flags])
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "release"])
+@pytest.mark.parametrize("name", ["demo", "paper", "paper_24gb", "paper_ddp", "release"])
 def test_shipped_recipes_parse(name):
     _, model, training = parse_recipe(TYPES, [name, "--data_dir", "data", "--use_cpu"])
     assert model.model_config["num_channels"] in (1, 3)
@@ -114,3 +124,38 @@ def test_accelerate_understands_its_configurations(path):
 def test_recipe_that_does_not_exist_names_those_of_the_package():
     with pytest.raises(FileNotFoundError, match=r"No recipe at scripts/recipes/demo.yaml; .*one of compare, demo"):
         parse_recipe(TYPES, ["scripts/recipes/demo.yaml", "--data_dir", "data", "--use_cpu"])
+
+
+@pytest.mark.parametrize(
+    ("name", "differences"),
+    [
+        ("paper_24gb", {"bf16", "activation_checkpointing", "gradient_accumulation_steps"}),
+        ("paper_ddp", {"total_train_batch_size", "sync_batch_norm", "dataloader_num_workers"}),
+    ],
+)
+def test_recipes_for_other_cards_are_the_papers_but_for_what_they_are_for(name, differences):
+    paper, other = (yaml.safe_load((RECIPES_FOLDER / f"{each}.yaml").read_text()) for each in ("paper", name))
+    assert {key for key in paper.keys() | other.keys() if paper.get(key) != other.get(key)} == differences
+
+
+def test_recipe_for_small_cards_trains(echonet_dir, tmp_path):
+    """Both stages for two steps; paper_ddp runs in two processes, see test_processes."""
+    output = tmp_path / "model"
+    flags = {
+        "--data_dir": echonet_dir,
+        "--output_dir": output,
+        "--model_config": json.dumps(TINY),
+        "--max_steps": 2,
+        "--gradient_accumulation_steps": 2,
+        "--crop_padding": 3,
+        "--dataloader_num_workers": 0,
+        "--dataloader_persistent_workers": False,
+        "--report_to": "none",
+        "--use_cpu": True,
+        "--disable_tqdm": True,
+    }
+    invoke(["train", "paper_24gb", *(str(part) for flag in flags.items() for part in flag)])
+    run = json.loads((output / "run.json").read_text())
+    assert (run["training.bf16"], run["training.per_device_train_batch_size"]) == (True, 10)
+    for stage in (1, 2):
+        assert json.loads((output / f"stage{stage}" / "trainer_state.json").read_text())["global_step"] == 2

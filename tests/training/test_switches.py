@@ -144,15 +144,15 @@ def test_guard_against_wrong_bf16_gradients_lasts_as_long_as_the_training(take_s
     seen = []
     original = trainer_module.guarded_against_bf16
 
-    def guarded(model, num_frames):
-        seen.append(num_frames or model.config.num_frames)
-        return original(model, num_frames)
+    def guarded(model, num_frames, num_clips):
+        seen.append((num_frames or model.config.num_frames, num_clips))
+        return original(model, num_frames, num_clips)
 
     monkeypatch.setattr(trainer_module, "guarded_against_bf16", guarded)
     take_step()
     assert seen == []
     take_step("bf16", "checkpointing")
-    assert seen == [8]
+    assert seen == [(8, 16)]
 
 
 def test_batches_are_bytes_on_their_way_to_the_device(take_step):
@@ -203,3 +203,26 @@ def test_metrics_may_ask_for_what_the_model_saw(make_arguments, make_data, tiny_
     expected = with_pixel_values(collate_clips([evaluation[index] for index in range(len(evaluation))]))
     assert torch.equal(torch.as_tensor(seen["inputs"]), expected["pixel_values"])
     assert metrics["eval_brightness"] == pytest.approx(float(expected["pixel_values"].mean()), abs=1e-6)
+
+
+def test_heads_and_losses_are_exact_whatever_the_switches(take_step):
+    """With TF32 or bfloat16 allowed for matrix products, they would lose digits, in the backward pass as well."""
+    seen = []
+
+    class Watching(EchoMENTrainer):
+        def compute_loss(self, model, *args, **kwargs):
+            loss = super().compute_loss(model, *args, **kwargs)
+            note = lambda *_: seen.append(torch.backends.cuda.matmul.fp32_precision)  # noqa: E731
+            note()
+            loss.register_hook(note)
+            return loss
+
+    expected, _ = take_step()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found, _ = take_step(trainer_class=Watching)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == ["ieee", "ieee"]
+    assert difference(found, expected) == 0

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import EvalPrediction, TrainerCallback
+from transformers import EvalPrediction, TrainerCallback, TrainerState
 
 from echomen_hf import EchoMENModel, EchoMENTrainer, EchoMENVideoProcessor
 from echomen_hf.data import EvaluationClips, collate_clips, with_pixel_values
 from echomen_hf.inference import predict_split
 from echomen_hf.labels import ExpertWeightTable, expert_sample_weights
 from echomen_hf.losses import ldw_supcon_loss, reweighted_regression_loss
-from echomen_hf.training.trainer import per_video_metrics
+from echomen_hf.training.trainer import BestCheckpointByStep, per_video_metrics
 
 
 def snapshot(module):
@@ -360,3 +360,17 @@ def test_two_processes_give_the_gradients_of_one(tiny_model, echonet_dir, tmp_pa
         assert one[known].abs().max() > 1e-3
         for name, gradient in one.items():
             torch.testing.assert_close(two[name], gradient, atol=1e-10, rtol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_the_best_checkpoint_is_found_where_the_run_was_moved_to(make_arguments, tmp_path):
+    args = make_arguments(output_dir=str(tmp_path / "DOE_JOHN" / "run"))
+    checkpoint = Path(args.output_dir) / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    state = TrainerState(best_global_step=3, global_step=3, best_model_checkpoint=str(checkpoint))
+    callback = BestCheckpointByStep()
+    callback.on_save(args, state, None)
+    assert "DOE_JOHN" not in (checkpoint / "trainer_state.json").read_text()
+    moved = (tmp_path / "DOE_JOHN" / "run").rename(tmp_path / "moved")
+    found = TrainerState.load_from_json(str(moved / "checkpoint-3" / "trainer_state.json"))
+    callback.on_train_begin(args.replace(output_dir=str(moved)), found, None)
+    assert found.best_model_checkpoint == str(moved / "checkpoint-3")

@@ -87,8 +87,7 @@ def num_windows(num_frames: int, fps: float, spec: ClipSpec) -> int:
 
 def known_suffix(path: Path) -> str:
     """Suffix of a file if it is one of `VIDEO_SUFFIXES`, else nothing: the rest of a name may be a patient's."""
-    suffix = path.suffix.lower()
-    return suffix if suffix in VIDEO_SUFFIXES else ""
+    return next((suffix for suffix in VIDEO_SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
 def receive_frames(frames: NDArray[np.uint8], fps: float, ejection_fraction: float, seed: int) -> ReceivedClip:

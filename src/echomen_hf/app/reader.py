@@ -19,6 +19,7 @@ from ..model.clip_quality_echomen import ClipQualityWarning, Quality
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL
 from ..model.echo_video_echomen import EchoVideo
 from ..model.pipeline_echomen import EjectionFractionPipeline
+from ..runs.files import folder_or_id
 from ..simulation import simulate_echo
 from .intake import MAX_WINDOWS, ReceivedClip, num_windows, receive_frames
 from .saliency import DEFAULT_STEPS, motion_saliency
@@ -70,7 +71,7 @@ class ClipReader:
             self.name = SMALL_MODEL_NAME
         else:
             # Where the folder lies on the server is nobody's business.
-            self.name = "/".join(Path(model).resolve().parts[-2:]) if Path(model).is_dir() else str(model)
+            self.name = folder_or_id(model)
 
     def read(self, video: EchoVideo) -> Reading:
         """Estimate the ejection fraction of a grayscale video."""

@@ -48,10 +48,12 @@ def attribute_motion(
     Returns:
         EF points per pixel, of either sign, shape (T, H, W).
     """
-    clip = clip[None].to(model.device, torch.promote_types(model.dtype, torch.float32))
+    clip = clip[None].cpu().to(torch.promote_types(model.dtype, torch.float32))
     still = clip.clone()
-    # In double precision the mean of equal numbers is that number, so that rounding does not look like motion.
+    # In double precision, which not every device has, the mean of equal numbers is that number, so that rounding does
+    # not look like motion.
     still[:, :length] = clip[:, :length].double().mean(dim=1, keepdim=True).to(clip.dtype)
+    clip, still = clip.to(model.device), still.to(model.device)
     gradients = IntegratedGradients(lambda pixel_values: model(pixel_values=pixel_values).ejection_fraction)
     attribution = gradients.attribute(clip, baselines=still, n_steps=steps, internal_batch_size=batch_size)
     return attribution[0].sum(dim=1).detach().float().cpu().numpy()  # (1, T, C, H, W) -> (T, H, W)

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import typer
 
+from ..runs.private_text import hide_parents_of, paths_among
 from . import (
     adapt,
     app,
@@ -76,4 +77,8 @@ def main(*command: str) -> NoReturn:
     Args:
         command: Words before those that the user typed: the command, for a script that has only one.
     """
-    run_script(lambda: invoke([*command, *sys.argv[1:]]))
+    arguments = [*command, *sys.argv[1:]]
+    # The demo has no patients, and prints commands that are to be typed again.
+    if arguments[:1] != ["demo"] and "--absolute_paths" not in arguments:
+        hide_parents_of(paths_among(arguments))
+    run_script(lambda: invoke(arguments))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .options import BatchSize, Coverage, DataDir, Device, Model, NumWorkers, Protocol, choose_device
+from .options import BatchSize, Coverage, DataDir, Device, Model, NumWorkers, Protocol, choose_device, takes_layout
 
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Method = Literal["as_is", "linear", "isotonic", "experts", "finetune"]
 
 
+@takes_layout
 def main(
     data_dir: DataDir,
     model: Model,
@@ -53,6 +54,8 @@ def main(
     num_workers: NumWorkers = 1,
     device: Device = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the folds, the intervals and fine-tuning.")] = 42,
+    *,
+    layout_options: dict[str, Any],
 ) -> None:
     """Adapt a model to the videos of one site.
 
@@ -71,10 +74,11 @@ def main(
         raise ValueError("--method finetune needs a recipe: give --finetune finetune, the one of the package.")
     from transformers.utils import logging
 
-    from ..data import load_echonet_dynamic
+    from ..data import load_videos
     from ..inference import load_checkpoint
     from ..runs.files import folder_or_id, weights_checksum, write_json
-    from ..runs.run_folder import RUN_FILE
+    from ..runs.run_folder import RUN_FILE, describe_initial_weights
+    from ..runs.training_list import write_training_list
     from ..training import DataArguments, EchoMENTrainingArguments
     from ..training.adaptation import adapt_model
     from ..training.recipes import parse_recipe
@@ -92,7 +96,7 @@ def main(
         (DataArguments, EchoMENTrainingArguments), [*([finetune] if finetune is not None else []), *words]
     )
     loaded, processor = load_checkpoint(model)
-    videos = load_echonet_dynamic(data_dir, split=split)
+    videos = load_videos(data_dir, split=split, **layout_options)
     column = group_by or "patient"
     if group_by is not None and group_by not in videos.column_names:
         raise ValueError(f"The videos have no column {group_by!r}; there is {', '.join(videos.column_names)}.")
@@ -111,7 +115,9 @@ def main(
     )
     adapted.save_pretrained(output)
     processor.save_pretrained(output)
-    write_json(output / RUN_FILE, {"run.model": model, "run.adaptation": adaptation.chosen})
+    weights = {f"run.{name}": value for name, value in describe_initial_weights(model).items()}
+    write_json(output / RUN_FILE, {**weights, "run.adaptation": adaptation.chosen})
+    write_training_list(output, (list(videos),), initial_model=model)
     document = {
         "chosen": adaptation.chosen,
         "results": adaptation.results,

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .options import BatchSize, Coverage, DataDir, Device, ModelFolder, NumWorkers, Protocol, choose_device
+from .options import (
+    BatchSize,
+    Coverage,
+    DataDir,
+    Device,
+    ModelFolder,
+    NumWorkers,
+    Protocol,
+    choose_device,
+    takes_layout,
+)
 
 
+@takes_layout
 def main(
     data_dir: DataDir,
     model: ModelFolder,
@@ -21,6 +32,8 @@ def main(
     batch_size: BatchSize = 8,
     num_workers: NumWorkers = 1,
     device: Device = None,
+    *,
+    layout_options: dict[str, Any],
 ) -> None:
     """Calibrate a model's prediction intervals.
 
@@ -36,14 +49,14 @@ def main(
         raise ValueError(f"--coverage lies between 0 and 1, such as 0.9, not {coverage:g}")
     from transformers.utils import logging
 
-    from ..data import load_echonet_dynamic
+    from ..data import load_videos
     from ..evaluation.interval_calibration import calibrate_model, store_calibration
     from ..inference import load_checkpoint
     from ..labels import CATEGORY_TITLES
 
     logging.disable_progress_bar()
     loaded, processor = load_checkpoint(model)
-    videos = load_echonet_dynamic(data_dir)
+    videos = load_videos(data_dir, **layout_options)
     if "validation" not in videos:
         raise ValueError(
             f"{data_dir} has no validation videos; intervals are calibrated on those that training did not fit."

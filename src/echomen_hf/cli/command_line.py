@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
 import typer
+
+from ..runs.private_text import private_streams
 
 
 __all__ = ["TRACEBACK_VARIABLE", "run_script"]
@@ -19,23 +22,30 @@ TRACEBACK_VARIABLE = "ECHOMEN_HF_TRACEBACK"
 def run_script(main: Callable[[], int | None]) -> NoReturn:
     """Run a main function and exit with its status.
 
+    What it prints, tracebacks included, goes through `echomen_hf.runs.private_text`.
+
     Args:
         main: Function that returns the exit status, or nothing for 0. These errors end the process with status 2 and
             their message: mistakes on the command line; `ValueError`, `TypeError` and `OSError`, which report bad
             input; `FloatingPointError`, which reports a loss that is not finite; `ImportError`, which reports a
-            missing package. Any other error is a defect and keeps its traceback.
+            missing package. Any other error is a defect: it keeps its traceback, and the status is 1.
     """
-    try:
-        status = main() or 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 130
-    except typer.TyperException as error:
-        print(f"error: {error.format_message()}", file=sys.stderr)
-        status = 2
-    except (FloatingPointError, ImportError, OSError, TypeError, ValueError) as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
-            raise
-        print(f"error: {error}\n(set {TRACEBACK_VARIABLE}=1 to see where it was raised)", file=sys.stderr)
-        status = 2
+    with private_streams():
+        try:
+            status = main() or 0
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            status = 130
+        except typer.TyperException as error:
+            print(f"error: {error.format_message()}", file=sys.stderr)
+            status = 2
+        except (FloatingPointError, ImportError, OSError, TypeError, ValueError) as error:
+            if os.environ.get(TRACEBACK_VARIABLE):
+                traceback.print_exc()
+            else:
+                print(f"error: {error}\n(set {TRACEBACK_VARIABLE}=1 to see where it was raised)", file=sys.stderr)
+            status = 2
+        except Exception:
+            traceback.print_exc()
+            status = 1
     sys.exit(status)

@@ -16,9 +16,9 @@ def main(context: typer.Context) -> int:
         echomen compare --recipe compare --data_dir EchoNet-Dynamic --output runs/comparison --methods all
 
     The results are tables with significance tests, figures and every cell: one method trained with one seed on a
-    folder in EchoNet-Dynamic's layout. The same command continues a run that was interrupted. Any setting of
-    echomen train may follow as a flag, and then overrides the recipe. The status is 1 if a cell has failed; the others
-    are computed even so.
+    data set. The same command continues a run that was interrupted. Any setting of echomen train, such as --layout,
+    may follow as a flag, and then overrides the recipe. The status is 1 if a cell has failed; the others are computed
+    even so.
     """
     from transformers.utils import logging
 
@@ -32,7 +32,7 @@ def main(context: typer.Context) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--recipe", help="Settings of echomen train that all methods share: a file, or a name.")
-    parser.add_argument("--data_dir", help="Folder in EchoNet-Dynamic's layout.")
+    parser.add_argument("--data_dir", help="Folder of the data set, or a table of videos.")
     parser.add_argument("--output", required=True, type=Path, help="Results folder.")
     parser.add_argument("--methods", nargs="+", help="Methods or groups (all, paper, rival, newer, ablation).")
     parser.add_argument("--sweep", nargs="+", default=[], help=f"Options of EchoMEN to vary: {', '.join(SWEEPS)}.")

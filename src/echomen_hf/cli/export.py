@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from .options import BatchSize, Protocol
+from .options import BatchSize, Protocol, takes_layout
 from .predict import Precision
 
 
@@ -14,13 +14,14 @@ from .predict import Precision
 Format = Literal["openvino", "onnx"]
 
 
+@takes_layout
 def main(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
     output: Annotated[str, typer.Option("--output", help="Folder for the export; an earlier export is replaced.")],
     export_format: Annotated[Format, typer.Option("--format", help="Runtime to export for.")] = "openvino",
     precision: Annotated[Precision, typer.Option("--precision", help="Precision of the encoder.")] = "fp32",
     data_dir: Annotated[
-        str | None, typer.Option("--data_dir", help="Folder in EchoNet-Dynamic's layout; int8 needs it.")
+        str | None, typer.Option("--data_dir", help="Folder of the data set, or a table of videos; int8 needs it.")
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Split to measure on: validation or train.")] = "validation",
     protocol: Protocol = "windows",
@@ -50,6 +51,8 @@ def main(
     ] = 128,
     batch_size: BatchSize = 4,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the noise to measure on if there are no data.")] = 42,
+    *,
+    layout_options: dict[str, Any],
 ) -> None:
     """Export a model to OpenVINO or ONNX.
 
@@ -71,6 +74,7 @@ def main(
         export_format=export_format,
         precision=precision,
         data_dir=data_dir,
+        layout_options=layout_options,
         split=split,
         protocol=protocol,
         max_videos=max_videos,

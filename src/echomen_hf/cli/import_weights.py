@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from .options import takes_layout
 
+
+@takes_layout
 def main(
     file: Annotated[Path, typer.Argument(help="Weights: a .pt, .pth or .safetensors file.")],
     output: Annotated[Path, typer.Option("--output", help="New folder for the checkpoint.")],
@@ -15,10 +18,12 @@ def main(
         str | None,
         typer.Option(
             "--data_dir",
-            help="Folder in EchoNet-Dynamic's layout, on whose training split the mean and standard deviation of the "
-            "pixels are measured. Defaults to the numbers of EchoNet-Dynamic, 32.6 and 49.9.",
+            help="Folder of a data set, or a table of videos, on whose training split the mean and standard deviation "
+            "of the pixels are measured. Defaults to the numbers of EchoNet-Dynamic, 32.6 and 49.9.",
         ),
     ] = None,
+    *,
+    layout_options: dict[str, Any],
 ) -> None:
     """Convert published weights into a checkpoint.
 
@@ -33,11 +38,11 @@ def main(
     """
     from transformers.utils import logging
 
-    from ..data import load_echonet_dynamic
+    from ..data import load_videos
     from ..hub import import_weights
 
     logging.disable_progress_bar()
-    videos = load_echonet_dynamic(data_dir, split="train") if data_dir is not None else None
+    videos = load_videos(data_dir, split="train", **layout_options) if data_dir is not None else None
     model = import_weights(file, output, videos=videos)
     if model.config.prediction_head is None:
         print("The file has no head for the ejection fraction: train both stages before anything else.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +15,45 @@ if TYPE_CHECKING:
     import torch
 
 
-DataDir = Annotated[str, typer.Option("--data_dir", help="Folder in EchoNet-Dynamic's layout.")]
+DataDir = Annotated[str, typer.Option("--data_dir", help="Folder of the data set, or a table of videos.")]
+# Spelled as in the arguments of a training, whose module imports torch; a test compares them.
+LAYOUT_OPTIONS: dict[str, Any] = {
+    "layout": Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            help="Layout of the data: echonet_dynamic, echonet_pediatric, camus, mimic_lvvol or table. Defaults to "
+            "the one that the folder is recognised by.",
+        ),
+    ],
+    "view": Annotated[
+        str | None,
+        typer.Option("--view", help="View of the heart: A4C or PSAX (echonet_pediatric), 4CH or 2CH (camus)."),
+    ],
+    "fold": Annotated[int | None, typer.Option("--fold", help="Test fold, 0 to 9 (echonet_pediatric).")],
+    "columns": Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            help="Columns of a table by meaning, such as path=file,ejection_fraction=LVEF,patient=id.",
+        ),
+    ],
+    "split_by": Annotated[
+        str | None,
+        typer.Option(
+            "--split_by",
+            help="patient: divide the videos at random by patient; none: all are test videos. Defaults to the splits "
+            "of the data.",
+        ),
+    ],
+    "split_file": Annotated[
+        str | None,
+        typer.Option(
+            "--split_file",
+            help="File with the division by patient. Defaults to echomen_splits.csv beside the data.",
+        ),
+    ],
+}
 Model = Annotated[str, typer.Option("--model", help="Folder or Hub id of a trained model.")]
 ModelFolder = Annotated[Path, typer.Option("--model", help="Folder of a trained model.")]
 OptionalModel = Annotated[
@@ -33,6 +74,26 @@ KeepLargeBlocks = Annotated[
         "--keep_large_blocks", help="Keep freed memory for the next allocation: faster on Linux CPUs, same numbers."
     ),
 ]
+
+
+def takes_layout(main: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of layouts to a command, which receives them as the dictionary `layout_options`."""
+    shared = {
+        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in LAYOUT_OPTIONS.items()
+    }
+    signature = inspect.signature(main, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "layout_options"]
+
+    @functools.wraps(main)
+    def command(**arguments: Any) -> Any:
+        options = {name: arguments.pop(name, None) for name in shared}
+        return main(**arguments, layout_options={name: v for name, v in options.items() if v is not None})
+
+    # What typer reads.
+    command.__signature__ = signature.replace(parameters=[*own, *shared.values()])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared.values())}
+    return command
 
 
 def choose_device(device: str | None) -> str | torch.device:

@@ -21,7 +21,7 @@ MOST_PRINTED = 40
 
 # Spelled out, since the modules that define them import torch; a test compares them.
 Engine = Literal["auto", "torch", "compile", "onnx", "openvino"]
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "tf32", "bf16", "int8"]
 Combine = Literal["variance", "median"]
 
 
@@ -94,8 +94,8 @@ def main(
     since that of one video does not hold for several.
 
     Folders above those that were given, whose names may be those of patients, are named nowhere. Every row is written
-    as soon as it is known, and --resume continues after an interruption. accelerate launch -m echomen_hf.cli predict
-    shares the files between processes and machines.
+    as soon as it is known, and --resume continues after an interruption. accelerate launch --multi_gpu
+    --num_processes 2 -m echomen_hf.cli predict shares the files between processes, on CPUs too, and machines.
 
     Not a medical device: the numbers are for research.
     """

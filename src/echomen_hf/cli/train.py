@@ -11,9 +11,10 @@ import typer
 def main(context: typer.Context) -> None:
     """Train EchoMEN: stage 1, stage 2 or both.
 
-    The videos are a folder in EchoNet-Dynamic's layout, or simulated. Settings are flags, or a recipe as the first
+    The videos are a data set in any layout of load_videos, or simulated. Settings are flags, or a recipe as the first
     argument, whose values flags override. A recipe is a YAML or JSON file, or the name of one that comes with the
-    package: demo, paper, release, echonet_weights_stage2, compare, small, small_brightness or small_experts.
+    package: demo, paper, paper_24gb, paper_ddp, release, echonet_weights_stage2, compare, small, small_brightness or
+    small_experts.
 
         echomen train paper --data_dir EchoNet-Dynamic --output_dir runs/paper
 
@@ -27,7 +28,7 @@ def main(context: typer.Context) -> None:
     from ..data import pixel_statistics
     from ..evaluation.interval_calibration import calibrate_model, store_calibration
     from ..inference import load_checkpoint
-    from ..runs.run_folder import is_finished
+    from ..runs.run_folder import describe_initial_weights, is_finished
     from ..training import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments, fit
     from ..training.recipes import parse_recipe
     from ..training.training_data import load_training_data
@@ -78,8 +79,7 @@ def main(context: typer.Context) -> None:
         make_clips=data.make_clips,
         run_description={
             **data.description,
-            "model": model_args.model,
-            "backbone_checkpoint": model_args.backbone_checkpoint,
+            **describe_initial_weights(model_args.model, model_args.backbone_checkpoint),
         },
     )
     if args.process_index == 0:

@@ -1,4 +1,4 @@
-"""Comparison of methods over seeds: the paper's tables for any data set in EchoNet-Dynamic's layout."""
+"""Comparison of methods over seeds: the paper's tables for any data set."""
 
 from .cells import Cell, CellFolder
 from .runner import ComparisonOutcome, run_comparison

@@ -14,9 +14,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from ..data import FrameCache, is_synthetic, load_echonet_dynamic, pixel_statistics
+from ..data import FrameCache, is_synthetic, load_rows, pixel_statistics
 from ..data.frame_cache import frame_description
-from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
 from ..evaluation.report import write_metrics_json, write_predictions_csv
 from ..inference import VideoPrediction, predict_split
 from ..methods import fit_method, trained_parameter_count
@@ -24,8 +23,8 @@ from ..metrics import ef_regression_metrics
 from ..model.configuration_echomen import EchoMENConfig
 from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..runs.files import file_checksum, write_json
-from ..runs.run_folder import STAGE_FINISHED_FILE, is_finished
+from ..runs.files import write_json
+from ..runs.run_folder import STAGE_FINISHED_FILE, describe_initial_weights, is_finished
 from .cells import Cell, CellFolder, cell_settings
 from .record import git_commit
 from .settings import ComparisonSettings
@@ -53,7 +52,7 @@ def compute_cell(cell: Cell, settings: ComparisonSettings, folder: CellFolder) -
     """Train a method, predict VAL and TEST, and write the results."""
     logging.disable_progress_bar()
     data_dir = settings.data_dir
-    videos = load_echonet_dynamic(data_dir, require_tracings=settings.data.require_tracings)
+    videos = load_rows(settings.read_data_set())
     with stopwatch(folder.path / "training_seconds.json") as clock:
         model, processor = make_model(cell, settings, folder, videos)
     predict_started = time.perf_counter()
@@ -94,6 +93,7 @@ def compute_cell(cell: Cell, settings: ComparisonSettings, folder: CellFolder) -
         seed=cell.seed,
         model=folder.run,
         data_dir=data_dir,
+        data_checksum=settings.read_data_set().checksum,
         confidence_level=0.95 if settings.bootstrap_samples else None,
         bootstrap_samples=settings.bootstrap_samples,
         extra={
@@ -154,8 +154,8 @@ def make_model(
         eval_protocol=settings.data.eval_protocol,
         frames=frames,
         run_description={
-            "file_list_sha256": file_checksum(Path(settings.data_dir) / FILE_LIST_NAME),
-            "backbone_checkpoint": settings.backbone_checkpoint,
+            "file_list_sha256": settings.read_data_set().checksum,
+            **describe_initial_weights(backbone_checkpoint=settings.backbone_checkpoint),
         },
     )
     return model, processor

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
 from ..data.provenance import is_synthetic
-from ..runs.files import file_checksum, folder_or_id, read_json, write_json
+from ..runs.files import folder_or_id, read_json, write_json
 from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
+from ..runs.run_folder import describe_initial_weights
 from ..training.fitting import COMPARED_ARGUMENTS
 from .settings import ComparisonSettings
 
@@ -30,17 +30,19 @@ NOT_COMPARED = ("data.data_dir",)
 def describe_comparison(settings: ComparisonSettings, videos: Mapping[str, Any]) -> dict[str, Any]:
     """Content of comparison.json: everything that determines the results."""
     data_dir = settings.data_dir
+    weights = describe_initial_weights(backbone_checkpoint=settings.backbone_checkpoint)
     training = {name: value for name, value in settings.training.to_dict().items() if name in COMPARED_ARGUMENTS}
     training.pop("seed")  # differs from cell to cell
     return {
         "data": {
             "data_dir": folder_or_id(data_dir),
-            "file_list_sha256": file_checksum(Path(data_dir) / FILE_LIST_NAME),
+            "file_list_sha256": settings.read_data_set().checksum,
             "synthetic": is_synthetic(data_dir),
             "videos": {split: len(rows) for split, rows in videos.items()},
         },
         "settings": {
-            "backbone_checkpoint": settings.backbone_checkpoint,
+            "backbone_checkpoint": weights["backbone_checkpoint"],
+            "backbone_sha256": weights["backbone_sha256"],
             "bootstrap_samples": settings.bootstrap_samples,
             "crop_padding": settings.data.crop_padding,
             "eval_protocol": settings.data.eval_protocol,
@@ -48,6 +50,7 @@ def describe_comparison(settings: ComparisonSettings, videos: Mapping[str, Any])
             "metric_for_best_model": settings.training.chosen_metric,
             "protocol": settings.protocol,
             "require_tracings": settings.data.require_tracings,
+            **{name: value for name, value in settings.data.layout_options.items() if name != "split_file"},
             "schedule": settings.schedule,
             "statistics_videos": settings.data.statistics_videos,
             "training": training,
@@ -63,6 +66,12 @@ def claim_results_folder(folder: Path, description: Mapping[str, Any]) -> None:
     now = json.loads(json.dumps(description, default=str))
     if path.is_file():
         before = read_record(folder)
+        if isinstance(settings := before.get("settings"), dict):
+            # Older records have a path and no checksum.
+            weights = now["settings"]
+            settings.setdefault("backbone_sha256", weights["backbone_sha256"])
+            if Path(str(settings.get("backbone_checkpoint"))).name == weights["backbone_checkpoint"]:
+                settings["backbone_checkpoint"] = weights["backbone_checkpoint"]
         old, new = (flatten({entry: found.get(entry) for entry in IDENTITY}) for found in (before, now))
         changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         changed = [name for name in changed if name not in NOT_COMPARED]

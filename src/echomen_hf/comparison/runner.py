@@ -10,7 +10,7 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from ..data import EvaluationClips, load_echonet_dynamic, raise_for_problems, validate_videos
+from ..data import EvaluationClips, load_rows, raise_for_problems, validate_videos
 from ..model.clip_sampling_echomen import parse_protocol
 from ..training.fitting import require_metric
 from .cells import Cell, CellFolder, cell_settings, make_cells, order_by_dependency, require_same_cell
@@ -126,12 +126,12 @@ def run_comparison(
 def load_data(settings: ComparisonSettings) -> Mapping[str, Any]:
     """Load the videos by split. Raises an error for a missing split or for videos that cannot be read."""
     data = settings.data
-    videos = load_echonet_dynamic(settings.data_dir, require_tracings=data.require_tracings)
+    videos = load_rows(settings.read_data_set())
     for split, name in SPLITS.items():
         if split not in videos:
             raise ValueError(
                 f"{data.data_dir} has no {split} videos, which a comparison needs. Mark some as {name} in the Split "
-                "column of its FileList.csv."
+                "column of its FileList.csv, or divide all by `--split_by patient`."
             )
         if data.validate_data != "none":
             raise_for_problems(validate_videos(videos[split], level=cast(Any, data.validate_data)))

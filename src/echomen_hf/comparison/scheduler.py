@@ -23,6 +23,7 @@ import torch
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..runs.private_text import hide_parents_of, private_streams, without_parents
 from ..runs.processes import available_cores
 from .cell_run import run_cell
 from .cells import Cell, CellFolder
@@ -61,6 +62,7 @@ class Scheduler:
     def run(self, cells: Sequence[Cell]) -> list[Cell]:
         """Compute unfinished cells in the order of `order_by_dependency`, and return those that failed."""
         failed: list[Cell] = []
+        hide_parents_of(self.private_paths)
         with CellProgress({cell: self.work_of(cell) for cell in cells}, self.results, self.console) as self._progress:
             if self.jobs == 0:
                 for cell in cells:
@@ -68,6 +70,12 @@ class Scheduler:
             else:
                 self._run_in_processes(list(cells), failed)
         return failed
+
+    @property
+    def private_paths(self) -> list[str | Path | None]:
+        """Paths whose folders may have patients' names, which no log is to hold."""
+        data = self.settings.data
+        return [self.results, data.data_dir, data.frame_cache, self.settings.backbone_checkpoint]
 
     def work_of(self, cell: Cell) -> int:
         """Estimate the work of a cell: optimiser steps of stage 1, at least 1."""
@@ -120,7 +128,7 @@ class Scheduler:
 
     def _start(self, cell: Cell, place: int) -> SpawnProcess:
         CellFolder.of(self.results, cell).error.unlink(missing_ok=True)
-        arguments = (cell, self.settings, self.results, self.keep_checkpoints, self.threads)
+        arguments = (cell, self.settings, self.results, self.keep_checkpoints, self.threads, self.private_paths)
         process = multiprocessing.get_context("spawn").Process(target=cell_process, args=arguments, name=cell.name)
         environment = {"OMP_NUM_THREADS": str(self.threads)}
         if torch.cuda.is_available():
@@ -191,7 +199,12 @@ class CellProgress(Progress):
 
 
 def cell_process(
-    cell: Cell, settings: ComparisonSettings, results: Path, keep_checkpoints: bool, threads: int
+    cell: Cell,
+    settings: ComparisonSettings,
+    results: Path,
+    keep_checkpoints: bool,
+    threads: int,
+    private_paths: list[str | Path | None],
 ) -> None:
     """Compute a cell in a process of its own, which prints to the cell's log and ends with its parent."""
     folder = CellFolder.of(results, cell)
@@ -205,12 +218,14 @@ def cell_process(
     torch.set_num_threads(threads)
     # The parent's devices need not be those of this process.
     settings.training.__dict__.pop("_setup_devices", None)
-    try:
-        run_cell(cell, settings, results, keep_checkpoints=keep_checkpoints)
-    except Exception:
-        write_error(folder, traceback.format_exc())
-        traceback.print_exc()
-        sys.exit(1)
+    hide_parents_of(private_paths)
+    with private_streams():
+        try:
+            run_cell(cell, settings, results, keep_checkpoints=keep_checkpoints)
+        except Exception:
+            write_error(folder, traceback.format_exc())
+            traceback.print_exc()
+            sys.exit(1)
 
 
 def end_with_parent() -> None:
@@ -224,7 +239,7 @@ def end_with_parent() -> None:
 def write_error(folder: CellFolder, text: str) -> None:
     """Record why a cell failed."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.error.write_text(text, encoding="utf-8")
+    folder.error.write_text(without_parents(text), encoding="utf-8")
 
 
 def visible_device(place: int) -> str:

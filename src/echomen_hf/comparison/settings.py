@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from transformers import PreTrainedConfig
 
+from ..data import read_data_set
+from ..data.layouts.registry import DataSet
 from ..methods import Method, get_method
 from ..training import DataArguments, EchoMENTrainingArguments, ModelArguments
 from ..training.recipes import parse_recipe, read_recipe
@@ -86,6 +88,10 @@ class ComparisonSettings:
     def data_dir(self) -> Path:
         """Folder of the data set."""
         return Path(str(self.data.data_dir))
+
+    def read_data_set(self) -> DataSet:
+        """Read the rows of the data set."""
+        return read_data_set(self.data_dir, **self.data.layout_options)
 
     def model_fields(self, method: Method) -> dict[str, Any]:
         """Configuration fields of a method's network: those of EchoMEN, or its own for another network."""

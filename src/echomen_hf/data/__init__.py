@@ -4,7 +4,8 @@ from .clip_dataset import EvaluationClips, TrainingClips
 from .collation import collate_clips
 from .device_clips import with_pixel_values
 from .frame_cache import FrameCache
-from .loading import EchoNetFormatError, load_echonet_dynamic
+from .layouts.registry import read_data_set
+from .loading import EchoNetFormatError, LayoutError, load_echonet_dynamic, load_rows, load_videos
 from .pixel_statistics import pixel_statistics
 from .provenance import is_synthetic
 from .validation import VideoProblem, VideoValidationError, raise_for_problems, validate_videos
@@ -14,14 +15,18 @@ __all__ = [
     "EchoNetFormatError",
     "EvaluationClips",
     "FrameCache",
+    "LayoutError",
     "TrainingClips",
     "VideoProblem",
     "VideoValidationError",
     "collate_clips",
     "is_synthetic",
     "load_echonet_dynamic",
+    "load_rows",
+    "load_videos",
     "pixel_statistics",
     "raise_for_problems",
+    "read_data_set",
     "validate_videos",
     "with_pixel_values",
 ]

@@ -37,7 +37,7 @@ class TrainingClips(EpochDataset):
     neither the number of loader processes nor an interruption changes them.
 
     Args:
-        videos: Rows with `video`, `ejection_fraction`, `num_frames` and `fps`, as `load_echonet_dynamic` returns them.
+        videos: Rows with `video`, `ejection_fraction`, `num_frames` and `fps`, as `load_videos` returns them.
         processor: Video processor that resizes and normalises, and sets the length of a clip.
         num_views: Number of independent crops of each clip.
         crop_padding: Zero pixels added on every side before a window of the original size is cut out.
@@ -61,7 +61,7 @@ class TrainingClips(EpochDataset):
                 "the data set with `streaming=False`."
             )
         if len(videos) == 0:
-            raise ValueError("The training split holds no video; check the Split column of FileList.csv.")
+            raise ValueError("The training split holds no video; check how the data set is split.")
         if num_views < 1 or crop_padding < 0:
             raise ValueError(f"Need at least 1 view and no negative padding, got {num_views} and {crop_padding}.")
         self.videos = videos
@@ -109,7 +109,7 @@ class EvaluationClips(Dataset):
     """The clips that a test protocol takes from every video, in order, as `with_pixel_values` unpacks them.
 
     Args:
-        videos: Rows as `load_echonet_dynamic` returns them.
+        videos: Rows as `load_videos` returns them.
         processor: Video processor.
         protocol: Test protocol, see `protocol_starts`.
         frames: Source of the frames. Defaults to the videos' files.
@@ -123,7 +123,7 @@ class EvaluationClips(Dataset):
         frames: FrameSource | None = None,
     ) -> None:
         if len(videos) == 0:
-            raise ValueError("The evaluation split holds no video; check the Split column of FileList.csv.")
+            raise ValueError("The evaluation split holds no video; check how the data set is split.")
         self.videos = videos
         self.processor = processor
         self.protocol = protocol
@@ -170,7 +170,7 @@ class EvaluationClips(Dataset):
 
 
 def ejection_fractions(videos: Any) -> list[float]:
-    """EF in percent of every row of a data set of `load_echonet_dynamic` or of a list."""
+    """EF in percent of every row of a data set of `load_videos` or of a list."""
     return [float(ef) for ef in _column(videos, "ejection_fraction")]
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
+from .device_clips import HOST_FIELDS
+
 
 __all__ = ["collate_clips"]
 
 
-def collate_clips(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def collate_clips(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack clips of one view or several, or their embeddings, and labels.
 
     Args:
@@ -18,11 +20,11 @@ def collate_clips(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             any other data set, such as `pixel_values`, float32, (T, C, H, W).
 
     Returns:
-        Every field stacked along a new first dimension (`with_pixel_values` unpacks packed clips); `labels`, EF in
-            percent, float32, (B,).
+        Every field stacked along a new first dimension, of packed clips the `HOST_FIELDS` as NumPy arrays
+            (`with_pixel_values` unpacks them); `labels`, EF in percent, float32, (B,).
     """
-    features = [name for name in samples[0] if name != "labels"]
+    stacked = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0] if name != "labels"}
     return {
-        **{name: torch.stack([sample[name] for sample in samples]) for name in features},
+        **{name: value.numpy() if name in HOST_FIELDS else value for name, value in stacked.items()},
         "labels": torch.tensor([sample["labels"] for sample in samples], dtype=torch.float32),
     }

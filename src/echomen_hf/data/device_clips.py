@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from ..model.video_processing_echomen import EchoMENVideoProcessor
 
-__all__ = ["CLIP_FIELDS", "pack_clip", "random_shift", "with_pixel_values"]
+__all__ = ["CLIP_FIELDS", "HOST_FIELDS", "pack_clip", "random_shift", "with_pixel_values"]
 
 _NORMALISATION = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "num_channels")
 _remembered_levels: WeakKeyDictionary[Any, tuple[str, torch.Tensor]] = WeakKeyDictionary()
 
-CLIP_FIELDS = ("frames", "valid_frames", "grey_levels", "shifts")
+HOST_FIELDS = ("valid_frames", "grey_levels", "shifts")
+"""Fields of a packed clip that say what to do with its frames. A batch has them as NumPy arrays, which no loader moves
+to the device: to read them there, the processor would have to wait for the device."""
+
+CLIP_FIELDS = ("frames", *HOST_FIELDS)
 """Fields of a packed clip, see `pack_clip`."""
 
 
@@ -85,9 +89,9 @@ def with_pixel_values(batch: Mapping[str, Any], device: torch.device | str | Non
     """
     if "frames" not in batch or "grey_levels" not in batch:
         return dict(batch)
-    frames: torch.Tensor = batch["frames"].to(device)
-    levels: torch.Tensor = batch["grey_levels"].to(frames.device)
-    shifts: torch.Tensor | None = batch.get("shifts")
+    frames: torch.Tensor = batch["frames"].to(device, non_blocking=True)  # which overlaps from pinned memory
+    levels, valid_frames = torch.as_tensor(batch["grey_levels"]), torch.as_tensor(batch["valid_frames"]).tolist()
+    shifts = None if "shifts" not in batch else torch.as_tensor(batch["shifts"])
     has_views = shifts is not None and shifts.ndim == 3
     windows = [[[0, 0]]] * len(frames) if shifts is None else shifts.view(len(frames), -1, 2).tolist()
     height, width = frames.shape[-2:]
@@ -95,13 +99,13 @@ def with_pixel_values(batch: Mapping[str, Any], device: torch.device | str | Non
     num_channels = levels.shape[1]
     if (levels == levels[:, :1]).all():
         levels = levels[:, :1]
-    clips = levels.new_zeros(len(frames), len(windows[0]), frames.shape[1], levels.shape[1], height, width)
     # One table of the grey levels of all clips, (C, B * 256), and the places in it, int32, (B, T, H, W).
-    table = levels.transpose(0, 1).flatten(1)
+    table = levels.transpose(0, 1).flatten(1).to(frames.device, non_blocking=True)
     places = frames.int() + 256 * torch.arange(len(frames), dtype=torch.int32, device=frames.device).view(-1, 1, 1, 1)
+    clips = table.new_zeros(len(frames), len(windows[0]), frames.shape[1], levels.shape[1], height, width)
     for channel in range(levels.shape[1]):
         values = table[channel].index_select(0, places.flatten()).view_as(frames)  # (B, T, H, W)
-        for clip, value, valid, views in zip(clips, values, batch["valid_frames"].tolist(), windows):
+        for clip, value, valid, views in zip(clips, values, valid_frames, windows):
             for view, (down, right) in zip(clip, views):
                 (to_rows, from_rows), (to_columns, from_columns) = overlap(down, height), overlap(right, width)
                 view[:valid, channel, to_rows, to_columns] = value[:valid, from_rows, from_columns]

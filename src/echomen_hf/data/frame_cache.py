@@ -71,7 +71,7 @@ class FrameCache:
 
         Args:
             folder: Folder of the cache, created if missing. One cache may serve several splits.
-            videos: Rows as `load_echonet_dynamic` returns them.
+            videos: Rows as `load_videos` returns them.
             processor: Video processor, whose resizing and cropping are applied.
             num_threads: Threads that decode. Defaults to one per core.
             decoder: See `read_video`.
@@ -109,7 +109,7 @@ class FrameCache:
         """Copy frames of one video out of the cache.
 
         Args:
-            row: Row as `load_echonet_dynamic` returns it.
+            row: Row as `load_videos` returns it.
             indices: Frames to read, shape (K,). Defaults to all frames.
 
         Returns:
@@ -235,7 +235,7 @@ def append(
     if problems:
         raise VideoReadError(
             f"{len(problems)} videos could not be read into the frame cache; fix them or take them out of "
-            "FileList.csv:\n" + "\n".join(problems)
+            "the data set's table:\n" + "\n".join(problems)
         )
 
 

@@ -27,7 +27,7 @@ def pixel_statistics(
     """Measure the mean and standard deviation that normalise a training set.
 
     Args:
-        videos: Rows of the training split as `load_echonet_dynamic` returns them.
+        videos: Rows of the training split as `load_videos` returns them.
         processor: Video processor whose resizing and cropping are applied first.
         num_videos: Number of videos to measure, drawn without replacement; at most all.
         seed: Seed of the draw.

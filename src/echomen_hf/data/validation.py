@@ -58,8 +58,8 @@ def validate_videos(
 
     Args:
         dataset: Rows with `video` (a path, or `{"path": ..., "bytes": ...}`) and, where known, `file_name` and
-            `num_frames`: a data set of `load_echonet_dynamic`, its dictionary of splits, or the rows of
-            `read_file_list`.
+            `num_frames`: a data set of `load_videos` in any layout, its dictionary of splits, or the rows of
+            `read_data_set`.
         level: "headers" opens each file and checks that it has a video stream of believable size and frame rate, and
             at least two frames, as many as its header promises and its row states; "frames" also decodes everything
             and checks that the picture moves.
@@ -131,8 +131,8 @@ def _check_header(video: Any, file: str, stated_frames: int | None) -> None:
     if stated_frames and (header.num_frames < stated_frames or clearly_fewer(stated_frames, header.num_frames)):
         raise VideoReadError.about(
             file,
-            f"has {header.num_frames} frames, but its row in FileList.csv states {stated_frames}",
-            "copy the video again, or correct NumberOfFrames",
+            f"has {header.num_frames} frames, but its table states {stated_frames}",
+            "copy the video again, or correct the number in the table (NumberOfFrames in FileList.csv)",
         )
 
 

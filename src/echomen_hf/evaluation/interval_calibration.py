@@ -83,7 +83,7 @@ def embedding_distribution(
     for fitted, other in (halves, halves[::-1]) if len(embeddings) > 3 else ((embeddings, embeddings),):
         mean, precision = _normal_distribution(fitted)
         offset = other - mean
-        distances.append(np.sqrt(np.einsum("nd,de,ne->n", offset, precision, offset)))
+        distances.append(np.sqrt(np.einsum("ij,jk,ik->i", offset, precision, offset)))
     mean, precision = _normal_distribution(embeddings)
     usual = float(np.quantile(np.concatenate(distances), usual_share))
     return torch.from_numpy(mean).float(), torch.from_numpy(precision).float(), usual

@@ -15,7 +15,15 @@ from numpy.typing import ArrayLike
 from ..labels import CATEGORY_TITLES, heart_failure_category
 from ..metrics import ef_regression_metrics, oracle_predictions
 from ..model.video_prediction_echomen import VideoPrediction
-from ..runs.files import escape_formula, unescape_formula, weights_checksum, write_json, write_text
+from ..runs.files import (
+    escape_formula,
+    folder_name,
+    folder_or_id,
+    unescape_formula,
+    weights_checksum,
+    write_json,
+    write_text,
+)
 from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
 
 
@@ -45,13 +53,16 @@ def write_metrics_json(
     seed: int,
     model: str | Path,
     data_dir: str | Path,
+    data_checksum: str | None = None,
     confidence_level: float | None = None,
     bootstrap_samples: int = 0,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write metrics with everything that is needed to compute them again; the same input gives the same bytes.
 
-    NaN is written as null, `confidence_level` as `ci_level`. `extra` adds entries, whose values may be nested.
+    NaN is written as null, `confidence_level` as `ci_level`. `extra` adds entries, whose values may be nested. Of the
+    folders `model` and `data_dir` only names are kept, and checksums of what is in them; that of the data is
+    `DataSet.checksum`.
     """
     if "n" not in metrics:
         raise ValueError("`metrics` lack `n`, the number of videos; pass what `ef_regression_metrics` returns.")
@@ -60,9 +71,10 @@ def write_metrics_json(
     document: dict[str, Any] = {
         "bootstrap_samples": bootstrap_samples,
         "ci_level": confidence_level,
-        "data_dir": data_dir,
+        "data_dir": folder_name(data_dir),
+        "file_list_sha256": data_checksum,
         "metrics": metrics,
-        "model": model,
+        "model": folder_or_id(model),
         "model_sha256": weights_checksum(model),
         "n": metrics["n"],
         "protocol": protocol,
@@ -133,19 +145,22 @@ def predictor_comparison(
     stage1_predictions: ArrayLike | None,
     expert_predictions: ArrayLike | None,
     echomen_predictions: ArrayLike,
-    train_labels: ArrayLike,
+    train_labels: ArrayLike | None,
     **metric_options: Any,
 ) -> dict[str, dict[str, float]]:
     """Compare EchoMEN with its parts, with a constant guess and with the best of its experts.
 
     The result holds metrics by predictor: `constant_mean` (mean of the training split), `stage1`, `expert_0`, ...,
     `mean` (plain mean of the experts), `echomen` and `oracle` (the best expert of every sample, figure 3b; it uses the
-    reference and is no method). `None` in the place of predictions, shapes (N,) and (N, M), leaves them out.
+    reference and is no method). `None` in the place of predictions, shapes (N,) and (N, M), or of the training labels
+    leaves them out.
     """
-    train = np.asarray(train_labels, dtype=np.float64)
-    if train.size == 0 or not np.isfinite(train).all():
-        raise ValueError("`train_labels` must be the finite ejection fractions of the training split.")
-    predictors: dict[str, ArrayLike] = {"constant_mean": np.full(len(np.asarray(references)), train.mean())}
+    predictors: dict[str, ArrayLike] = {}
+    if train_labels is not None:
+        train = np.asarray(train_labels, dtype=np.float64)
+        if train.size == 0 or not np.isfinite(train).all():
+            raise ValueError("`train_labels` must be the finite ejection fractions of the training split.")
+        predictors["constant_mean"] = np.full(len(np.asarray(references)), train.mean())
     if stage1_predictions is not None:
         predictors["stage1"] = stage1_predictions
     if expert_predictions is None:

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..data.layouts.echonet_dynamic import SPLIT_NAMES
+from ..data.layouts.tables import SPLIT_NAMES
 from ..inference import SharedWindows, VideoPrediction, predict_split
 from ..labels import CATEGORY_TITLES, ExpertWeightTable
 from ..metrics import ef_regression_metrics, oracle_predictions
 from ..model.modeling_echomen import EchoMENModel
 from ..model.prediction_interval_echomen import calibration_for
 from ..model.video_processing_echomen import EchoMENVideoProcessor
+from ..runs.files import escape_formula, write_csv
 from .figures import (
     bland_altman_figure,
     error_by_band_figure,
@@ -41,6 +43,9 @@ __all__ = [
     "save_report",
 ]
 
+CARDIOBENCH_FILE = "cardiobench.csv"
+"""Predictions in the columns that CardioBench reads."""
+
 ROW_TITLES = {
     "constant_mean": "constant mean",
     "stage1": "stage-1 head",
@@ -61,7 +66,7 @@ class SplitEvaluation:
         metrics: Metrics of the model, with intervals.
         comparison: Metrics of the model and its parts by name, see `predictor_comparison`.
         settings: Split, protocol, seed and intervals.
-        weight_table: Weights that the training samples had for the experts.
+        weight_table: Weights that the training samples had for the experts; `None` if the data set has none.
         intervals: Of the model's prediction intervals the `nominal_coverage`, and what was `measured`, see
             `interval_metrics`; `None` for a model that is not calibrated for the protocol.
     """
@@ -72,7 +77,7 @@ class SplitEvaluation:
     metrics: Mapping[str, float]
     comparison: Mapping[str, Mapping[str, float]]
     settings: Mapping[str, Any]
-    weight_table: ExpertWeightTable
+    weight_table: ExpertWeightTable | None
     intervals: Mapping[str, Any] | None = None
 
     def predicted(self) -> dict[str, NDArray[np.float64]]:
@@ -143,7 +148,8 @@ def evaluate_split(
     Args:
         model: Trained model.
         processor: Its video processor.
-        videos: Data set of `load_echonet_dynamic`, with all its splits: the training split is the constant guess's.
+        videos: Data set of `load_videos`, with all its splits: the constant guess is the training split's mean, and is
+            left out where there is none. Where the rows tell the patient, intervals are by patient.
         split: Split to evaluate.
         protocol: Clips per video, see `protocol_starts`.
         batch_size: Clips per forward pass.
@@ -161,8 +167,6 @@ def evaluate_split(
         ValueError: If there is no such split, or it is empty.
     """
     name = find_split(videos, split)
-    if "train" not in videos:
-        raise ValueError("The data set has no training split, whose mean is the constant guess to compare with.")
     if not 0 < confidence_level < 1 or bootstrap_samples < 0:
         raise ValueError(
             "`confidence_level` lies between 0 and 1, such as 0.95, and `bootstrap_samples` is not negative; got "
@@ -179,17 +183,18 @@ def evaluate_split(
         np.array([prediction.regression for prediction in predictions]),
         None if np.isnan(experts).any() else experts,
         np.array([prediction.ejection_fraction for prediction in predictions]),
-        labels["train"],
+        labels.get("train"),
     )
     if model.config.prediction_head == "regression":
         # Experts that were never trained would be rows of noise.
-        comparison = {key: comparison[key] for key in ("constant_mean", "stage1")}
+        comparison = {key: comparison[key] for key in ("constant_mean", "stage1") if key in comparison}
     metrics = ef_regression_metrics(
         [prediction.ejection_fraction for prediction in predictions],
         references,
         bootstrap_samples=bootstrap_samples,
         confidence_level=confidence_level,
         seed=seed,
+        patients=patients_of(videos[name]),
     )
     settings = {
         "split": name,
@@ -199,7 +204,11 @@ def evaluate_split(
         "confidence_level": confidence_level if bootstrap_samples else None,
     }
     config = model.config
-    table = ExpertWeightTable(labels["train"], config.num_experts, config.expert_bin_width, config.expert_min_count)
+    table = None
+    if "train" in labels:
+        table = ExpertWeightTable(
+            labels["train"], config.num_experts, config.expert_bin_width, config.expert_min_count
+        )
     calibration = calibration_for(config, protocol)
     intervals = None
     if calibration is not None:
@@ -207,6 +216,13 @@ def evaluate_split(
         measured = interval_metrics(predicted, references, calibration)
         intervals = {"nominal_coverage": calibration["coverage"], "measured": measured}
     return SplitEvaluation(predictions, references, labels, metrics, comparison, settings, table, intervals)
+
+
+def patients_of(videos: Any) -> list[str] | None:
+    """Patient of every row, a row without one counting as its own; `None` if no row tells it."""
+    if "patient" not in videos.column_names or not any(videos["patient"]):
+        return None
+    return [patient or name for patient, name in zip(videos["patient"], videos["file_name"])]
 
 
 def find_split(videos: Mapping[str, Any], split: str) -> str:
@@ -231,9 +247,10 @@ def report_figures(evaluation: SplitEvaluation, subtitle: str | None = None) -> 
     }
     if np.ptp(references) > 0:
         figures["scatter"] = scatter_figure(methods, references, subtitle=subtitle)
-    figures["sample_weights"] = sample_weight_figure(
-        evaluation.weight_table, train_labels=labels["train"], subtitle=subtitle
-    )
+    if evaluation.weight_table is not None:
+        figures["sample_weights"] = sample_weight_figure(
+            evaluation.weight_table, train_labels=labels["train"], subtitle=subtitle
+        )
     return figures
 
 
@@ -243,15 +260,17 @@ def save_report(
     *,
     model: str | Path,
     data_dir: str | Path,
+    data_checksum: str | None = None,
     synthetic: bool = False,
 ) -> Path:
-    """Write metrics.json, predictions.csv and the figures.
+    """Write metrics.json, predictions.csv, the same as CardioBench reads it, and the figures.
 
     Args:
         evaluation: The evaluation.
         output_dir: Folder to write to; it is made if missing.
         model: Folder or Hub id of the model, for the record.
         data_dir: Folder of the data set, for the record.
+        data_checksum: Its `DataSet.checksum`, for the record.
         synthetic: Whether the data are simulated; file and figures then say so.
 
     Returns:
@@ -260,11 +279,19 @@ def save_report(
     folder = Path(output_dir)
     settings = evaluation.settings
     write_predictions_csv(folder / "predictions.csv", evaluation.predictions, evaluation.references)
+    cardiobench = pd.DataFrame(
+        {
+            "FileName": [escape_formula(prediction.file_name) for prediction in evaluation.predictions],
+            "EF_pred": [prediction.ejection_fraction for prediction in evaluation.predictions],
+        }
+    )
+    write_csv(folder / CARDIOBENCH_FILE, cardiobench)
     write_metrics_json(
         folder / "metrics.json",
         evaluation.metrics,
         model=model,
         data_dir=data_dir,
+        data_checksum=data_checksum,
         extra={
             "comparison": evaluation.comparison,
             "synthetic_data": synthetic,

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..data.layouts.echonet_dynamic import SPLIT_NAMES
+from ..data.layouts.tables import SPLIT_NAMES
+from ..evaluation.group_errors import MIN_VIDEOS, ColumnErrors
 from ..evaluation.report import markdown_table
 from ..labels import category_masks
 from ..metrics import AUROC_THRESHOLDS
 from ..model.configuration_echomen import EchoMENConfig
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
 from ..runs.compared_arguments import compared_arguments
-from .group_errors import MIN_VIDEOS, ColumnErrors
 from .run_record import RunRecord
 
 

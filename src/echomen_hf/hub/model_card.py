@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..evaluation.group_errors import MIN_VIDEOS, ColumnErrors, errors_by_column
 from ..evaluation.split_evaluation import comparison_table, interval_table
 from ..model.configuration_echomen import EchoMENConfig
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES
 from ..model.video_processing_echomen import EchoMENVideoProcessor
+from ..runs.run_folder import weights_are_simulated
 from .card_tables import (
     UNKNOWN,
     bias_table,
@@ -28,8 +30,7 @@ from .card_tables import (
     small_categories,
     suffix,
 )
-from .group_errors import MIN_VIDEOS, ColumnErrors, errors_by_column
-from .run_record import RunRecord, weights_are_simulated
+from .run_record import RunRecord
 
 
 __all__ = ["CARD_TAGS", "create_model_card"]
@@ -53,7 +54,7 @@ FIGURE_CAPTIONS = {
 DATA_NAMES = {
     "synthetic": "synthetic echocardiograms of echomen_hf (SYNTHETIC)",
     "echonet_dynamic": "EchoNet-Dynamic",
-    "other": "data in EchoNet-Dynamic's layout",
+    "other": "another data set",
     "unknown": UNKNOWN,
 }
 
@@ -116,6 +117,7 @@ def create_model_card(
         pixel_mean=list_of_numbers(processor.image_mean) if processor is not None else UNKNOWN,
         pixel_std=list_of_numbers(processor.image_std) if processor is not None else UNKNOWN,
         data_kind=record.training_data,
+        data_layout=record.layout,
         data_name=DATA_NAMES[record.training_data],
         data_table=data_table(record) if record.trained_on_videos else "",
         initial_weights=initial_weights(record),
@@ -269,13 +271,11 @@ def stage_facts(record: RunRecord, stage: int) -> dict[str, Any]:
 
 
 def column_errors(record: RunRecord) -> list[ColumnErrors] | None:
-    """Errors by further columns of FileList.csv; `None` without its predictions or rows."""
+    """Errors by further columns of the data set; `None` without its predictions or rows."""
     if record.evaluation is None or record.evaluation.predictions is None or not record.videos:
         return None
     if not record.evaluated_on_videos:
-        record.warnings.append(
-            "Errors by further columns are unknown: the data folder's FileList.csv lacks videos of the evaluation."
-        )
+        record.warnings.append("Errors by further columns are unknown: the data set lacks videos of the evaluation.")
         return None
     document = record.evaluation.document
     results = errors_by_column(
@@ -286,9 +286,7 @@ def column_errors(record: RunRecord) -> list[ColumnErrors] | None:
         seed=document["seed"],
     )
     record.warnings += [
-        f"FileList.csv's column {entry.column!r} is not in the card: {entry.omitted}."
-        for entry in results
-        if entry.omitted
+        f"The column {entry.column!r} is not in the card: {entry.omitted}." for entry in results if entry.omitted
     ]
     return results
 

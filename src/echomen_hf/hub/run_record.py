@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..data.layouts.echonet_dynamic import FILE_LIST_NAME, read_file_list
+from ..data.layouts.registry import read_data_set
+from ..data.layouts.tables import LayoutError
 from ..data.provenance import ECHONET_DYNAMIC_VIDEOS, is_synthetic
 from ..evaluation.report import read_metrics_json, read_predictions_csv
-from ..runs.files import file_checksum, read_json, weights_checksum
+from ..runs.files import read_json, weights_checksum
 from ..runs.run_folder import (
     EMISSIONS_FILE,
     FIGURES_FOLDER,
@@ -25,7 +26,7 @@ from ..runs.run_folder import (
 )
 
 
-__all__ = ["RunRecord", "StageRecord", "read_run", "weights_are_simulated"]
+__all__ = ["RunRecord", "StageRecord", "read_run"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ class RunRecord:
         settings: Content of run.json, empty if unknown.
         stages: Record of every stage that was found, by number.
         evaluation: Evaluation of the model, or `None`.
-        videos: Rows of FileList.csv, see `read_file_list`; empty if unknown.
-        trained_on_videos: Whether these are also the training data, by the checksum of FileList.csv.
+        videos: Rows of the data set, see `read_data_set`; empty if unknown.
+        layout: Name of its layout; empty if unknown.
+        trained_on_videos: Whether these are also the training data, by their checksum.
         evaluated_on_synthetic: Whether the evaluation's data are simulated; `None` if unknown.
         videos_are_synthetic: Whether `videos` are simulated; `None` if unknown.
         warnings: What could not be found, and what to do about it.
@@ -66,6 +68,7 @@ class RunRecord:
     stages: dict[int, StageRecord] = field(default_factory=dict)
     evaluation: EvaluationRecord | None = None
     videos: list[dict[str, Any]] = field(default_factory=list)
+    layout: str = ""
     trained_on_videos: bool = False
     evaluated_on_synthetic: bool | None = None
     videos_are_synthetic: bool | None = None
@@ -100,7 +103,7 @@ def read_run(
         folder: Output folder of training, or of one of its stages; `None` if the model has none.
         evaluation: Output folder of `echomen evaluate`. Defaults to the folder, in or beside the run's folder, that
             names this model.
-        data_dir: Folder of the data set. Defaults to the one that the evaluation names.
+        data_dir: Folder of the data set. Defaults to a folder here that has the name which the evaluation gives.
 
     Returns:
         The record; its `warnings` name what is missing.
@@ -144,16 +147,6 @@ def read_run(
     return record
 
 
-def weights_are_simulated(settings: dict[str, Any]) -> bool:
-    """Whether this run and all runs before it, as far as their folders exist, used simulated videos only."""
-    if not settings.get("run.simulation.simulated_videos") or settings.get("run.backbone_checkpoint"):
-        return False
-    if settings.get("run.model") is None:
-        return True
-    earlier = run_folder(Path(settings["run.model"])) / RUN_FILE
-    return earlier.is_file() and weights_are_simulated(read_json(earlier))
-
-
 def read_stage(root: Path, stage: int) -> StageRecord | None:
     """Record of a stage in the folder of the run or of the stage alone; `None` if it is not complete."""
     for folder in (root / f"stage{stage}", root):
@@ -183,10 +176,14 @@ def find_evaluation(model: Path | None, evaluation: str | Path | None) -> Path |
     last = root / ("stage2" if (root / "stage2" / TRAINER_STATE_NAME).is_file() else "stage1")
     # The run's folder and that of its last stage hold one and the same model.
     folders = {root, last} if model in (root, last) else {model}
-    candidates = sorted({path for place in (model, root, root.parent) for path in place.glob(f"*/{METRICS_FILE}")})
-    found = [path for path in candidates if any(names_model(read_metrics_json(path), own) for own in folders)]
+    paths = sorted({path for place in (model, root, root.parent) for path in place.glob(f"*/{METRICS_FILE}")})
+    documents = {path: read_metrics_json(path) for path in paths}
+    checksum = weights_checksum(model)
+    # A name is that of many models, and finds the evaluation of earlier weights.
+    found = [path for path in paths if checksum and documents[path].get("model_sha256") == checksum]
+    found = found or [path for path in paths if any(names_model(documents[path], own) for own in folders)]
     # Results are those of the test split, if it was evaluated.
-    on_test = [path for path in found if read_metrics_json(path).get("split") == "test"]
+    on_test = [path for path in found if documents[path].get("split") == "test"]
     if len(on_test or found) > 1:
         listed = ", ".join(str(path.parent) for path in on_test or found)
         raise ValueError(f"Several evaluations of {model} were found ({listed}); choose one as `--evaluation`.")
@@ -194,7 +191,7 @@ def find_evaluation(model: Path | None, evaluation: str | Path | None) -> Path |
 
 
 def names_model(document: dict[str, Any], folder: Path) -> bool:
-    """Whether an evaluation is of the model in a folder: by absolute path, or by the last parts of a relative one."""
+    """Whether an evaluation names a folder: by its name, or as older ones do by a relative or absolute path."""
     named = Path(str(document.get("model", "")))
     if named.is_absolute():
         return named.resolve() == folder.resolve()
@@ -217,23 +214,31 @@ def read_evaluation(metrics_path: Path, warnings: list[str]) -> EvaluationRecord
 
 def read_data(record: RunRecord, data_dir: Path | None) -> None:
     """Read the list of videos, and find out whether the model was trained on it."""
-    if data_dir is not None and not (data_dir / FILE_LIST_NAME).is_file():
-        raise FileNotFoundError(f"{data_dir / FILE_LIST_NAME} does not exist: name the folder of the data set.")
-    if data_dir is None and record.evaluation is not None:
-        data_dir = Path(str(record.evaluation.document["data_dir"]))
-    if data_dir is None or not (data_dir / FILE_LIST_NAME).is_file():
+    if data_dir is not None and not data_dir.exists():
+        raise FileNotFoundError(f"{data_dir} does not exist: name the folder of the data set.")
+    is_named, found = data_dir is not None, None
+    evaluated = {} if record.evaluation is None else record.evaluation.document
+    if not is_named and evaluated:
+        data_dir = Path(str(evaluated["data_dir"]))
+    if data_dir is not None:
+        try:
+            found = read_data_set(data_dir, **(record.settings.get("run.layout_options") or {}))
+        except LayoutError:
+            if is_named:
+                raise
+    # Another folder may have the name that the evaluation gives.
+    if found is None or (not is_named and evaluated.get("file_list_sha256") not in (None, found.checksum)):
         record.warnings.append(
             "The training data are unknown"
-            + (f": {data_dir / FILE_LIST_NAME} does not exist" if data_dir is not None else "")
+            + (f": {data_dir} is not here" if data_dir is not None else "")
             + ". Name their folder as `--data_dir`."
         )
         return
-    record.videos = read_file_list(data_dir)
-    record.videos_are_synthetic = is_synthetic(data_dir)
-    checksum = file_checksum(data_dir / FILE_LIST_NAME)
-    record.trained_on_videos = record.settings.get("run.file_list_sha256") == checksum
+    record.videos, record.layout = found.rows, found.layout.name
+    record.videos_are_synthetic = is_synthetic(found.root)
+    record.trained_on_videos = record.settings.get("run.file_list_sha256") == found.checksum
     if not record.trained_on_videos:
         record.warnings.append(
-            f"The training data are unknown: {data_dir / FILE_LIST_NAME} is not the file that {RUN_FILE} names by its "
+            f"The training data are unknown: those in {data_dir} are not the ones that {RUN_FILE} names by their "
             "checksum. Name the folder that the model was trained on as `--data_dir`."
         )

@@ -55,9 +55,10 @@ def predict_archive(
 ) -> list[Row]:
     """Estimate many files, and keep a row of each as soon as it is known.
 
-    With `output`, whatever ends the process loses only the files that were being read or computed. Processes that
-    `accelerate launch` or `torch.distributed.run` started share the files, and the first of them puts their rows
-    together at the end.
+    With a local `output`, whatever ends the process loses only what had not been computed: with the engine `torch` on
+    CPUs the one file that was at its turn, elsewhere those of the batch, at most `batch_size` clips. Processes that
+    `accelerate launch --multi_gpu` or `torch.distributed.run` started share the files, and the first of them puts
+    their rows together at the end.
 
     Args:
         predictor: Predictor.

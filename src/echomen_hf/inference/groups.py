@@ -159,7 +159,7 @@ def write_groups(
 ) -> list[GroupPrediction]:
     """Combine the rows of `predict_archive`, and write a second table beside theirs.
 
-    A group none of whose files has an ejection fraction, since they cannot be read or are unusable, has a row without one.
+    A group has a row without an ejection fraction if none of its files has one, unreadable or unusable as they are.
 
     Args:
         rows: Rows of all files.

@@ -52,7 +52,8 @@ class Predictor:
         device: Where to run. Defaults to the first accelerator, or else the CPU.
         batch_size: Clips per forward pass.
         engine: What runs the encoder: `auto`, `torch`, `compile`, `onnx` or `openvino`.
-        precision: Precision of the encoder, `fp32` or `bf16`. Defaults to `fp32`, or for an export to its own.
+        precision: Precision of the encoder, `fp32` (IEEE 754, on GPUs too), `tf32` (NVIDIA GPUs) or `bf16`. Defaults
+            to `fp32`, or for an export to its own.
         num_workers: Threads that read files while `predict_files` computes.
         share_windows: Whether the overlapping clips of the protocols `all` and `everyN` share the work they have in
             common, see `SharedWindows`: `all` takes half the time, and results are the same but for rounding. Defaults
@@ -142,8 +143,9 @@ class Predictor:
     def predict_files(self, paths: Iterable[Any]) -> Iterator[tuple[Any, VideoPrediction | Exception]]:
         """Estimate many files; one that cannot be read does not stop the others.
 
-        Files are read in threads while the model computes, and batches are filled across videos. However many files
-        there are and however long they are, only a few of them are in memory at a time.
+        Files are read in threads while the model computes. However many files there are and however long they are,
+        only a few of them are in memory at a time. On CPUs with the engine `torch`, every batch holds clips of one
+        video; elsewhere batches are filled across videos.
 
         Args:
             paths: Files: paths, or whatever else `read_video` takes, such as files that are open.
@@ -228,7 +230,7 @@ def _looks_like_video(file: Path) -> bool:
     # DICOMDIR is the table of contents of an export.
     if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
         return False
-    if file.suffix.lower() in VIDEO_SUFFIXES:
+    if file.name.lower().endswith(VIDEO_SUFFIXES):
         return True
     try:
         return is_dicom(file)

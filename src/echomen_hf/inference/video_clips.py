@@ -79,7 +79,7 @@ class VideoClips:
 
 
 class ClipsOfSplit(Dataset):
-    """`VideoClips` of every video of a split, rows as `load_echonet_dynamic` gives them."""
+    """`VideoClips` of every video of a split, rows as `load_videos` gives them."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class ClipsOfSplit(Dataset):
         frames: FrameSource | None = None,
     ) -> None:
         if len(videos) == 0:
-            raise ValueError("The evaluation split holds no video; check the Split column of FileList.csv.")
+            raise ValueError("The evaluation split holds no video; check how the data set is split.")
         self.videos = videos
         self.spec = processor.clip_spec
         self.protocol = protocol

@@ -78,9 +78,9 @@ def predict_split(
     Args:
         model: Model; it is put into evaluation mode.
         processor: Its video processor.
-        videos: Rows as `load_echonet_dynamic` gives them.
+        videos: Rows as `load_videos` gives them.
         protocol: Which clips to take, see `protocol_starts`.
-        batch_size: Clips per forward pass, filled across videos.
+        batch_size: Most clips per forward pass.
         num_workers: Processes that read videos besides this one.
         progress: Whether to show a progress bar.
         engine: What runs the encoder; defaults to the model itself.
@@ -125,9 +125,12 @@ def predict_clips(
     windows: SharedWindows | None,
     force: bool = True,
 ) -> Iterator[tuple[T, VideoPrediction | Exception]]:
-    """Estimate videos in their order, each as soon as all its clips are; batches are filled across videos.
+    """Estimate videos in their order, each as soon as all its clips are.
 
-    Every video comes with a key, and its result leaves with it. An error in the place of a video is passed on.
+    Where PyTorch runs on a CPU, which full batches do not make faster, a batch ends with its video: nothing of a
+    finished video waits for the next one, and no estimate depends on which videos are beside it. Elsewhere batches are
+    filled across videos. Every video comes with a key, and its result leaves with it. An error in the place of a video
+    is passed on.
     """
     model.eval()
     average = partial(
@@ -137,6 +140,7 @@ def predict_clips(
         force=force,
     )
     device = model.device if engine is None else model.regression_head.weight.device
+    fill_batches = device.type != "cpu" or getattr(engine, "name", "torch") != "torch"
     waiting: deque[_Waiting[T]] = deque()
     batch: list[tuple[_Waiting[T], dict[str, torch.Tensor]]] = []
 
@@ -171,7 +175,7 @@ def predict_clips(
                         run_batch()
                         yield from finished()
         # Files that cannot be read fill no batch, and those behind them must not wait for it.
-        if batch and len(waiting) > 2 * batch_size:
+        if batch and (not fill_batches or len(waiting) > 2 * batch_size):
             run_batch()
         yield from finished()
     if batch:

@@ -48,7 +48,7 @@ def fit_method(
 
     Args:
         method: Method, or its name.
-        train_videos: Rows of the training split as `load_echonet_dynamic` gives them.
+        train_videos: Rows of the training split as `load_videos` gives them.
         val_videos: Rows of the validation split, on which the best epoch is chosen.
         args: Arguments that all methods of a comparison share; see `Method.training_arguments` for what a method
             changes. `args.output_dir` is the folder of this run.

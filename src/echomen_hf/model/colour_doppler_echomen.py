@@ -67,9 +67,9 @@ def coloured_share(blue: NDArray[np.uint8], red: NDArray[np.uint8]) -> float:
     return float(counted.mean())
 
 
-def luma_of_rgb(frames: NDArray[Any]) -> NDArray[np.float64]:
-    """Luma (ITU-R BT.601) of red, green and blue on any scale, shape (..., 3)."""
-    return frames.astype(np.float64) @ LUMA_WEIGHTS  # (..., H, W, 3) -> (..., H, W)
+def luma_of_rgb(frames: NDArray[Any]) -> NDArray[np.uint8]:
+    """Luma (ITU-R BT.601) of red, green and blue from 0 to 255, shape (..., 3)."""
+    return np.rint(frames.astype(np.float64) @ LUMA_WEIGHTS).astype(np.uint8)  # (..., H, W, 3) -> (..., H, W)
 
 
 def chroma_of_rgb(frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -1,20 +1,25 @@
-"""The end that a video file has by its own structure: a file that ends before it was cut off."""
+"""Structure of video files: the end that they should have, and the length of their index."""
 
 from __future__ import annotations
 
 import os
+import re
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO
 
-from .video_source_echomen import ResolvedSource
+from .video_source_echomen import ResolvedSource, VideoReadError
 
 
-__all__ = ["is_cut_off"]
+__all__ = ["is_cut_off", "require_short_index"]
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _MAX_BOXES = 2**16
+_MAX_TABLE_BYTES = 2**26
+_MAX_INDEX_ENTRIES = 2**20  # 5 hours at 50 frames per second; FFmpeg takes 70 bytes for each
+_AUDIO_HANDLERS = {b"soun", b"alis", b"url ", b"rsrc"}  # those of data may stand beside that of sound
 _HEAD_BYTES = 2**16
 
 
@@ -26,7 +31,7 @@ def is_cut_off(source: ResolvedSource) -> bool:
         head = file.read(_HEAD_BYTES)
         try:
             if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp"):
-                return _boxes_end(file, length) > length
+                return max((place + size for _, place, size in _boxes(file, length)), default=0) > length
             if head.startswith(_EBML):
                 return _segment_end(head) > length
             if head.startswith(_ASF_HEADER):
@@ -39,8 +44,8 @@ def is_cut_off(source: ResolvedSource) -> bool:
     return False
 
 
-def _boxes_end(file: BinaryIO, length: int) -> int:
-    """End of the last box of an MP4 file."""
+def _boxes(file: BinaryIO, length: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place and size of the boxes at the top of an MP4 file."""
     place = 0
     for _ in range(_MAX_BOXES):
         if length - place < 8:
@@ -50,10 +55,49 @@ def _boxes_end(file: BinaryIO, length: int) -> int:
         size = int.from_bytes(header[:4], "big")
         if size == 1:
             size = int.from_bytes(header[8:16], "big")
-        if size < 8:  # 0: to the end of the file
+        elif size == 0:  # to the end of the file
+            size = length - place
+        if size < 8:
             break
+        yield header[4:8], place, size
         place += size
-    return place
+
+
+def require_short_index(source: ResolvedSource) -> None:
+    """Refuse an MP4 file with a very long index, of which a few bytes may stand for millions of entries."""
+    with source.open() as file:
+        length, num_entries = file.seek(0, os.SEEK_END), 0
+        for name, place, size in _boxes(file, length):
+            if name not in (b"moov", b"moof"):
+                continue
+            file.seek(place)
+            data = file.read(min(size, _MAX_TABLE_BYTES + 1))
+            is_opaque = len(data) > _MAX_TABLE_BYTES or b"cmov" in data  # too long, or compressed
+            num_entries += _MAX_INDEX_ENTRIES + 1 if is_opaque else sum(map(_num_entries, data.split(b"trak")))
+            if num_entries > _MAX_INDEX_ENTRIES:
+                raise VideoReadError.about(
+                    source.name,
+                    f"has an index of more than {_MAX_INDEX_ENTRIES} entries",
+                    "cut the clip to a few heart beats, or export it as AVI",
+                )
+
+
+def _num_entries(track: bytes) -> int:
+    """Most entries that the index of a track, or a fragment of it, can have."""
+    samples = sum(_counts(track, rb"(?:stsz|stz2).{8}(.{4})"))
+    # Samples of sound that last one tick each are put together.
+    handlers = set(re.findall(rb"hdlr.{8}(.{4})", track, re.DOTALL))
+    if (
+        b"soun" in handlers
+        and handlers <= _AUDIO_HANDLERS
+        and re.search(rb"stts.{7}\x01.{4}\0\0\0\x01", track, re.DOTALL)
+    ):
+        samples = 0
+    return samples * max(1, sum(_counts(track, rb"elst.{4}(.{4})"))) + sum(_counts(track, rb"trun.{4}(.{4})"))
+
+
+def _counts(data: bytes, pattern: bytes) -> list[int]:
+    return [int.from_bytes(count, "big") for count in re.findall(pattern, data, re.DOTALL)]
 
 
 def _segment_end(head: bytes) -> int:

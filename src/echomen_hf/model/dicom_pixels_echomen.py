@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import warnings
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -12,12 +14,15 @@ from .coded_images_echomen import (
     CODESTREAM_START,
     ITEM,
     JPEG_START,
+    FileParts,
+    Part,
     adobe_transform,
     coded_size,
     encapsulated_items,
+    run_length_decoded_size,
 )
 from .colour_doppler_echomen import chroma_of_rgb, luma_of_rgb
-from .gray_conversion_echomen import LIMITED_TO_FULL
+from .gray_conversion_echomen import full_range
 from .video_source_echomen import VideoReadError
 
 
@@ -38,6 +43,14 @@ _PIXEL_DATA = (0x7FE0, 0x0010)
 _CLEARLY = 4.0  # times as far from gray, taken for one colour space as for the other
 _LEVELS = 256
 _TABLE_BITS = 16  # stored values of more bits are converted one by one
+_BLOCK_PIXELS = 2**15  # that are converted at a time, since some conversions need 50 times the memory of a frame
+_COLOUR_KINDS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422")
+_DECODED_KINDS = ("YBR_ICT", "YBR_RCT")  # decoders of JPEG 2000 make RGB of them
+_GRAY_KINDS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_MAX_COMPONENTS = 4  # of a coded image
+_HEADER_BYTES = 2**20  # of a coded image, at most
+_RUNS_HEADER_BYTES = 2**10  # of a frame in RLE
+_UNCHECKED_RUNS = 2**18  # bytes of RLE that may become 64 times as many without being looked at
 
 
 class Levels(NamedTuple):
@@ -68,18 +81,18 @@ class DicomPixels:
         self.syntax = dataset.file_meta.TransferSyntaxUID
         self._representation, self._start, self._stated_length = self._find_pixel_data()
         self._length = min(self._stated_length, file.seek(0, 2) - self._start)
-        self._coded: list[bytes] | None = None
+        self._coded: list[list[Part]] | None = None
         if self.syntax.is_encapsulated:
             file.seek(self._start)
-            data = file.read()
-            if not data.startswith(ITEM):
+            if file.read(4) != ITEM:
                 raise self._error("states a compression, but its pixel data are not encapsulated", "export it again")
-            self.fragments, self._offsets = encapsulated_items(data)
+            self._fragments, self._offsets = encapsulated_items(file, self._start, file.seek(0, 2))
             self._coded = self._group_fragments()
         elif self.allocated not in (1, 8, 16, 32):
             raise self._error(f"stores {self.allocated} bits a pixel, which is not supported", "export it with 8 bits")
         self._tables: tuple[NDArray[np.uint8], ...] | None = None
         self._is_ybr: bool | None = None
+        self._range: tuple[int, int] | None = None
 
     def _error(self, problem: str, remedy: str) -> VideoReadError:
         return VideoReadError.about(self.name, problem, remedy)
@@ -99,20 +112,33 @@ class DicomPixels:
             return b"OW", place + 8, struct.unpack_from(f"{order}I", head, 4)[0]
         return head[4:6], place + 12, struct.unpack_from(f"{order}I", head, 8)[0]
 
-    def _group_fragments(self) -> list[bytes]:
-        """Encoded frames, each of one fragment or several."""
-        fragments = self.fragments
+    def _group_fragments(self) -> list[list[Part]]:
+        """Fragments of every encoded frame."""
+        fragments = self._fragments
         if len(fragments) <= self.num_frames:
-            return fragments
+            return [[fragment] for fragment in fragments]
         if self.num_frames == 1:
-            return [b"".join(fragments)]
-        starts = [0, *np.cumsum([8 + len(fragment) for fragment in fragments]).tolist()]
-        firsts = [starts.index(offset) for offset in self._offsets if offset in starts[:-1]]
+            return [fragments]
+        starts = [0, *np.cumsum([8 + size for _, size in fragments]).tolist()]
+        numbers = {start: number for number, start in enumerate(starts[:-1])}
+        firsts = [numbers[offset] for offset in self._offsets if offset in numbers]
         if len(firsts) != self.num_frames:
             beginnings = (JPEG_START, CODESTREAM_START)
-            firsts = [number for number, fragment in enumerate(fragments) if fragment.startswith(beginnings)]
+            heads = [self._read([(place, min(size, 4))]) for place, size in fragments]
+            firsts = [number for number, head in enumerate(heads) if head.startswith(beginnings)]
         ends = [*firsts[1:], len(fragments)]
-        return [b"".join(fragments[first:end]) for first, end in zip(firsts, ends)][: self.num_frames]
+        return [fragments[first:end] for first, end in zip(firsts, ends)][: self.num_frames]
+
+    def _read(self, parts: list[Part]) -> bytes:
+        data = []
+        for place, size in parts:
+            self._file.seek(place)
+            data.append(self._file.read(size))
+        return b"".join(data)
+
+    def open_stream(self) -> BinaryIO:
+        """Pixel data that are a video, as a file."""
+        return io.BufferedReader(FileParts(self._file, self._fragments))
 
     @property
     def found(self) -> int:
@@ -134,15 +160,25 @@ class DicomPixels:
 
     def _check_size(self, coded: bytes) -> None:
         """Refuse an image of another size than the header states, before memory is taken for it."""
-        size = (self.rows, self.columns) if self.syntax == uid.RLELossless else coded_size(coded)
-        if size != (self.rows, self.columns):
+        stated, most = (self.rows, self.columns), self.rows * self.columns * self.samples * self.allocated // 8
+        size: tuple[int, ...] | None = stated
+        if self.syntax != uid.RLELossless:
+            size, most = coded_size(coded), 2 * most + _HEADER_BYTES
+            if size is not None and size[2] > _MAX_COMPONENTS:
+                raise self._error(f"holds an image of {size[2]} colours", "export it again")
+        else:
+            most = 2 * most + _RUNS_HEADER_BYTES
+            largest = self.rows * self.columns + 1  # with its padding
+            if _UNCHECKED_RUNS < len(coded) <= most and run_length_decoded_size(coded, largest) > largest:
+                size = None
+        if size is None or size[:2] != stated or len(coded) > most:
             raise self._error(
-                f"holds an image of {size or 'unknown'} pixels where its header says {(self.rows, self.columns)}",
+                f"holds an image of {size[:2] if size else 'unknown'} pixels where its header says {stated}",
                 "export it again",
             )
 
     def require_readable(self) -> None:
-        """Refuse a compression that cannot be decoded here, and images of another size than the header states."""
+        """Refuse a compression or colours that cannot be decoded here, and images of another size than stated."""
         try:
             decoder = get_decoder(self.syntax)
         except NotImplementedError as error:
@@ -151,35 +187,58 @@ class DicomPixels:
             ) from error
         if not decoder.is_available:
             raise self._error(f"is compressed as {self.syntax.name}, without a decoder", INSTALL_HINT)
-        for coded in self._coded or []:
-            self._check_size(coded)
+        known = {1: _GRAY_KINDS, 3: (*_COLOUR_KINDS, *(_DECODED_KINDS if self._coded else ()))}
+        if self.kind not in known.get(self.samples, ()):
+            raise self._unknown_colour(self.kind)
+        if self.kind == "PALETTE COLOR" and self.stored > _TABLE_BITS:
+            raise self._error(f"stores {self.stored} bits a pixel, which is not supported", "export it with 8 bits")
+        for parts in self._coded or []:
+            self._check_size(self._read(parts))
 
-    def levels(self, index: int, crop: tuple[slice, slice]) -> Levels:
-        """Luma and chroma of a part of one frame."""
+    def _unknown_colour(self, kind: str) -> VideoReadError:
+        return self._error(
+            f"stores {self.samples} values a pixel as {kind}, which is not supported", "export it as RGB or AVI"
+        )
+
+    def levels(self, index: int, crop: tuple[slice, slice], with_chroma: bool) -> Levels:
+        """Luma, and chroma if it is asked for, of a part of one frame."""
         frame, kind = self._frame(index)
+        if self.samples == 3:
+            if kind not in _COLOUR_KINDS:
+                raise self._unknown_colour(kind)
+            if self._is_ybr is None:
+                # The first frame decides, whichever are asked for.
+                first = frame if index == 0 else self._frame(0)[0]
+                some = first[:: max(1, self.rows * self.columns // _BLOCK_PIXELS)]
+                self._is_ybr = _is_ybr(self._eight_bits(some), kind != "RGB")
+        elif self.stored <= _TABLE_BITS and self._tables is None:
+            self._tables = self._make_tables()
+        part = frame[crop]
+        step = max(1, _BLOCK_PIXELS // part.shape[1])
+        blocks = [self._levels_of(part[top : top + step], kind, with_chroma) for top in range(0, len(part), step)]
+        if len(blocks) == 1:
+            return blocks[0]
+        chroma = [block.chroma for block in blocks if block.chroma is not None]
+        blue, red = (np.concatenate(planes) for planes in zip(*chroma)) if chroma else (None, None)
+        luma = np.concatenate([block.luma for block in blocks])
+        return Levels(luma, None if blue is None or red is None else (blue, red))
+
+    def _levels_of(self, pixels: NDArray[Any], kind: str, with_chroma: bool) -> Levels:
         if self.samples == 1:
-            if self.stored > _TABLE_BITS and self.kind.startswith("MONOCHROME"):
-                return Levels(self._gray(frame[crop]), None)
-            if self._tables is None:
-                self._tables = self._make_tables()
-            return self._by_table(frame[crop])
-        if self.samples != 3 or kind not in ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422"):
-            raise self._error(f"stores its colour as {kind}, which is not supported", "export it as RGB or AVI")
-        if self._is_ybr is None:
-            # The first frame decides, whichever are asked for.
-            self._is_ybr = _is_ybr(self._eight_bits(frame if index == 0 else self._frame(0)[0]), kind != "RGB")
-        frame = self._eight_bits(frame[crop])
+            return (
+                self._by_table(pixels, with_chroma) if self._tables is not None else Levels(self._gray(pixels), None)
+            )
+        pixels = self._eight_bits(pixels)
         if not self._is_ybr:
-            luma = np.rint(luma_of_rgb(frame)).astype(np.uint8)
-            return Levels(luma, chroma_of_rgb(frame))
-        luma = np.ascontiguousarray(frame[..., 0])
-        return Levels(LIMITED_TO_FULL[luma] if "PARTIAL" in kind else luma, (frame[..., 1], frame[..., 2]))
+            return Levels(luma_of_rgb(pixels), chroma_of_rgb(pixels) if with_chroma else None)
+        luma = np.ascontiguousarray(pixels[..., 0])
+        return Levels(full_range(luma) if "PARTIAL" in kind else luma, (pixels[..., 1], pixels[..., 2]))
 
     def _frame(self, index: int) -> tuple[NDArray[Any], str]:
         """One frame as it is stored, shape (H, W) or (H, W, 3), and its photometric interpretation."""
         if self._coded is None:
             return self._native(index), self.kind
-        coded, dataset = self._coded[index], self._dataset
+        coded, dataset = self._read(self._coded[index]), self._dataset
         self._check_size(coded)
         dataset.NumberOfFrames = 1
         dataset.add_new(_PIXEL_DATA, "OB", encapsulate([coded], has_bot=False))
@@ -242,26 +301,22 @@ class DicomPixels:
     def _lowest(self) -> int:
         return -(2 ** (self.stored - 1)) if self.signed else 0
 
-    def _by_table(self, frame: NDArray[Any]) -> Levels:
+    def _by_table(self, frame: NDArray[Any], with_chroma: bool) -> Levels:
         tables = self._tables
         if not tables:
             return Levels(np.ascontiguousarray(frame), None)
         places = np.clip(frame.astype(np.int64) - self._lowest, 0, 2**self.stored - 1)
-        luma, *chroma = (table[places] for table in tables)
+        luma, *chroma = (table[places] for table in (tables if with_chroma else tables[:1]))
         return Levels(luma, (chroma[0], chroma[1]) if chroma else None)
 
     def _make_tables(self) -> tuple[NDArray[np.uint8], ...]:
         """Luma, and for a palette Cb and Cr, of every stored value; nothing if it is the value itself."""
-        if self.stored > _TABLE_BITS:
-            raise self._error(f"stores {self.stored} bits a pixel, which is not supported", "export it with 8 bits")
         low, count = self._lowest, 2**self.stored
         values = np.arange(low, low + count)
         if self.kind == "PALETTE COLOR":
             palette = self._palette(values)
             blue, red = chroma_of_rgb(palette[None])
-            return np.rint(luma_of_rgb(palette)).astype(np.uint8), blue[0], red[0]
-        if self.kind not in ("MONOCHROME1", "MONOCHROME2"):
-            raise self._error(f"stores its colour as {self.kind}, which is not supported", "export it as RGB or AVI")
+            return luma_of_rgb(palette), blue[0], red[0]
         if self.stored == 8 and not self.signed and self.kind == "MONOCHROME2":
             return ()
         return (self._gray(values),)
@@ -269,17 +324,34 @@ class DicomPixels:
     def _gray(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Grey levels of stored values."""
         low, high = self._lowest, self._lowest + 2**self.stored - 1
-        gray = self._windowed(values, low, high) if self.stored > 8 else scaled(values, low, high)
+        gray = self._windowed(values) if self.stored > 8 else scaled(values, low, high)
         return 255 - gray if self.kind == "MONOCHROME1" else gray
 
-    def _windowed(self, values: NDArray[Any], low: int, high: int) -> NDArray[np.uint8]:
-        """Grey levels by the window or VOI LUT of the file; without, by the range of its stored bits."""
+    def _range_of_loop(self) -> tuple[int, int]:
+        """Lowest and highest stored value of all frames before the first that is damaged."""
+        if self._range is None:
+            low, high = [], []
+            for index in range(self.found):
+                try:
+                    frame, _ = self._frame(index)
+                except Exception:
+                    break
+                low.append(int(frame.min()))
+                high.append(int(frame.max()))
+            self._range = min(low, default=0), max(high, default=0)
+            warnings.warn(
+                f"{self.name}: stores {self.stored} bits a pixel and names no window; its darkest pixel becomes black "
+                "and its brightest white.",
+                stacklevel=2,
+            )
+        return self._range
+
+    def _windowed(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Grey levels by the window or VOI LUT of the file; without, by the range of the values of the loop."""
         dataset = self._dataset
-        rescaled: NDArray[Any] = values.astype(np.float64)
-        if dataset.get("ModalityLUTSequence"):
-            rescaled = self._by_lut(values, dataset.ModalityLUTSequence[0])[0].astype(np.float64)
-        elif dataset.get("RescaleSlope") is not None:
-            rescaled = values * float(dataset.RescaleSlope) + float(dataset.get("RescaleIntercept") or 0)
+        if dataset.get("RescaleSlope") == 0:
+            raise self._one_level()
+        rescaled = self._rescaled(values)
         if dataset.get("VOILUTSequence"):
             levels, white = self._by_lut(np.rint(rescaled).astype(np.int64), dataset.VOILUTSequence[0])
             return scaled(levels, 0, white)
@@ -290,14 +362,30 @@ class DicomPixels:
         if dataset.get("WindowCenter") == 0:
             centre = 0.0
         if np.isnan(centre) or not width >= 1:
-            return scaled(values, low, high)
+            low, high = self._range_of_loop()
+            # Of the values of a table, which need not ascend, those between the lowest and the highest.
+            has_table = dataset.get("ModalityLUTSequence") and self.stored <= _TABLE_BITS
+            ends = self._rescaled(np.arange(low, high + 1) if has_table else np.array([low, high]))
+            return scaled(rescaled, ends.min(), max(ends.max(), ends.min() + 1))
         # What the window maps its own ends to depends on bits and rescaling: ask it.
         black, white = apply_windowing(np.array([centre - width, centre + width]), dataset)
-        if black == white or dataset.get("RescaleSlope") == 0:
-            raise self._error(
-                "maps every value to one grey level (RescaleSlope or window)", "export it again without rescaling"
-            )
+        if black == white:
+            raise self._one_level()
         return scaled(apply_windowing(rescaled, dataset), black, white)
+
+    def _one_level(self) -> VideoReadError:
+        return self._error(
+            "maps every value to one grey level (RescaleSlope or window)", "export it again without rescaling"
+        )
+
+    def _rescaled(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Stored values after the modality transformation of the file."""
+        dataset = self._dataset
+        if dataset.get("ModalityLUTSequence"):
+            return self._by_lut(values, dataset.ModalityLUTSequence[0])[0].astype(np.float64)
+        if dataset.get("RescaleSlope") is not None:
+            return values * float(dataset.RescaleSlope) + float(dataset.get("RescaleIntercept") or 0)
+        return values.astype(np.float64)
 
     def _by_lut(self, values: NDArray[np.int64], item: Dataset) -> tuple[NDArray[Any], int]:
         """Values mapped by a look-up table, and the highest that it can give."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -50,14 +51,17 @@ _IMAGE_TAGS = [
 ]
 _TIMING_TAGS = ["FrameTime", "FrameTimeVector", "FrameIncrementPointer", "CineRate", "RecommendedDisplayFrameRate"]
 _REGION_TAGS = ["SequenceOfUltrasoundRegions"]
+_READ_TAGS = [*_IMAGE_TAGS, *_TIMING_TAGS, *_REGION_TAGS]
 _TIME_VECTOR = 0x00181065  # what FrameIncrementPointer calls FrameTimeVector
 _RATES_AGREE = 0.1
 
 _TWO_DIMENSIONAL, _TISSUE = 1, 1  # RegionSpatialFormat and RegionDataType, DICOM PS3.3 C.8.5.5
+_CENTIMETRES = 3  # of PhysicalUnitsXDirection and PhysicalUnitsYDirection
 _INSIDE_SHARE = 0.5  # of the region; with less inside the image, the coordinates belong to another size of it
 _SMALLEST_REGION = 0.05  # of the image area
 
 _MAX_INFLATED = 2**28  # bytes
+_INFLATED_BLOCK = 2**20  # bytes
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _MAX_META = 2**16  # bytes
 
@@ -102,7 +106,7 @@ def is_dicom(source: VideoSource | ResolvedSource) -> bool:
     if resolved.suffix not in (".dcm", ".dicom"):
         return False
     try:
-        with _open_dicom(resolved, ["Rows"]) as (_, dataset):
+        with _open_dicom(resolved, ["Rows"]) as (_, dataset, _):
             return "Rows" in dataset
     except VideoReadError:
         return False
@@ -119,16 +123,15 @@ def probe_dicom(
     """Number of frames, size after the crop, and frame rate of a cine loop; see `read_dicom`."""
     _check_margin(margin)
     resolved = resolve_source(source)
-    with named_errors(resolved.name), _open_dicom(resolved, [*_IMAGE_TAGS, *_TIMING_TAGS, *_REGION_TAGS]) as opened:
-        file, dataset = opened
+    with named_errors(resolved.name), _open_dicom(resolved, _READ_TAGS) as (file, dataset, _):
         shape, name = _image_shape(dataset, resolved.name), resolved.name
-        aspect = _pixel_aspect(dataset)
-        box = _crop_box(dataset, shape[1:], name, crop_region, margin, square, aspect)
+        box, aspect = _crop_box(dataset, shape[1:], name, crop_region, margin, square)
         height, width = square_pixels(np.broadcast_to(np.uint8(0), (box.height, box.width)), aspect).shape
         fps, _ = _frame_rate(dataset, shape[0], name)
         pixels = DicomPixels(file, dataset, shape, name)
         if pixels.syntax in uid.MPEGTransferSyntaxes:
-            num_frames = probe_container(_stream(pixels), shape[0])[0]
+            num_frames, size, _ = probe_container(_stream(pixels), shape[0], as_stored=True)
+            _check_stream_size(size, shape[1:], name)
         else:
             pixels.require_readable()
             num_frames = pixels.found
@@ -156,10 +159,12 @@ def read_dicom(
     image, the outer `margin` goes.
 
     Colour becomes luma (ITU-R BT.601). 8-bit values are taken as stored; more bits are scaled to 0-255 by the VOI LUT
-    or window of the file or, without one, by the range of its stored bits. Pixels that are not square are stretched.
-    MPEG and H.264 streams inside DICOM are decoded by FFmpeg. The frame rate is that of the time between frames (of
-    FrameTime and FrameTimeVector the one that FrameIncrementPointer names), else CineRate, else
-    RecommendedDisplayFrameRate. Of a Deflated file at most 256 MB are inflated.
+    or window of the file. Without one, the range of all pixels of the loop is used, with a warning, also where only
+    some frames are asked for. Pixels that are not square (PixelAspectRatio, PixelSpacing, else PhysicalDeltaX and
+    PhysicalDeltaY of the region in centimetres) are stretched. MPEG and H.264 streams inside DICOM are decoded by
+    FFmpeg. The frame rate is that of the time between frames (of FrameTime and FrameTimeVector the one that
+    FrameIncrementPointer names), else CineRate, else RecommendedDisplayFrameRate. Of a Deflated file at most 256 MB
+    are inflated.
 
     Args:
         source: See `VideoSource`.
@@ -170,7 +175,7 @@ def read_dicom(
         margin: Share of the height and width to remove on each side of an image without a usable region; 0 keeps all.
         square: Crop the longer side around the centre, so that height equals width.
         allow_truncated: Use, with a warning, the frames before the damage where the pixel data end early.
-        max_bytes: Most bytes of grayscale frames to decode.
+        max_bytes: Most bytes of grayscale frames to decode, and of what a Deflated file inflates to, together.
 
     Returns:
         The clip. A still image comes back as a clip of one frame: see `require_moving`.
@@ -183,16 +188,21 @@ def read_dicom(
     _check_margin(margin)
     numbers, resolved = frame_numbers(indices), resolve_source(source)
     name = resolved.name
-    with named_errors(name), _open_dicom(resolved, [*_IMAGE_TAGS, *_TIMING_TAGS, *_REGION_TAGS]) as (file, dataset):
+    with named_errors(name), _open_dicom(resolved, _READ_TAGS, max_bytes) as (file, dataset, num_inflated):
+        max_bytes -= num_inflated
         shape = _image_shape(dataset, name)
-        aspect = _pixel_aspect(dataset)
-        box = _crop_box(dataset, shape[1:], name, crop_region, margin, square, aspect)
+        box, aspect = _crop_box(dataset, shape[1:], name, crop_region, margin, square)
         fps, shown = _frame_rate(dataset, shape[0], name)
         pixels = DicomPixels(file, dataset, shape, name)
         if shown is not None:
             numbers = frames_to_read(name, numbers or list(range(len(shown))), len(shown))
             numbers = shown[numbers].tolist()
         if pixels.syntax in uid.MPEGTransferSyntaxes:
+
+            def cropped(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+                _check_stream_size(frame.shape, shape[1:], name)
+                return square_pixels(frame[box.slices], aspect)
+
             frames, _, share = decode_container(
                 _stream(pixels),
                 numbers,
@@ -200,19 +210,18 @@ def read_dicom(
                 max_bytes=max_bytes,
                 measure_colour=True,
                 promised=shape[0],
-                as_stored=True,
+                prepare=cropped,
             )
-            if frames.shape[1:] != shape[1:]:
-                raise VideoReadError.about(
-                    name,
-                    f"holds a stream of {frames.shape[1:]} pixels where its header says {shape[1:]}",
-                    "export it again",
-                )
-            cropped = (square_pixels(frame[box.slices], aspect) for frame in frames)
-            frames = np.stack(list(cropped))
         else:
             frames, share = _decode(pixels, box, aspect, numbers, allow_truncated, max_bytes)
         return EchoVideo(frames, usable_fps(fps, name, default_fps), name, share)
+
+
+def _check_stream_size(size: tuple[int, ...], stated: tuple[int, int], name: str) -> None:
+    if size != stated:
+        raise VideoReadError.about(
+            name, f"holds a stream of {size} pixels where its header says {stated}", "export it again"
+        )
 
 
 def _check_margin(margin: float) -> None:
@@ -221,14 +230,20 @@ def _check_margin(margin: float) -> None:
 
 
 @contextmanager
-def _open_dicom(resolved: ResolvedSource, keywords: list[str]) -> Iterator[tuple[BinaryIO, Dataset]]:
-    """Parse the named elements only, step over everything else, and leave the file at its pixel data."""
+def _open_dicom(
+    resolved: ResolvedSource, keywords: list[str], max_bytes: int = DEFAULT_MAX_BYTES
+) -> Iterator[tuple[BinaryIO, Dataset, int]]:
+    """Parse the named elements only, step over everything else, and leave the file at its pixel data.
+
+    The third is the number of bytes to which it was inflated.
+    """
     if pydicom is None:
         raise VideoReadError.about(resolved.name, "is DICOM, and pydicom is not installed", INSTALL_HINT)
     with resolved.open() as file:
-        has_prefix = file.read(132)[128:] == b"DICM"
+        has_prefix, num_inflated = file.read(132)[128:] == b"DICM", 0
         if has_prefix and _DEFLATED in (meta := file.read(_MAX_META)):
-            file, has_prefix = _inflate(file, meta, resolved.name), False
+            file, has_prefix = _inflate(file, meta, resolved.name, min(_MAX_INFLATED, max_bytes)), False
+            num_inflated = file.seek(0, os.SEEK_END) * 9 // 8  # its buffer grows ahead by an eighth
         file.seek(0)
         try:
             dataset = pydicom.dcmread(
@@ -242,21 +257,24 @@ def _open_dicom(resolved: ResolvedSource, keywords: list[str]) -> Iterator[tuple
             implicit, little = dataset.original_encoding
             explicit_syntax = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit_syntax
-        yield file, dataset
+        yield file, dataset, num_inflated
 
 
-def _inflate(file: BinaryIO, meta: bytes, name: str) -> io.BytesIO:
+def _inflate(file: BinaryIO, meta: bytes, name: str, limit: int) -> io.BytesIO:
     """Data set of a Deflated file, which may be a thousand times as long as the file."""
     if meta[:4] != b"\x02\0\0\0":
         raise VideoReadError.about(name, "is a Deflated DICOM file with a damaged header", "export it uncompressed")
     file.seek(132 + 12 + int.from_bytes(meta[8:12], "little"))
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = inflater.decompress(file.read(), _MAX_INFLATED)
-    if inflater.unconsumed_tail:
-        raise VideoReadError.about(
-            name, f"is Deflated and inflates to more than {_MAX_INFLATED} bytes", "export it as JPEG or uncompressed"
-        )
-    return io.BytesIO(data)
+    inflated, inflater = io.BytesIO(), zlib.decompressobj(-zlib.MAX_WBITS)
+    while data := inflater.unconsumed_tail or file.read(_INFLATED_BLOCK):
+        inflated.write(inflater.decompress(data, _INFLATED_BLOCK))
+        if inflated.tell() > limit:
+            raise VideoReadError.about(
+                name, f"is Deflated and inflates to more than {limit} bytes", "export it as JPEG or uncompressed"
+            )
+        if inflater.eof:
+            break
+    return inflated
 
 
 def _image_shape(dataset: Dataset, name: str) -> tuple[int, int, int]:
@@ -286,13 +304,17 @@ def _numbers(dataset: Dataset, keyword: str) -> NDArray[np.float64]:
         return np.empty(0)
 
 
-def _pixel_aspect(dataset: Dataset) -> float:
+def _pixel_aspect(dataset: Dataset, region: Dataset | None) -> float:
     """Width of a pixel over its height; the file states height first."""
     for keyword in ("PixelAspectRatio", "PixelSpacing"):
         sides = _numbers(dataset, keyword)
         if len(sides) == 2 and (sides > 0).all():
             return usable_aspect(float(sides[1] / sides[0]))
-    return 1.0
+    if region is None:
+        return 1.0
+    units = [_number(region, f"PhysicalUnits{axis}Direction") for axis in "XY"]
+    width, height = (abs(_number(region, f"PhysicalDelta{axis}") or 0) for axis in "XY")
+    return usable_aspect(width / height) if units == [_CENTIMETRES] * 2 and width and height else 1.0
 
 
 def _frame_rate(dataset: Dataset, num_frames: int, name: str) -> tuple[float | None, NDArray[np.int64] | None]:
@@ -324,7 +346,7 @@ def _frame_rate(dataset: Dataset, num_frames: int, name: str) -> tuple[float | N
 
 def _stream(pixels: DicomPixels) -> ResolvedSource:
     """Video stream inside a DICOM file."""
-    return ResolvedSource(f"{pixels.name} (its video stream)", io.BytesIO(b"".join(pixels.fragments)))
+    return ResolvedSource(f"{pixels.name} (its video stream)", pixels.open_stream())
 
 
 def _decode(
@@ -340,9 +362,10 @@ def _decode(
         collector, colour = FrameCollector(pixels.name, numbers, max_bytes, found), ColourMeter()
         try:
             for index in range(found) if numbers is None else sorted(set(numbers)):
-                luma, chroma = pixels.levels(index, box.slices)
+                wants_colour = colour.wants_frame()
+                luma, chroma = pixels.levels(index, box.slices, wants_colour)
                 collector.add(index, square_pixels(luma, aspect))
-                if chroma is not None and colour.wants_frame():
+                if chroma is not None and wants_colour:
                     colour.add(*chroma)
         except VideoReadError:
             raise
@@ -354,32 +377,35 @@ def _decode(
 
 
 def _crop_box(
-    dataset: Dataset,
-    size: tuple[int, int],
-    name: str,
-    crop_region: bool,
-    margin: float,
-    square: bool,
-    aspect: float,
-) -> _Box:
+    dataset: Dataset, size: tuple[int, int], name: str, crop_region: bool, margin: float, square: bool
+) -> tuple[_Box, float]:
+    """What to keep of a frame, and the width of a pixel over its height."""
     rows, columns = size
-    box = _tissue_region(dataset, rows, columns, name) if crop_region else None
-    if box is None:
+    box, region = _tissue_region(dataset, rows, columns, name, warn=crop_region)
+    aspect = _pixel_aspect(dataset, region)
+    if box is None or not crop_region:
         box = _Box(0, rows, 0, columns).shrunk(margin)
-    return box.central_square(aspect) if square else box
+    return box.central_square(aspect) if square else box, aspect
 
 
-def _tissue_region(dataset: Dataset, rows: int, columns: int, name: str) -> _Box | None:
-    """Largest usable two-dimensional tissue region, clipped to the image."""
+def _tissue_region(
+    dataset: Dataset, rows: int, columns: int, name: str, warn: bool
+) -> tuple[_Box | None, Dataset | None]:
+    """Largest usable two-dimensional tissue region: its place, clipped to the image, and what is said of it."""
     tissue = [
-        [_number(region, f"RegionLocation{corner}") for corner in ("MinY0", "MaxY1", "MinX0", "MaxX1")]
+        region
         for region in dataset.get("SequenceOfUltrasoundRegions") or []
         if _number(region, "RegionSpatialFormat") == _TWO_DIMENSIONAL and _number(region, "RegionDataType") == _TISSUE
     ]
-    boxes = [box for corners in tissue if (box := _clip_region(corners, rows, columns)) is not None]
-    if tissue and not boxes:
+    usable = []
+    for region in tissue:
+        corners = [_number(region, f"RegionLocation{corner}") for corner in ("MinY0", "MaxY1", "MinX0", "MaxX1")]
+        box = _clip_region(corners, rows, columns)
+        if box is not None:
+            usable.append((box, region))
+    if warn and tissue and not usable:
         warnings.warn(f"{name}: its ultrasound region does not fit its image; ignoring the region.", stacklevel=2)
-    return max(boxes, key=lambda box: box.height * box.width, default=None)
+    return max(usable, key=lambda found: found[0].height * found[0].width, default=(None, None))
 
 
 def _clip_region(corners: list[float | None], rows: int, columns: int) -> _Box | None:

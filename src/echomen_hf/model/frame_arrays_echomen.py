@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from .colour_doppler_echomen import ColourMeter, chroma_of_rgb, luma_of_rgb
-from .echo_video_echomen import EchoVideo
+from .echo_video_echomen import EchoVideo, require_frame_size
 
 
 __all__ = ["is_file", "list_videos", "to_echo_video", "to_grayscale"]
+
+_ORIENTATION = 0x0112  # the Exif tag
 
 
 def is_file(video: Any) -> bool:
@@ -54,10 +56,22 @@ def _is_image(frame: Any) -> bool:
 
 def _stack_frames(frames: Sequence[Any]) -> np.ndarray:
     """Make one array of the frames of a video; Pillow images as they are shown, whatever their mode."""
-    if all(_is_image(frame) for frame in frames) and any(frame.mode != "L" for frame in frames):
-        # Numbers of more than 8 bits have no known scale, which is said where arrays are checked.
-        frames = [frame if frame.mode.startswith(("I", "F")) else frame.convert("RGB") for frame in frames]
+    if all(_is_image(frame) for frame in frames):
+        frames = [_upright(frame) for frame in frames]
+        if any(frame.mode != "L" for frame in frames):
+            # Numbers of more than 8 bits have no known scale, which is said where arrays are checked.
+            frames = [frame if frame.mode.startswith(("I", "F")) else frame.convert("RGB") for frame in frames]
     return np.stack([np.asarray(frame) for frame in frames])
+
+
+def _upright(image: Any) -> Any:
+    """A Pillow image as its file says that it is shown, of a size that is checked before it is decoded."""
+    require_frame_size(image.height, image.width, "image")
+    if image.getexif().get(_ORIENTATION, 1) == 1:
+        return image
+    from PIL import ImageOps  # whoever has an image has Pillow
+
+    return ImageOps.exif_transpose(image)
 
 
 def to_echo_video(video: np.ndarray | torch.Tensor, fps: float) -> EchoVideo:
@@ -80,7 +94,7 @@ def to_grayscale(video: np.ndarray | torch.Tensor) -> np.ndarray:
     """
     frames = _channels_last(video)
     if frames.ndim == 4:
-        frames = luma_of_rgb(frames)  # (T, H, W, 3) -> (T, H, W)
+        return np.stack([luma_of_rgb(frame) for frame in frames])  # (T, H, W, 3) -> (T, H, W)
     return frames if frames.dtype == np.uint8 else np.rint(frames).astype(np.uint8)
 
 

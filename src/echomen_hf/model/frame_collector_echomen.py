@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .echo_video_echomen import require_frame_size
 from .video_source_echomen import VideoReadError
 
 
@@ -95,10 +96,10 @@ class FrameCollector:
         self.wanted = None if order is None else set(order)
         self._order = order
         self._max_bytes = max_bytes
-        self._expected = expected if self.wanted is None else len(self.wanted)
+        self._expected = expected if order is None else len(order)
         self._position: dict[int, int] = {}  # of every kept frame, in the blocks
         self._blocks: list[NDArray[np.uint8]] = []
-        self._shape: tuple[int, ...] | None = None
+        self._shape: tuple[int, int] | None = None
 
     @property
     def complete(self) -> bool:
@@ -118,7 +119,7 @@ class FrameCollector:
         """Keep a copy of one frame, uint8, shape (height, width)."""
         self.room(index, frame.shape)[...] = frame
 
-    def room(self, index: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    def room(self, index: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
         """Memory for one frame, which the caller must fill."""
         if shape != (self._shape or shape):
             raise VideoReadError.about(
@@ -126,6 +127,8 @@ class FrameCollector:
                 f"changes its frame size from {self._shape} to {shape} at frame {index}",
                 "export the clip again as one video",
             )
+        if self._shape is None:
+            require_frame_size(*shape, self.name)  # which may be more than is stored, where pixels are not square
         self._shape = shape
         position = len(self._position)
         self.require_room(position + 1)
@@ -150,17 +153,33 @@ class FrameCollector:
                 "cut the clip to a few heart beats, ask for single frames with `indices`, or raise `max_bytes`",
             )
 
-    def finish(self) -> NDArray[np.uint8]:
-        """Frames in the order asked for, shape (len(order) or number of frames, height, width)."""
-        num_frames = len(self._position)
-        if len(self._blocks) > 1 or not self._expected:
-            joined = np.empty((num_frames, *self._blocks[0].shape[1:]), dtype=np.uint8)
-            for start in range(0, num_frames, self._block_frames):
-                block = self._blocks.pop(0)  # so that its memory is free again
-                joined[start : start + self._block_frames] = block[: num_frames - start]
-            frames = joined
+    def finish(self, shown: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """Frames in the order asked for, shape (len(order) or number of frames, height, width).
+
+        Args:
+            shown: Kept frame that every frame of the clip is, ascending, int64; `None` if they are the kept frames.
+        """
+        places = None if self._order is None else np.array([self._position[index] for index in self._order])
+        places = shown if places is None else places
+        num_kept = len(self._position)
+        total = num_kept if places is None else max(num_kept, len(places))
+        self.require_room(total)
+        if len(self._blocks) == 1 and self._expected and total <= len(self._blocks[0]):
+            frames = self._blocks[0][:total]
         else:
-            frames = self._blocks[0][:num_frames]
-        if self._order is None or list(self._order) == list(self._position):
-            return frames
-        return frames[[self._position[index] for index in self._order]]  # (T, H, W)
+            frames = np.empty((total, *self._blocks[0].shape[1:]), dtype=np.uint8)
+            for start in range(0, num_kept, self._block_frames):
+                block = self._blocks.pop(0)  # so that its memory is free again
+                frames[start : min(start + self._block_frames, num_kept)] = block[: num_kept - start]
+        return frames if places is None else _rearranged(frames, places)
+
+
+def _rearranged(frames: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Frames at some places, in their own memory if the places ascend: a copy would need as much again."""
+    numbers = np.arange(len(places))
+    if (np.diff(places) < 0).any():
+        return frames[places]
+    # First those that come from behind, then from the end those that come from before: nothing is needed later.
+    for number in [*np.flatnonzero(places > numbers), *np.flatnonzero(places < numbers)[::-1]]:
+        frames[number] = frames[places[number]]
+    return frames[: len(places)]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .coded_images_echomen import exif_orientation
 from .colour_doppler_echomen import ColourMeter
 
 
@@ -21,17 +22,31 @@ try:
 except ImportError:
     av = None
 
-__all__ = ["LIMITED_TO_FULL", "GrayConverter", "square_pixels", "usable_aspect"]
+__all__ = ["GrayConverter", "full_range", "square_pixels", "usable_aspect"]
 
 _PLANE_ZERO_IS_LUMA = re.compile(r"gray|yuv[aj]?4\d\dp|nv(12|16|21|24|42)")
 _PLANES_ARE_CHROMA = re.compile(r"yuv[aj]?4\d\dp")  # planes 1 and 2
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _ASPECT_RANGE = (0.25, 4.0)  # of one pixel; what lies outside is no aspect of a picture
 _TURN_BY_DEGREES = {90: (True, False, True), 180: (False, True, True), 270: (True, True, False)}
+_TURN_BY_EXIF = {
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
 _SQUARE = 0.01  # difference from 1 that is none
 
-LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
-"""Luma from 16 to 235, stretched to 0 to 255."""
+_FULL_RANGE_LEVELS = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8).tobytes()
+
+
+def full_range(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Stretch luma from 16 to 235 to 0 to 255."""
+    # Twice as fast as indexing a table.
+    return np.frombuffer(luma.tobytes().translate(_FULL_RANGE_LEVELS), np.uint8).reshape(luma.shape)
 
 
 def usable_aspect(aspect: float) -> float:
@@ -48,7 +63,7 @@ def square_pixels(frame: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:
 
     height, width = frame.shape
     size = (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width)
-    pixels = torch.from_numpy(np.ascontiguousarray(frame))[None, None]  # (1, 1, H, W)
+    pixels = torch.from_numpy(np.array(frame))[None, None]  # (1, 1, H, W)
     return torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)[0, 0].numpy()
 
 
@@ -72,16 +87,17 @@ class GrayConverter:
         """Share of the picture that is coloured, the largest so far; NaN if it is not measured."""
         return float("nan") if self._colour is None else self._colour.share
 
-    def __call__(self, frame: av.VideoFrame, stream: Any = None) -> NDArray[np.uint8]:
+    def __call__(self, frame: av.VideoFrame, stream: Any = None, image: Any = b"") -> NDArray[np.uint8]:
         """Luma on the full 0-255 scale, uint8, shape (height, width); if possible a view of the frame's memory.
 
         Args:
             frame: Decoded frame.
             stream: Stream or codec context that states the shape of pixels; `None` leaves frames as they are stored.
+            image: What was decoded, in which Motion JPEG says how to turn it.
         """
         if stream is not None and self._aspect is None:
             self._aspect = usable_aspect(float(stream.sample_aspect_ratio or 1))
-            self._turn = _display_turn(frame)
+            self._turn = _display_turn(frame, image)
         luma = self._luma(frame)
         luma = square_pixels(luma, self._aspect or 1)
         if self._turn is not None:
@@ -100,11 +116,14 @@ class GrayConverter:
             # `bytes per pixel` and colour differ here: RGB, palettes (GIF), more than 8 bits.
             return _plane(self._reformatter.reformat(frame, format="gray"), 0)
         luma = _plane(frame, 0)
-        return luma if layout.is_full_range or frame.color_range == _FULL_RANGE else LIMITED_TO_FULL[luma]
+        return luma if layout.is_full_range or frame.color_range == _FULL_RANGE else full_range(luma)
 
 
-def _display_turn(frame: av.VideoFrame) -> tuple[bool, bool, bool] | None:
+def _display_turn(frame: av.VideoFrame, image: Any) -> tuple[bool, bool, bool] | None:
     """Whether to swap rows and columns, then mirror, then turn upside down; `None` if nothing is to be done."""
+    # Older versions of FFmpeg do not tell what Exif says, and PyAV does not tell what newer ones do.
+    if turn := _TURN_BY_EXIF.get(exif_orientation(bytes(image))):
+        return turn
     try:
         matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     except ValueError:  # PyAV does not know every kind of side data that FFmpeg has

@@ -176,7 +176,7 @@ def decode_from_index(
     source: ResolvedSource,
     avi: MjpegAvi,
     collector: FrameCollector,
-    to_gray: Callable[[av.VideoFrame, VideoCodecContext], NDArray[np.uint8]],
+    to_gray: Callable[[av.VideoFrame, VideoCodecContext, memoryview], NDArray[np.uint8]],
 ) -> NDArray[np.uint8] | None:
     """Decode the wanted frames and nothing else; `None` if one cannot be decoded by itself."""
     decoder = cast("VideoCodecContext", av.CodecContext.create("mjpeg", "r"))
@@ -193,5 +193,5 @@ def decode_from_index(
         # Each image of an interlaced clip may hold a field, with half of the rows.
         if len(decoded) != 1 or (decoded[0].height, decoded[0].width) != (avi.height, avi.width):
             return None
-        collector.add(index, to_gray(decoded[0], decoder))
+        collector.add(index, to_gray(decoded[0], decoder, image))
     return collector.finish()

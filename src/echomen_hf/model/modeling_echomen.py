@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
@@ -488,7 +489,8 @@ def batch_norm(channels: int, config: EchoMENConfig) -> nn.BatchNorm3d:
 @contextmanager
 def frozen_batch_statistics(module: nn.Module) -> Iterator[None]:
     """Leave running statistics as they are while a checkpointed block is computed again for the backward pass."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm3d) and layer.training]
+    # Their base class, since those of several processes may have been synchronised.
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training]
     recorded = [(layer.momentum, cast(torch.Tensor, layer.num_batches_tracked).clone()) for layer in layers]
     try:
         for layer in layers:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers.pipelines.base import ChunkPipeline
@@ -31,7 +32,8 @@ class EjectionFractionPipeline(ChunkPipeline):
 
     The options of a call can also be given to the constructor, see `__call__`. So can `engine`, which runs the encoder
     instead of the model: a function from clips, float32, shape (B, T, C, H, W), to embeddings, float32, shape (B, D).
-    `Predictor` of the package `echomen_hf` has one for every checkpoint:
+    `Predictor` of the package `echomen_hf` has one for every checkpoint. With an engine, `device` defaults to that of
+    the model.
 
     ```python
     >>> from transformers import pipeline
@@ -72,6 +74,9 @@ class EjectionFractionPipeline(ChunkPipeline):
     def __init__(
         self, *args: Any, engine: Callable[[torch.Tensor], torch.Tensor] | None = None, **kwargs: Any
     ) -> None:
+        if engine is not None and kwargs.get("device") is None:
+            # Where the engine's model is; transformers would move the model to the first accelerator.
+            kwargs["device"] = -1
         super().__init__(*args, **kwargs)
         self.engine = engine
 
@@ -153,7 +158,8 @@ class EjectionFractionPipeline(ChunkPipeline):
         for first in range(0, len(starts), CLIPS_AT_ONCE):
             some = starts[first : first + CLIPS_AT_ONCE]
             for number, (clip, start) in enumerate(zip(self.video_processor.make_clips(video, some), some), first + 1):
-                seconds = torch.tensor([start / video.fps], dtype=torch.float64)
+                # An array, which stays where it is: not every device has double precision.
+                seconds = np.array([start / video.fps])
                 is_last = number == len(starts)
                 yield {"pixel_values": clip[None], "start": seconds, "findings": [findings], "is_last": is_last}
 
@@ -164,12 +170,12 @@ class EjectionFractionPipeline(ChunkPipeline):
         self, model_outputs: list[dict[str, Any]], protocol: str = DEFAULT_PROTOCOL, force: bool = False
     ) -> dict[str, Any]:
         """Combine the clips of a video."""
+        starts = np.concatenate([np.atleast_1d(output["start"]) for output in model_outputs]).tolist()
         findings = model_outputs[0]["findings"]
         if isinstance(findings, list):  # of a batch of one, which is not taken apart
             (findings,) = findings
-        names = [name for name in model_outputs[0] if name not in ("is_last", "findings")]
+        names = [name for name in model_outputs[0] if name not in ("is_last", "findings", "start")]
         clips = {name: torch.cat([output[name] for output in model_outputs]) for name in names}
-        starts = clips.pop("start").tolist()
         config = self.model.config
         video = average_clips(
             "",
@@ -210,7 +216,7 @@ def collate_chunks(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     """Join clips, as `preprocess` yields them, to a batch."""
     return {
         "pixel_values": torch.cat([chunk["pixel_values"] for chunk in chunks]),
-        "start": torch.cat([chunk["start"] for chunk in chunks]),
+        "start": np.concatenate([chunk["start"] for chunk in chunks]),
         "findings": [findings for chunk in chunks for findings in chunk["findings"]],
         "is_last": torch.tensor([chunk["is_last"] for chunk in chunks]),
     }

@@ -6,7 +6,7 @@ the header are read faster only where that cannot make a difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .container_end_echomen import is_cut_off
+from .container_end_echomen import is_cut_off, require_short_index
 from .echo_video_echomen import (
     MAX_FRAME_PIXELS,
     DecodedFrames,
@@ -53,14 +53,29 @@ _SMALLEST_FRAME = 8  # bytes; MPEG-4 in AVI may put two frames into one packet a
 
 @dataclass
 class _Record:
-    """What a pass over a file came across: packets, and the time stamps of packets (AVI) or frames."""
+    """What a pass over a file came across."""
 
-    stamps: list[int | None] = field(default_factory=list)
-    num_frames: int = 0
+    frame_stamps: list[int | None] = field(default_factory=list)
+    packet_stamps: list[int | None] = field(default_factory=list)  # without those that an edit list hides
     num_packets: int = 0
-    num_hidden: int = 0  # packets that an edit list hides
+    is_countable: bool = False  # whether every packet must be one frame
+    is_whole: bool = True  # whether every packet was decoded
     failure: str = ""
-    shape: tuple[int, ...] = (0, 0)  # of the first frame, upright and with square pixels
+
+    @property
+    def num_hidden(self) -> int:
+        """Number of packets that an edit list hides."""
+        return self.num_packets - len(self.packet_stamps)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frame_stamps) if self.is_whole else len(self.packet_stamps)
+
+    @property
+    def counts_frames(self) -> bool:
+        """Whether the frames that were not decoded are known all the same."""
+        stamps = self.packet_stamps
+        return self.is_whole or (self.is_countable and None not in stamps and len(set(stamps)) == len(stamps))
 
 
 class _Timeline(NamedTuple):
@@ -71,14 +86,19 @@ class _Timeline(NamedTuple):
     promised: int  # 0 if the file does not say
     shown: NDArray[np.int64] | None  # decoded frame that each frame is; `None` if they are the decoded frames
     failure: str  # why decoding stopped early, if it did
-    shape: tuple[int, ...]  # height and width of a frame
-    stand_alone: bool  # whether every packet is a frame that needs no other
+
+
+class _Attempt(NamedTuple):
+    collector: FrameCollector
+    to_gray: GrayConverter
+    line: _Timeline | None  # `None` if the frames of the file are not known, or not asked for
 
 
 @contextmanager
 def _open_stream(source: ResolvedSource, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     if av is None:
         raise VideoReadError.about(source.name, "cannot be read without PyAV", "install it with pip install av")
+    require_short_index(source)
     target = source.target
     if isinstance(target, str):
         target = f"file:{target}"  # FFmpeg would take what stands before a colon for a protocol
@@ -109,14 +129,25 @@ def _open_stream(source: ResolvedSource, **options: str) -> Iterator[tuple[Input
         yield container, stream
 
 
-def probe_container(source: ResolvedSource, promised: int = 0) -> tuple[int, tuple[int, ...], float | None]:
+def probe_container(
+    source: ResolvedSource, promised: int = 0, *, as_stored: bool = False
+) -> tuple[int, tuple[int, ...], float | None]:
     """Number of frames, their height and width, and the frame rate as the file states it; see `decode_container`."""
     decoded = None if av is None else _decode_by_index(source, [0], DEFAULT_MAX_BYTES, False)
     if decoded is not None and (avi := read_avi_index(source)) is not None:
         return avi.num_frames, decoded.frames.shape[1:], avi.fps
-    line = _scan(source, promised)
-    frames_to_read(source.name, None, line.num_frames, line.promised, failure=line.failure)
-    return line.num_frames, line.shape, line.fps
+    for wanted in (frozenset[int](), None):
+        with _open_stream(source) as (container, stream):
+            shape: tuple[int, ...] = ()
+            record = _Record()
+            for _, frame, packet in _decode(container, stream, record, wanted):
+                shape = shape or GrayConverter(False)(frame, None if as_stored else stream, packet).shape
+            if wanted is not None and not (shape and record.counts_frames):
+                continue
+            line = _timeline(source, stream, record, promised)
+        frames_to_read(source.name, None, line.num_frames, line.promised, failure=line.failure)
+        break
+    return line.num_frames, shape, line.fps
 
 
 def decode_container(
@@ -127,7 +158,7 @@ def decode_container(
     max_bytes: int,
     measure_colour: bool,
     promised: int = 0,
-    as_stored: bool = False,
+    prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
 ) -> DecodedFrames:
     """The part of `read_video` that is not DICOM.
 
@@ -138,32 +169,29 @@ def decode_container(
         max_bytes: As in `read_video`.
         measure_colour: As in `read_video`.
         promised: Number of frames that whatever holds the file promises; 0 asks the file itself.
-        as_stored: Neither make pixels square nor turn frames.
+        prepare: What to do with every frame as it is stored; `None` makes pixels square and turns frames.
     """
-    if indices is None:
+    if indices is not None and av is not None:
+        decoded = _decode_by_index(source, indices, max_bytes, measure_colour)
+        if decoded is not None:
+            return decoded
+
+    def attempt(order: list[int] | None, *, may_skip: bool, promised: int | None) -> _Attempt:
         with _open_stream(source) as (container, stream):
-            collector = FrameCollector(source.name, None, max_bytes, stream.frames)
+            collector = FrameCollector(source.name, order, max_bytes, _expected_frames(container, stream))
             to_gray, record = GrayConverter(measure_colour), _Record()
-            shape_source = None if as_stored else stream
-            for number, frame in enumerate(_decode(container, stream, record)):
-                collector.add(number, to_gray(frame, shape_source))
-            line = _timeline(source, stream, record, promised)
-        frames_to_read(
-            source.name,
-            None,
-            line.num_frames,
-            line.promised,
-            allow_truncated=allow_truncated,
-            failure=line.failure,
-        )
-        if line.shown is None:
-            return DecodedFrames(collector.finish(), line.fps, to_gray.coloured_share)
-        collector.require_room(len(line.shown))
-        return DecodedFrames(collector.finish()[line.shown], line.fps, to_gray.coloured_share)
-    if av is not None and (decoded := _decode_by_index(source, indices, max_bytes, measure_colour)) is not None:
-        return decoded
-    for scan in (_scan, _scan_by_decoding):
-        line = scan(source, promised)
+            for number, frame, packet in _decode(container, stream, record, collector.wanted, may_skip):
+                if collector.is_wanted(number):
+                    luma = to_gray(frame, None if prepare else stream, packet)
+                    collector.add(number, prepare(luma) if prepare else luma)
+            counted = promised is not None and record.counts_frames
+            line = _timeline(source, stream, record, promised or 0) if counted else None
+            return _Attempt(collector, to_gray, line)
+
+    for may_skip in (True, False):
+        collector, to_gray, line = attempt(indices, may_skip=may_skip, promised=promised)
+        if line is None:
+            continue
         numbers = frames_to_read(
             source.name,
             indices,
@@ -172,16 +200,19 @@ def decode_container(
             allow_truncated=allow_truncated,
             failure=line.failure,
         )
+        if numbers is None:
+            return DecodedFrames(collector.finish(line.shown), line.fps, to_gray.coloured_share)
         order = numbers if line.shown is None else line.shown[numbers].tolist()
-        for alone in (True, False) if line.stand_alone else (False,):
-            with _open_stream(source) as (container, stream):
-                collector = FrameCollector(source.name, order, max_bytes)
-                to_gray = GrayConverter(measure_colour)
-                for number, frame in _decode_wanted(container, stream, collector, alone):
-                    collector.add(number, to_gray(frame, None if as_stored else stream))
-                    if collector.complete:
-                        return DecodedFrames(collector.finish(), line.fps, to_gray.coloured_share)
+        if order != indices:
+            collector, to_gray, _ = attempt(order, may_skip=may_skip, promised=None)
+        if collector.complete:
+            return DecodedFrames(collector.finish(), line.fps, to_gray.coloured_share)
     raise VideoReadError.about(source.name, "is damaged: not all of its frames can be decoded", "copy it again")
+
+
+def _expected_frames(container: InputContainer, stream: VideoStream) -> int:
+    """Number of frames that a file seems to have; 0 if there is no telling."""
+    return stream.frames or round((container.duration or 0) / 1e6 * float(stream.average_rate or 0))
 
 
 def _decode_by_index(
@@ -197,94 +228,67 @@ def _decode_by_index(
     return None if frames is None else DecodedFrames(frames, avi.fps, to_gray.coloured_share)
 
 
-def _decode(container: InputContainer, stream: VideoStream, record: _Record) -> Iterator[av.VideoFrame]:
-    """Decode from beginning to end, or to where that fails."""
+def _decode(
+    container: InputContainer,
+    stream: VideoStream,
+    record: _Record,
+    wanted: Collection[int] | None = None,
+    may_skip: bool = True,
+) -> Iterator[tuple[int, av.VideoFrame, av.Packet]]:
+    """Read a file to its end, or to where that fails, and decode it up to the last wanted frame.
+
+    Args:
+        container: The file, at its beginning.
+        stream: Its video.
+        record: What is filled in; complete when the last frame was taken.
+        wanted: Numbers of frames that must be among those that come; `None` for all. If there are none, any one frame
+            comes, which shows what frames are like.
+        may_skip: Whether the packets that the wanted frames do not need may be counted only, where that is possible.
+    """
+    is_indexed, codec = container.format.name in _INDEXED_CONTAINERS, stream.codec_context
     is_avi = container.format.name == _AVI
+    record.is_countable = is_indexed and codec.name in _ONE_FRAME_A_PACKET
+    may_skip &= wanted is not None and record.is_countable
+    stands_alone = may_skip and codec.name in _STAND_ALONE
+    last = max(wanted, default=0) if wanted is not None else 0
     try:
         for packet in container.demux(stream):
-            if packet.is_corrupt and container.format.name in _INDEXED_CONTAINERS:
-                record.failure = "the last frame is not whole"
+            if packet.is_corrupt and is_indexed:
+                record.failure, record.is_countable = "the last frame is not whole", False
                 return
-            if packet.size:
+            number, size, is_shown = len(record.packet_stamps), packet.size, not packet.is_discard
+            if size:
+                if size <= _SMALLEST_FRAME or not (record.num_packets or packet.is_keyframe):
+                    record.is_countable = False
                 record.num_packets += 1
-                record.num_hidden += packet.is_discard
-                if is_avi:
-                    record.stamps.append(packet.dts)
-            for frame in cast("list[av.VideoFrame]", packet.decode()):
-                if not record.num_frames:
-                    record.shape = GrayConverter(False)(frame, stream).shape
-                record.num_frames += 1
-                if not is_avi:
-                    record.stamps.append(frame.pts)
-                yield frame
-    except av.FFmpegError as error:
-        record.failure = error.strerror or "damaged data"
-
-
-def _decode_wanted(
-    container: InputContainer, stream: VideoStream, collector: FrameCollector, alone: bool
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Decode the wanted frames: `alone`, without those between them, or all up to the last."""
-    if not alone:
-        frames = enumerate(_decode(container, stream, _Record()))
-        yield from ((number, frame) for number, frame in frames if collector.is_wanted(number))
-        return
-    try:
-        packets = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
-        for number, packet in enumerate(packets):
-            if collector.is_wanted(number):
-                decoded = cast("list[av.VideoFrame]", packet.decode())
+                if is_shown:
+                    record.packet_stamps.append(packet.dts if is_avi else packet.pts)
+            if may_skip and wanted is not None:
+                is_needed = number in (wanted or (0,)) if stands_alone else len(record.frame_stamps) <= last
+                if not is_needed or (stands_alone and not (size and is_shown)):
+                    record.is_whole = False
+                    if not record.is_countable:
+                        return
+                    continue
+            decoded = cast("list[av.VideoFrame]", packet.decode())
+            if not wanted and may_skip:
+                decoded = decoded or cast("list[av.VideoFrame]", codec.decode(None))
+            if stands_alone:
                 if len(decoded) != 1 or (decoded[0].height, decoded[0].width) != (stream.height, stream.width):
+                    record.is_countable = record.is_whole = False
                     return
-                yield number, decoded[0]
-    except av.FFmpegError:
-        return
-
-
-def _scan(source: ResolvedSource, promised: int = 0) -> _Timeline:
-    """Find the frames of a file without decoding, where packets are known to hold one frame each."""
-    with _open_stream(source) as (container, stream):
-        if stream.codec_context.name in _ONE_FRAME_A_PACKET and container.format.name in _INDEXED_CONTAINERS:
-            record, is_avi, is_known = _Record(), container.format.name == _AVI, True
-            for packet in container.demux(stream):
-                if not any(record.shape):
-                    is_known &= _note_shape(packet, stream, record)
-                if packet.size:
-                    is_known &= packet.size > _SMALLEST_FRAME and not packet.is_corrupt
-                    is_known &= packet.is_keyframe or record.num_packets > 0
-                    record.num_packets += 1
-                    record.num_hidden += packet.is_discard
-                    if not packet.is_discard:
-                        record.stamps.append(packet.dts if is_avi else packet.pts)
-            is_known &= any(record.shape) and None not in record.stamps
-            if is_known and len(set(record.stamps)) == len(record.stamps):
-                record.num_frames = len(record.stamps)
-                return _timeline(source, stream, record, promised)
-    return _scan_by_decoding(source, promised)
-
-
-def _note_shape(packet: av.Packet, stream: VideoStream, record: _Record) -> bool:
-    """Decode a packet for the size of the first frame; false if that fails."""
-    try:
-        frame = next(iter(cast("list[av.VideoFrame]", packet.decode())), None)
-    except av.FFmpegError:
-        return False
-    if frame is not None:
-        record.shape = GrayConverter(False)(frame, stream).shape
-    return True
-
-
-def _scan_by_decoding(source: ResolvedSource, promised: int = 0) -> _Timeline:
-    with _open_stream(source) as (container, stream):
-        record = _Record()
-        for _ in _decode(container, stream, record):
-            pass
-        return _timeline(source, stream, record, promised)
+                record.frame_stamps += [None] * (number - len(record.frame_stamps))
+            for frame in decoded:
+                record.frame_stamps.append(frame.pts)
+                yield len(record.frame_stamps) - 1, frame, packet
+    except av.FFmpegError as error:
+        record.failure, record.is_countable = error.strerror or "damaged data", False
 
 
 def _timeline(source: ResolvedSource, stream: VideoStream, record: _Record, promised: int) -> _Timeline:
     """Make sense of what a pass over a file came across."""
     container, found, shown = stream.container.format.name, record.num_frames, None
+    stamps = record.frame_stamps if record.is_whole else record.packet_stamps
     rate = stream.average_rate or stream.guessed_rate
     if container in _WITHOUT_TIME_STAMPS:
         rate = stream.codec_context.framerate
@@ -292,9 +296,9 @@ def _timeline(source: ResolvedSource, stream: VideoStream, record: _Record, prom
     if container == _AVI:
         fps = fps if states_rate(source) else None
         shown = _held_frames(source, stream, record)
-    elif container not in _WITHOUT_TIME_STAMPS and found and None not in record.stamps:
+    elif container not in _WITHOUT_TIME_STAMPS and found and None not in stamps:
         tick = float(stream.time_base or 0)
-        times = np.sort(np.array(record.stamps, np.float64)) * tick
+        times = np.sort(np.array(stamps, np.float64)) * tick
         fps, shown = even_rate(times, fps if is_usable_fps(fps) else None, source.name, tick)
 
     failure, header = record.failure, promised or stream.frames
@@ -308,13 +312,12 @@ def _timeline(source: ResolvedSource, stream: VideoStream, record: _Record, prom
         header = header or round(seconds * (fps or 0))
         if container == "gif" or not header:
             failure = "the file ends early"
-    stand_alone = stream.codec_context.name in _STAND_ALONE
-    return _Timeline(fps, found if shown is None else len(shown), header, shown, failure, record.shape, stand_alone)
+    return _Timeline(fps, found if shown is None else len(shown), header, shown, failure)
 
 
 def _held_frames(source: ResolvedSource, stream: VideoStream, record: _Record) -> NDArray[np.int64] | None:
     """Decoded frame of every frame of an AVI file, in which a chunk of no bytes holds the one before it."""
-    found, stamps = record.num_frames, record.stamps
+    found, stamps = record.num_frames, record.packet_stamps
     if not found or None in stamps or len(stamps) < found:
         return None
     slots = np.sort(np.array(stamps, np.int64))[:found]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .clip_quality_echomen import Finding, Quality, inspect_estimate, overall_quality
+from .float32_precision_echomen import float32_precision
 from .heart_failure_category_echomen import heart_failure_category, within_ef_range
 from .prediction_interval_echomen import prediction_interval
 
@@ -87,20 +88,26 @@ def estimate_clips(
     CPU.
     """
     if engine is None:
-        return _parts(model(pixel_values=pixel_values.to(model.device, model.dtype)))
+        with float32_precision(convolutions="ieee"):
+            return _parts(model(pixel_values=pixel_values.to(model.device, model.dtype)))
     return estimate_embeddings(model, engine(pixel_values))
 
 
 @torch.inference_mode()
 def estimate_embeddings(model: Any, embedding: torch.Tensor) -> dict[str, torch.Tensor]:
     """Run the heads of a model on embeddings, shape (B, D); see `estimate_clips`."""
-    return _parts(model(embedding=embedding.to(model.regression_head.weight.device)))
+    with float32_precision():
+        return _parts(model(embedding=embedding.to(model.regression_head.weight.device)))
 
 
 def _parts(output: Any) -> dict[str, torch.Tensor]:
     names = ["ejection_fraction", "regression", "expert_predictions", "expert_weights"]
     names += ["embedding"] if getattr(output, "embedding", None) is not None else []
-    return {name: getattr(output, name).cpu().double() for name in names}
+    parts = [getattr(output, name) for name in names]
+    columns = [part if part.ndim == 2 else part[:, None] for part in parts]
+    # Together, so that an accelerator is waited for once; the CPU alone is sure to have double precision.
+    values = torch.cat(columns, dim=1).cpu().double().split([column.shape[1] for column in columns], dim=1)
+    return {name: value if part.ndim == 2 else value[:, 0] for name, part, value in zip(names, parts, values)}
 
 
 def average_clips(

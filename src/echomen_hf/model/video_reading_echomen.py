@@ -1,4 +1,4 @@
-"""Reading of echo clips as grayscale frames: any container FFmpeg knows, or DICOM."""
+"""Reading of echo clips as grayscale frames: any container FFmpeg knows, DICOM, or NIfTI."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .dicom_reading_echomen import is_dicom, probe_dicom, read_dicom
 from .echo_video_echomen import DEFAULT_FPS, EchoVideo, VideoInfo, usable_fps
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, frame_numbers
+from .nifti_reading_echomen import is_nifti, probe_nifti, read_nifti
 from .pyav_reading_echomen import decode_container, probe_container
 from .simplejpeg_reading_echomen import decode_by_simplejpeg, load_simplejpeg
 from .video_source_echomen import VideoSource, named_errors, resolve_source
@@ -15,13 +16,15 @@ from .video_source_echomen import VideoSource, named_errors, resolve_source
 __all__ = ["DECODERS", "probe_video", "read_video", "require_decoder"]
 
 DECODERS = ("pyav", "simplejpeg")
-"""What decodes everything that is not DICOM."""
+"""What decodes everything that is neither DICOM nor NIfTI."""
 
 
 def probe_video(source: VideoSource, default_fps: float | None = DEFAULT_FPS) -> VideoInfo:
     """Read what a clip is: number of frames, size and frame rate, as `read_video` would find them.
 
-    The file is read through, since headers may be wrong; it is decoded only where its packets may not be its frames.
+    The file is read through, since headers may be wrong; more than one frame is decoded only where its packets may not
+    be its frames. So damage inside a later frame and a change of frame size stay unseen, and `read_video` refuses a
+    clip that has them: `echomen_hf.data.validate_videos` with `level="frames"` finds such clips.
 
     Args:
         source: See `VideoSource`.
@@ -38,6 +41,8 @@ def probe_video(source: VideoSource, default_fps: float | None = DEFAULT_FPS) ->
     with named_errors(resolved.name):
         if is_dicom(resolved):
             return probe_dicom(resolved, default_fps=default_fps)
+        if is_nifti(resolved):
+            return probe_nifti(resolved, default_fps=default_fps)
         num_frames, (height, width), fps = probe_container(resolved)
         return VideoInfo(num_frames, height, width, usable_fps(fps, resolved.name, default_fps))
 
@@ -62,10 +67,11 @@ def read_video(
 ) -> EchoVideo:
     """Decode a clip, or some of its frames, to grayscale.
 
-    DICOM is recognised by its content and goes to `read_dicom`; everything else (AVI, MP4, MKV, GIF, ...; any size and
-    colour) to FFmpeg. Luma is on the full 0-255 scale: limited-range video (16-235) is stretched, colour is converted
-    with the weights of its own colour space. Frames are turned as the file says, and pixels that are not square are
-    stretched. The rate is that of the time stamps; a clip with a variable rate is resampled evenly, with a warning.
+    DICOM is recognised by its content and goes to `read_dicom`, NIfTI to `read_nifti`; everything else (AVI, MP4, MKV,
+    GIF, ...; any size and colour) to FFmpeg. Luma is on the full 0-255 scale: limited-range video (16-235) is
+    stretched, colour is converted with the weights of its own colour space. Frames are turned as the file says, and
+    pixels that are not square are stretched. The rate is that of the time stamps; a clip with a variable rate is
+    resampled evenly, with a warning.
 
     Args:
         source: See `VideoSource`.
@@ -94,6 +100,10 @@ def read_video(
     with named_errors(resolved.name):
         if is_dicom(resolved):
             return read_dicom(
+                resolved, numbers, default_fps=default_fps, allow_truncated=allow_truncated, max_bytes=max_bytes
+            )
+        if is_nifti(resolved):
+            return read_nifti(
                 resolved, numbers, default_fps=default_fps, allow_truncated=allow_truncated, max_bytes=max_bytes
             )
         decoded = (

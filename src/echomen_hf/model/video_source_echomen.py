@@ -14,8 +14,11 @@ from typing import Any, BinaryIO, Union, cast
 
 __all__ = ["VIDEO_SUFFIXES", "ResolvedSource", "VideoReadError", "VideoSource", "named_errors", "resolve_source"]
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".m4v", ".webm", ".wmv", ".mpg", ".mpeg", ".gif", ".dcm", ".dicom")
-"""Suffixes by which a file is taken for a clip; reading goes by content."""
+VIDEO_SUFFIXES = (
+    *(".avi", ".mp4", ".mkv", ".mov", ".m4v", ".webm", ".wmv", ".mpg", ".mpeg", ".gif", ".dcm", ".dicom"),
+    *(".nii", ".nii.gz"),
+)
+"""Endings by which a file is taken for a clip; reading goes by content."""
 
 
 class VideoReadError(ValueError):

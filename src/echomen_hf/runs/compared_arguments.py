@@ -43,7 +43,8 @@ _OF_TRANSFORMERS = frozenset(
         "weight_decay",
     }
 )
-_OWN_WITHOUT_EFFECT = {"keep_large_blocks", "stage"}
+# The batch of a process and their number say what `total_train_batch_size` says.
+_OWN_WITHOUT_EFFECT = {"keep_large_blocks", "stage", "total_train_batch_size"}
 
 
 def compared_arguments(names: Iterable[str] = ()) -> frozenset[str]:

@@ -19,7 +19,9 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 __all__ = [
     "escape_formula",
     "file_checksum",
+    "folder_name",
     "folder_or_id",
+    "hashed_name",
     "read_json",
     "replacing",
     "unescape_formula",
@@ -90,8 +92,18 @@ def unescape_formula(text: str) -> str:
 
 
 def folder_or_id(model: str | Path) -> str:
-    """Name a folder by its last part, since those above may name people, and leave an id on the Hub as it is."""
-    return Path(model).resolve().name if Path(model).is_dir() else str(model)
+    """Name a folder as `folder_name` does, and leave an id on the Hub as it is."""
+    return folder_name(model) if Path(model).is_dir() else str(model)
+
+
+def folder_name(path: str | Path) -> str:
+    """Name a folder by its last part, since those above may name people."""
+    return Path(path).resolve().name
+
+
+def hashed_name(name: str, salt: str = "") -> str:
+    """Name that stands for another one in messages and records: 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(f"{salt}{name}".encode()).hexdigest()[:16]
 
 
 def file_checksum(path: str | Path) -> str:

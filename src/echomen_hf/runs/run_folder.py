@@ -10,7 +10,7 @@ from typing import Any
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
-from .files import read_json, write_json
+from .files import file_checksum, folder_or_id, read_json, weights_checksum, write_json
 from .processes import is_main_process
 
 
@@ -23,9 +23,11 @@ __all__ = [
     "STAGE_FINISHED_FILE",
     "TRAINING_ARGUMENTS_FILE",
     "claim_run",
+    "describe_initial_weights",
     "is_finished",
     "last_complete_checkpoint",
     "run_folder",
+    "weights_are_simulated",
 ]
 
 logger = logging.get_logger(__name__)
@@ -35,6 +37,9 @@ RUN_FILE = "run.json"
 
 STAGE_FINISHED_FILE = TRAINER_STATE_NAME
 """Written to a stage's folder as the last thing that the stage does."""
+
+_WEIGHTS = [f"run.{name}" for name in ("backbone_checkpoint", "backbone_sha256", "model", "model_sha256")]
+_WEIGHTS += ["run.model_is_simulated"]
 
 TRAINING_ARGUMENTS_FILE = "training_args.json"
 METRICS_FILE = "metrics.json"
@@ -68,6 +73,36 @@ def last_complete_checkpoint(folder: Path) -> str | None:
     return None
 
 
+def describe_initial_weights(
+    model: str | Path | None = None, backbone_checkpoint: str | Path | None = None
+) -> dict[str, Any]:
+    """Say what weights a run starts from by name and checksum; its paths, which may name people, are not kept."""
+    has_backbone = backbone_checkpoint is not None
+    return {
+        "backbone_checkpoint": Path(str(backbone_checkpoint)).name if has_backbone else None,
+        "backbone_sha256": file_checksum(str(backbone_checkpoint)) if has_backbone else None,
+        "model": None if model is None else folder_or_id(model),
+        "model_sha256": None if model is None else weights_checksum(model),
+        "model_is_simulated": model is not None and _run_is_simulated(Path(model)),
+    }
+
+
+def weights_are_simulated(settings: Mapping[str, Any]) -> bool:
+    """Whether this run and all runs before it, as far as they are known, used simulated videos only."""
+    if not settings.get("run.simulation.simulated_videos") or settings.get("run.backbone_checkpoint"):
+        return False
+    if settings.get("run.model") is None:
+        return True
+    # Older runs have the path of the model instead.
+    known = settings.get("run.model_is_simulated")
+    return _run_is_simulated(Path(settings["run.model"])) if known is None else known
+
+
+def _run_is_simulated(model: Path) -> bool:
+    settings = run_folder(model) / RUN_FILE
+    return settings.is_file() and weights_are_simulated(read_json(settings))
+
+
 def claim_run(folder: Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Record the settings of a run, or refuse those that differ from the run that the folder already holds.
 
@@ -80,6 +115,10 @@ def claim_run(folder: Path, settings: Mapping[str, Any], defaults: Mapping[str, 
     path = folder / RUN_FILE
     if path.is_file():
         before = {**defaults, **read_json(path)}
+        for name in _WEIGHTS:
+            # Older runs have paths and no checksums.
+            if name not in before or Path(str(before[name])).name == now.get(name):
+                before[name] = now.get(name)
         changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         if changed:
             listed = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed[:8])

@@ -30,7 +30,7 @@ _COLUMNS = ("file_name", "ejection_fraction", "is_still", "num_frames", "fps", "
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedVideos(Sequence[dict[str, Any]]):
-    """Rows of videos that exist only as seeds, used like those of `load_echonet_dynamic`.
+    """Rows of videos that exist only as seeds, used like those of `load_videos`.
 
     A row depends on the seed and its index only. Its `ejection_fraction` in percent is exactly that of the heart that
     `SimulatedFrames` draws, or 0 if `is_still` says that nothing moves. `seed` decides patient, machine and texture. A
@@ -219,7 +219,8 @@ def _zoomed(frames: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     start = margin + size / 2 - size / factor / 2
     box = (start, start, start + size / factor, start + size / factor)
     padded = np.pad(frames, ((0, 0), (margin, margin), (margin, margin)))
-    return np.stack([Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR, box) for frame in padded])
+    images = (Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR, box) for frame in padded)
+    return np.stack([np.asarray(image) for image in images])
 
 
 class SimulatedTrainingClips(TrainingClips):

@@ -82,7 +82,7 @@ def adapt_model(
     Args:
         model: Model; it is not changed.
         processor: Its video processor.
-        videos: Rows as `load_echonet_dynamic` returns them.
+        videos: Rows as `load_videos` returns them.
         args: Device and batch size for the encoder, which runs once, the seed, and the arguments of fine-tuning.
         patients: Patient of every video, all of whose videos are in one fold. Defaults to one patient for each.
         method: Way to take, whether it helps or not.

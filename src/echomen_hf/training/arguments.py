@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
+from transformers.utils import logging
 
 from ..model.video_reading_echomen import DECODERS
+from ..runs.files import folder_name
 
 
 __all__ = ["DataArguments", "EchoMENTrainingArguments", "ModelArguments", "SimulationArguments"]
 
+logger = logging.get_logger(__name__)
+
+DEFAULT_BATCH_SIZE = 20
+"""Videos per step over all processes, as in the paper."""
+
+PATH_ARGUMENTS = ("accelerator_config", "deepspeed", "fsdp_config", "output_dir", "resume_from_checkpoint")
+
+LAYOUT_OPTIONS = ("layout", "view", "fold", "columns", "split_by", "split_file", "require_tracings")
 # Metrics on VAL of which less is better, by the beginnings of their names.
 ERROR_METRICS = ("mse", "mae", "balanced_mae")
 
@@ -24,8 +35,26 @@ ERROR_METRICS = ("mse", "mae", "balanced_mae")
 class DataArguments:
     """Videos to train on, and the way clips are taken from them."""
 
-    data_dir: str | None = HfArg(
-        default=None, help="Folder with FileList.csv and Videos/ in EchoNet-Dynamic's layout."
+    data_dir: str | None = HfArg(default=None, help="Folder of the data set, or a table of videos.")
+    layout: str | None = HfArg(
+        default=None,
+        help="Layout of the data: echonet_dynamic, echonet_pediatric, camus, mimic_lvvol or table. Defaults to the "
+        "one that the folder is recognised by.",
+    )
+    view: str | None = HfArg(
+        default=None, help="View of the heart: A4C or PSAX (echonet_pediatric), 4CH or 2CH (camus)."
+    )
+    fold: int | None = HfArg(default=None, help="Test fold, 0 to 9 (echonet_pediatric).")
+    columns: dict | str | None = HfArg(
+        default=None, help="Columns of a table by meaning, such as path=file,ejection_fraction=LVEF,patient=id."
+    )
+    split_by: str | None = HfArg(
+        default=None,
+        help="patient: divide the videos at random by patient; none: all are test videos. Defaults to the splits of "
+        "the data.",
+    )
+    split_file: str | None = HfArg(
+        default=None, help="File with the division by patient. Defaults to echomen_splits.csv beside the data."
     )
     require_tracings: bool = HfArg(
         default=False, help="Drop videos without volume tracings, as the paper did with five of them."
@@ -57,6 +86,12 @@ class DataArguments:
         metadata={"choices": list(DECODERS)},
         help="Decoder of videos that are not DICOM; simplejpeg is faster for Motion JPEG in AVI.",
     )
+
+    @property
+    def layout_options(self) -> dict[str, Any]:
+        """Layout and its options as `read_data_set` takes them; without those that are not set."""
+        options = {name: getattr(self, name) for name in LAYOUT_OPTIONS}
+        return {name: value for name, value in options.items() if value is not None and value is not False}
 
 
 @dataclass
@@ -147,7 +182,10 @@ class EchoMENTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = HfArg(
         default="constant", help="Learning rate schedule; a constant rate decays every lr_decay_epochs."
     )
-    per_device_train_batch_size: int = HfArg(default=20, help="Videos per process and step.")
+    per_device_train_batch_size: int | None = HfArg(
+        default=None,
+        help="Videos that a process computes at once. Defaults to its share of total_train_batch_size.",
+    )
     per_device_eval_batch_size: int = HfArg(default=20, help="Clips per process and step on VAL.")
     max_grad_norm: float = HfArg(default=0.0, help="Gradient clipping. 0: none, as in the paper.")
     eval_strategy: str = HfArg(default="epoch", help="When to evaluate on VAL.")
@@ -159,6 +197,9 @@ class EchoMENTrainingArguments(TrainingArguments):
         default=False, help="Every trained parameter is used in every step, so the search is not needed."
     )
     remove_unused_columns: bool = HfArg(default=False, help="Data sets here make their own columns.")
+    logging_nan_inf_filter: bool = HfArg(
+        default=False, help="A loss that is not finite ends the training, so none is left to filter from the logs."
+    )
     restore_callback_states_from_checkpoint: bool = HfArg(
         default=True, help="Let a resumed run continue its count of epochs without improvement."
     )
@@ -168,6 +209,16 @@ class EchoMENTrainingArguments(TrainingArguments):
         default="1",
         metadata={"choices": ["1", "2", "both"]},
         help="Training stage: 1 (contrastive and regression), 2 (experts and aggregator) or both.",
+    )
+    total_train_batch_size: int | None = HfArg(
+        default=None,
+        help="Videos per step, which processes and accumulation steps share. Defaults to 20, or to what "
+        "per_device_train_batch_size makes.",
+    )
+    sync_batch_norm: bool = HfArg(
+        default=False,
+        help="Take the statistics of batch normalisation over the clips of all processes, on GPUs; several processes "
+        "then train as one would.",
     )
     contrastive_weight: float = HfArg(default=0.5, help="Factor lambda on the contrastive loss of stage 1.")
     contrastive_temperature: float = HfArg(default=0.1, help="Temperature tau of the contrastive loss.")
@@ -260,10 +311,76 @@ class EchoMENTrainingArguments(TrainingArguments):
         if self.greater_is_better is None and name.startswith(ERROR_METRICS):
             # transformers takes more to be better of anything that is not called a loss.
             self.greater_is_better = False
-        if not torch.accelerator.is_available():
-            self.dataloader_pin_memory = False
+        refuse_sharded_training(self.fsdp, self.deepspeed)
+        self._take_precision_of_launcher()
+        if not (torch.cuda.is_available() or torch.xpu.is_available()):
+            self.dataloader_pin_memory = False  # of no use on CPUs, and unknown to MPS
+        if self.accelerator_config is None:
+            # From pinned memory, batches are copied while the step before is computed.
+            self.accelerator_config: Any = {"non_blocking": self.dataloader_pin_memory and not self.use_cpu}
+        self._shares_batch = self.per_device_train_batch_size is None
+        if self._shares_batch:
+            self.per_device_train_batch_size = DEFAULT_BATCH_SIZE  # until the number of processes is known
         super().__post_init__()
+        if self.n_gpu > 1:
+            logger.warning(
+                f"One process trains on one GPU, and {self.n_gpu - 1} of {self.n_gpu} stay idle. To use them, begin "
+                f"the command with `accelerate launch --num_processes {self.n_gpu}`."
+            )
+            # Otherwise the Trainer would train on all of them, in one process, with a batch for each.
+            self._n_gpu = 1
+        if self.sync_batch_norm and self.world_size > 1 and self.device.type not in ("cuda", "xpu"):
+            raise ValueError(
+                f"`sync_batch_norm` needs GPUs, and this training is on {self.device.type}: leave it out, or train in "
+                "one process."
+            )
+        share = self._share_of_batch()
+        if self._shares_batch:
+            self.per_device_train_batch_size = share
         self._check_values()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Collect the arguments for files and trackers, in which folders go by their last part.
+
+        The folders above may have patients' names.
+        """
+        content = super().to_dict()
+        paths = {name: content[name] for name in PATH_ARGUMENTS if isinstance(content.get(name), str)}
+        return content | {name: folder_name(path) for name, path in paths.items()}
+
+    def _take_precision_of_launcher(self) -> None:
+        """Take over the mixed precision that `accelerate launch` was given, so that there is one for everything."""
+        given = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+        if self.bf16 or self.fp16 or given == "no":
+            return
+        if given not in ("bf16", "fp16"):
+            raise ValueError(
+                f"accelerate was told to train in {given!r} (`--mixed_precision`, or its configuration file), which "
+                "this network does not know: choose bf16, fp16 or no."
+            )
+        setattr(self, given, True)
+
+    def _share_of_batch(self) -> int:
+        """Divide the batch by processes and accumulation steps; refuse what does not divide, or contradicts itself."""
+        parts = self.world_size * self.gradient_accumulation_steps
+        total, of_process = self.total_train_batch_size, int(self.per_device_train_batch_size or 0)
+        if total is None:
+            if not self._shares_batch:
+                return of_process
+            total = DEFAULT_BATCH_SIZE
+        divisors = f"{self.world_size} processes and {self.gradient_accumulation_steps} accumulation steps"
+        if total < 1 or total % parts:
+            near = sorted({max(1, total // parts) * parts, (max(total, 0) // parts + 1) * parts})
+            raise ValueError(
+                f"A step of {total} videos cannot be divided by {divisors}: set `--total_train_batch_size` to "
+                f"{' or '.join(map(str, near))}, or the number of processes to one that divides {total}."
+            )
+        if not self._shares_batch and of_process * parts != total:
+            raise ValueError(
+                f"`per_device_train_batch_size` {of_process} makes steps of {of_process * parts} videos on "
+                f"{divisors}, and `total_train_batch_size` is {total}: give one of them, or set both."
+            )
+        return total // parts
 
     def _check_values(self) -> None:
         for name in (
@@ -328,5 +445,22 @@ class EchoMENTrainingArguments(TrainingArguments):
             setattr(clone, name, value)
         if self._chooses_metric and "metric_for_best_model" not in changes:
             clone.metric_for_best_model, clone.greater_is_better = None, None
+        # The batch of a process and that of all are one setting; the one that is changed replaces the other.
+        if "per_device_train_batch_size" in changes:
+            clone.total_train_batch_size = changes.get("total_train_batch_size")
+        elif self._shares_batch or "total_train_batch_size" in changes:
+            clone.per_device_train_batch_size = None
         clone.__post_init__()
         return clone
+
+
+def refuse_sharded_training(fsdp: Any, deepspeed: Any) -> None:
+    """Refuse FSDP and DeepSpeed, which the trainer's use of buffers and of both stages was not made for."""
+    switches = {"DEEPSPEED": deepspeed, "FSDP": fsdp, "MEGATRON_LM": None}
+    for name, asked in switches.items():
+        if asked or os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("1", "true", "yes", "on"):
+            raise ValueError(
+                f"The network has 32 million parameters, which need no {name}: every GPU holds them all. Choose "
+                "distributed_type MULTI_GPU in the configuration of accelerate, and if memory is short, "
+                "`--activation_checkpointing true`, `--bf16 true` or `--gradient_accumulation_steps`."
+            )

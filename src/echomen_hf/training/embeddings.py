@@ -19,6 +19,7 @@ from ..data.clip_dataset import EvaluationClips, TrainingClips
 from ..data.collation import collate_clips
 from ..data.device_clips import with_pixel_values
 from ..data.epoch_dataset import EpochDataset
+from ..model.float32_precision_echomen import float32_precision
 from ..model.modeling_echomen import EchoMENModel
 from ..runs.files import replacing
 from .arguments import EchoMENTrainingArguments
@@ -127,7 +128,7 @@ def embed(model: EchoMENModel, dataset: Dataset, args: EchoMENTrainingArguments,
     )
     half = torch.bfloat16 if args.bf16 else torch.float16
     embeddings = []
-    with torch.autocast(args.device.type, half, enabled=args.bf16 or args.fp16):
+    with float32_precision(), torch.autocast(args.device.type, half, enabled=args.bf16 or args.fp16):
         for batch in tqdm(loader, desc=f"Embedding {name}", unit="batch", disable=args.disable_tqdm, leave=False):
             clips = with_pixel_values(batch, args.device)["pixel_values"].to(args.device)
             embeddings.append(model(pixel_values=clips).embedding.float().cpu())

@@ -53,4 +53,6 @@ def set_experts_to_their_optimum(
         weight_decay,
     )
     for expert, weight, bias in zip(model.experts, weights, biases):
-        expert.load_state_dict({"weight": weight[None], "bias": bias[None]})
+        # In the type of the expert already: not every device has double precision.
+        dtype = expert.weight.dtype
+        expert.load_state_dict({"weight": weight[None].to(dtype), "bias": bias[None].to(dtype)})

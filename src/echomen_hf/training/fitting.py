@@ -19,9 +19,11 @@ from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..runs.compared_arguments import compared_arguments
 from ..runs.processes import is_main_process
 from ..runs.run_folder import claim_run, is_finished, last_complete_checkpoint
+from ..runs.training_list import write_training_list
 from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .embeddings import EvaluationEmbeddings, TrainingEmbeddings, embed_for_stage_2
+from .processes import require_shared_folder
 from .trainer import EchoMENTrainer, per_video_metrics
 
 
@@ -62,7 +64,7 @@ def fit(
         model: Model with the initial weights. Stage 2 alone takes its encoder from here, unless the output folder
             holds a finished stage 1.
         processor: Video processor, saved beside every checkpoint.
-        train_videos: Rows of the training split as `load_echonet_dynamic` gives them.
+        train_videos: Rows of the training split as `load_videos` gives them.
         val_videos: Rows of the validation split, on which the best epoch is chosen.
         args: Arguments, with the stages to run in `args.stage`.
         crop_padding: Largest random shift of a training clip in pixels.
@@ -82,6 +84,7 @@ def fit(
     if 2 in args.stages and args.expert_solver == "least_squares":
         require_solvable(model, args)
     output_dir = Path(str(args.output_dir))
+    require_shared_folder(output_dir)
     evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol), frames)
     training = {
         stage: make_clips(
@@ -99,6 +102,8 @@ def fit(
         "num_processes": args.world_size,
     }
     claim_output_dir(output_dir, model, processor, args, description)
+    if is_main_process():
+        write_training_list(output_dir, (train_videos, val_videos), model.name_or_path or None)
     # What was calibrated for the initial weights does not hold for the trained ones.
     for name in CALIBRATIONS:
         if hasattr(model.config, name):

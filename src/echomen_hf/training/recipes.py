@@ -14,14 +14,22 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from ..runs.private_text import hide_parents_of
+
 
 __all__ = ["RECIPES_FOLDER", "parse_recipe", "read_recipe"]
 
 RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
 """Recipes that come with the package."""
 
-NEW_MODEL = ("model_config", "backbone_checkpoint")
-"""Settings of a new model, which exclude `model`."""
+EXCLUDED = {
+    "model": ("model_config", "backbone_checkpoint"),
+    "model_config": ("model",),
+    "backbone_checkpoint": ("model",),
+    "total_train_batch_size": ("per_device_train_batch_size",),
+    "per_device_train_batch_size": ("total_train_batch_size",),
+}
+"""Settings that cannot go together with another."""
 
 
 def parse_recipe(
@@ -33,7 +41,8 @@ def parse_recipe(
 ) -> tuple[Any, ...]:
     """Parse flags, or the path of a recipe followed by flags that override it, into one object per dataclass.
 
-    `--model` also overrides the recipe's settings of a new model, and those override its `model`.
+    `--model` also overrides the recipe's settings of a new model, and those override its `model`; likewise the batch
+    of a process and that of all.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = HfArgumentParser(
@@ -49,8 +58,7 @@ def parse_recipe(
         options = {argument.split("=")[0] for argument in arguments}
         given = {action.dest for action in parser._actions if options & set(action.option_strings)}
         # A flag overrides the recipe, so it also overrides what cannot go together with it.
-        excluded = {"model": NEW_MODEL, **dict.fromkeys(NEW_MODEL, ("model",))}
-        for name in {name for flag in given for name in excluded.get(flag, ())} - given:
+        for name in {name for flag in given for name in EXCLUDED.get(flag, ())} - given:
             recipe.pop(name, None)
         settings.update(recipe)
     parser.set_defaults(**settings)
@@ -83,5 +91,6 @@ def read_recipe(recipe: str | Path, known: set[str]) -> dict[str, Any]:
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(f"The recipe {path} has fields that nothing reads: {', '.join(map(str, unknown))}.")
+    hide_parents_of(settings.values())
     # The parser converts text as it would on the command line, which a mapping needs as JSON.
     return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in settings.items()}

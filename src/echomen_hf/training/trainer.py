@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -13,19 +14,23 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data.clip_dataset import EvaluationClips
 from ..data.collation import collate_clips
 from ..data.device_clips import CLIP_FIELDS, with_pixel_values
 from ..losses import squared_error
 from ..metrics import ef_regression_metrics
+from ..model.float32_precision_echomen import float32_precision
 from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
+from ..runs.files import replacing
 from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .bf16_probe import guarded_against_bf16
 from .embeddings import EvaluationEmbeddings
 from .hub_trainer import HubTrainer
+from .processes import broadcast_buffers, seed_processes_apart, synchronised_batch_norms
 from .stage import Stage
 from .stage_1 import Stage1
 from .stage_2 import Stage2
@@ -87,7 +92,11 @@ class EchoMENTrainer(HubTrainer):
             self.model.to(memory_format=torch.channels_last_3d)
         # A loss per batch is a mean, so the Trainer has to divide it by the accumulation steps.
         self.loss_is_scaled_for_ga = False
+        if self.args.data_seed is None:
+            # The order of videos is that of one seed, also when processes have random numbers of their own.
+            self.accelerator.dataloader_config.data_seed = self.args.seed
         self.add_callback(EpochOfDataset())
+        self.add_callback(BestCheckpointByStep())
         self.tracker = EvaluationTracker(self.callback_handler.callbacks)
         self.add_callback(self.tracker)
         if args.early_stopping_patience is not None:
@@ -98,6 +107,8 @@ class EchoMENTrainer(HubTrainer):
         self.stages = {name: make(args, self.model, labels) for name, make in self.stage_classes.items()}
         self._parts: dict[str, torch.Tensor] = {}
         self._num_parts = 0
+        self._watched: torch.Tensor | None = None
+        self._term_names: list[str] = []
 
     @property
     def stage(self) -> Stage:
@@ -114,8 +125,13 @@ class EchoMENTrainer(HubTrainer):
         # A frozen encoder has no gradients that could be wrong.
         is_at_risk = self.args.bf16 and self.stage.trains_encoder
         num_frames = getattr(self.processing_class, "num_frames", None)
+        num_clips = self.args.per_device_train_batch_size * self.args.num_views
         try:
-            with guarded_against_bf16(self.model, num_frames) if is_at_risk else nullcontext():
+            with (
+                float32_precision(),
+                synchronised_batch_norms(self.model, self.args.sync_batch_norm),
+                guarded_against_bf16(self.model, num_frames, num_clips) if is_at_risk else nullcontext(),
+            ):
                 return super()._inner_training_loop(*args, **kwargs)
         finally:
             self.stage.leave(self.model)
@@ -129,6 +145,9 @@ class EchoMENTrainer(HubTrainer):
         metric_key_prefix: str = "eval",
     ) -> Any:
         """Predict a data set and measure its errors, per video if it is `EvaluationClips` or their embeddings."""
+        self._require_finite()
+        # What is measured is what is saved.
+        broadcast_buffers(self.model)
         self.compute_metrics: Any
         given = self.compute_metrics
         if given is None and isinstance(dataloader.dataset, (EvaluationClips, EvaluationEmbeddings)):
@@ -138,9 +157,10 @@ class EchoMENTrainer(HubTrainer):
             self.compute_metrics, dataloader.dataset, metric_key_prefix, has_experts
         )
         try:
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
+            with float32_precision():
+                output = super().evaluation_loop(
+                    dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+                )
         finally:
             self.compute_metrics = given
         if self.tracker.caught is not None:
@@ -172,7 +192,7 @@ class EchoMENTrainer(HubTrainer):
             num_items_in_batch: Not used: losses are means over a batch.
 
         Raises:
-            FloatingPointError: If the loss is not finite.
+            FloatingPointError: If the loss is not finite, on accelerators when the next log or checkpoint is due.
         """
         labels = inputs["labels"]
         features = {name: value for name, value in inputs.items() if name != "labels"}
@@ -187,16 +207,33 @@ class EchoMENTrainer(HubTrainer):
             loss = squared_error(outputs.ejection_fraction, labels)
         else:
             loss, terms = self.stage.loss(self.model, outputs, labels, num_views)
-            self._require_finite(loss, terms)
+            self._watch_finite(loss, terms)
             self._record(terms)
         outputs.loss = loss
         return (loss, outputs) if return_outputs else loss
 
-    def _require_finite(self, loss: torch.Tensor, terms: dict[str, torch.Tensor]) -> None:
-        if not torch.isfinite(loss):
-            values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
+    def _watch_finite(self, loss: torch.Tensor, terms: dict[str, torch.Tensor]) -> None:
+        """Remember the first loss that is not finite; a look at every one would stop an accelerator at every step."""
+        values = torch.stack([loss.detach(), *(term.detach() for term in terms.values())]).float()
+        step = values.new_full((1,), self.state.global_step)
+        now = torch.cat([values, step])
+        if self._watched is None or self._watched.shape != now.shape:
+            self._watched = now
+        else:
+            self._watched = torch.where(self._watched[0].isfinite(), now, self._watched)
+        self._term_names = list(terms)
+        if loss.device.type == "cpu":
+            self._require_finite()
+
+    def _require_finite(self) -> None:
+        """Raise an error if a loss since the last look was not finite."""
+        if self._watched is None:
+            return
+        (loss, *terms, step), self._watched = self._watched.tolist(), None
+        if not math.isfinite(loss):
+            values = ", ".join(f"{name} {value:.4g}" for name, value in zip(self._term_names, terms))
             raise FloatingPointError(
-                f"The loss of stage {self.args.stage} is not finite at step {self.state.global_step} ({values}). "
+                f"The loss of stage {self.args.stage} is not finite at step {int(step)} ({values}). "
                 "Lower `learning_rate`, set `max_grad_norm`, or train without mixed precision; "
                 "checkpoints written so far are intact."
             )
@@ -207,7 +244,12 @@ class EchoMENTrainer(HubTrainer):
         self._num_parts += 1
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log values, and with a training loss the means of its parts since the last log."""
+        """Log values, and with a training loss the means of its parts since the last log.
+
+        Raises:
+            FloatingPointError: If a loss since the last log was not finite.
+        """
+        self._require_finite()
         if "loss" in logs and self._num_parts:
             for name, total in self._parts.items():
                 mean = self.accelerator.reduce(total / self._num_parts, reduction="mean")
@@ -263,6 +305,18 @@ class EchoMENTrainer(HubTrainer):
         predictions = parts if self.preprocess_logits_for_metrics is None else parts[0]
         return loss.detach(), predictions, inputs["labels"].detach()
 
+    def save_state(self) -> None:
+        """Write trainer_state.json, which names the best checkpoint by its step and not by its path."""
+        path, self.state.best_model_checkpoint = self.state.best_model_checkpoint, None
+        super().save_state()
+        self.state.best_model_checkpoint = path
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._require_finite()  # so that a checkpoint never holds what such a loss has made of the weights
+        # A resumed run has these in all processes, and so has the one that goes on.
+        broadcast_buffers(self.model)
+        super()._save_checkpoint(model, trial)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
         if not self.args.should_save:
@@ -301,8 +355,30 @@ def per_video_metrics(
 class EpochOfDataset(TrainerCallback):
     """Tells the training set which epoch begins, also after a resume and with several processes."""
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Part the random numbers of processes; a resumed run then takes those that it has saved."""
+        seed_processes_apart(args.seed)
+
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
         """Pass the number of the epoch on."""
         dataset: Any = getattr(train_dataloader, "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
+
+
+class BestCheckpointByStep(TrainerCallback):
+    """Takes the path of the best checkpoint, which may name people, out of checkpoints, and finds it by its step."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the state of the new checkpoint again, without the path."""
+        if state.is_world_process_zero:
+            checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            without_path = dataclasses.replace(state, best_model_checkpoint=None)
+            with replacing(checkpoint / TRAINER_STATE_NAME) as partial:
+                without_path.save_to_json(str(partial))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Find the best checkpoint of a training that is resumed, also where it was moved to."""
+        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+        if state.best_model_checkpoint is None and checkpoint.is_dir():
+            state.best_model_checkpoint = str(checkpoint)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ..data import FrameCache, load_echonet_dynamic, raise_for_problems, validate_videos
+import datasets
+
+from ..data import FrameCache, load_rows, raise_for_problems, read_data_set, validate_videos
 from ..data.clip_dataset import FrameSource, TrainingClips
 from ..data.decoded_frames import DecodedFrames
-from ..data.layouts.echonet_dynamic import FILE_LIST_NAME
 from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
 from ..model.video_reading_echomen import require_decoder
-from ..runs.files import file_checksum
 from ..simulation import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos
 from .arguments import DataArguments, EchoMENTrainingArguments, SimulationArguments
+from .processes import sees_folder_of_first_process
 
 
 __all__ = ["TrainingData", "load_training_data"]
@@ -44,7 +46,7 @@ def load_training_data(
     """Load the data set in `data_dir`, or prepare the simulation of `simulated_videos`."""
     if bool(data_args.data_dir) == bool(simulation_args.simulated_videos):
         raise ValueError(
-            "Give either `--data_dir`, a folder in EchoNet-Dynamic's layout, or `--simulated_videos`, the number of "
+            "Give either `--data_dir`, the folder of a data set, or `--simulated_videos`, the number of "
             "videos that an epoch simulates; not both."
         )
     if simulation_args.simulated_videos:
@@ -54,14 +56,14 @@ def load_training_data(
 
 def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: EchoMENVideoProcessor) -> TrainingData:
     require_decoder(data_args.decoder)
-    data_dir = Path(str(data_args.data_dir))
-    with args.main_process_first(desc="loading the data set"):
-        videos = load_echonet_dynamic(data_dir, require_tracings=data_args.require_tracings)
+    with main_process_first(args, Path(datasets.config.HF_DATASETS_CACHE), "loading the data set"):
+        data_set = read_data_set(str(data_args.data_dir), **data_args.layout_options)
+        videos = load_rows(data_set)
     for split, name in (("train", "TRAIN"), ("validation", "VAL")):
         if split not in videos:
             raise ValueError(
-                f"{data_dir} has no {split} videos, which training needs; mark some as {name} in the Split "
-                "column of its FileList.csv."
+                f"{data_args.data_dir} has no {split} videos, which training needs; mark some as {name} in the Split "
+                "column of its FileList.csv, or divide all by `--split_by patient`."
             )
     train, val = videos["train"], videos["validation"]
     if data_args.validate_data != "none" and args.process_index == 0:
@@ -69,7 +71,7 @@ def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: E
             raise_for_problems(validate_videos(rows, level=cast(Any, data_args.validate_data)))
     frames: FrameSource | None = None
     if data_args.frame_cache is not None:
-        with args.main_process_first(desc="caching frames"):
+        with main_process_first(args, Path(data_args.frame_cache), "caching frames"):
             cache = FrameCache.build(data_args.frame_cache, [*train, *val], processor, decoder=data_args.decoder)
             if data_args.validate_data == "frames" and args.process_index == 0:
                 cache.verify()
@@ -77,11 +79,18 @@ def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: E
     elif data_args.decoder != "pyav":
         frames = DecodedFrames(processor, data_args.decoder)
     # Content and not location: a run may continue where its data were moved to.
-    checksum = file_checksum(data_dir / FILE_LIST_NAME)
-    description = {"file_list_sha256": checksum}
+    description: dict[str, Any] = {"file_list_sha256": data_set.checksum}
+    options = {name: value for name, value in data_args.layout_options.items() if name != "split_file"}
+    if options.keys() - {"require_tracings"}:
+        description["layout_options"] = options
     if data_args.decoder != "pyav":
         description["decoder"] = data_args.decoder
     return TrainingData(train, val, frames, description=description)
+
+
+def main_process_first(args: EchoMENTrainingArguments, folder: Path, what: str) -> AbstractContextManager:
+    """Let one process fill a folder before the others read it: the first of all who share it, or of each machine."""
+    return args.main_process_first(local=not all(sees_folder_of_first_process(folder)), desc=what)
 
 
 def _simulate(

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torchvision.models.video import r2plus1d_18
 
-from benchmarks.speed.arithmetic import Accelerators, Recipe, encoder_flops, estimate_training
+from benchmarks.speed.arithmetic import (
+    Accelerators,
+    Recipe,
+    encoder_flops,
+    estimate_training,
+    saved_bytes,
+    step_memory,
+)
 from echomen_hf import EchoMENConfig
 
 
@@ -51,3 +58,20 @@ def test_eight_accelerators_take_an_eighth_and_read_eight_times_as_fast():
     one, eight = (estimate_training(EchoMENConfig(), Accelerators(count)) for count in (1, 8))
     assert eight.hours == pytest.approx(one.hours / 8)
     assert eight.videos_per_second == pytest.approx(8 * one.videos_per_second)
+
+
+def test_saved_bytes_by_hand():
+    layers = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU())
+    # The input of the linear layer and the output of the rectifier.
+    assert saved_bytes(layers, torch.zeros(4, 8)) == 4 * (4 * 8 + 4 * 16)
+
+
+def test_memory_of_the_papers_step():
+    config = EchoMENConfig()
+    full, half = (step_memory(config, 40, bf16=bf16) for bf16 in (False, True))
+    assert full.activations / 2**30 == pytest.approx(37.4, abs=0.1)
+    assert half.activations == pytest.approx(full.activations / 2, rel=0.01)
+    assert step_memory(config, 20).activations == pytest.approx(full.activations / 2, rel=0.01)
+    small = step_memory(config, 40, bf16=True, checkpointing=True)
+    assert small.activations < half.activations / 6 and 0 < small.recomputed < half.activations / 2
+    assert full.weights == pytest.approx(12 * 31_500_000, rel=0.02)

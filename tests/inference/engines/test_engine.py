@@ -17,7 +17,7 @@ def test_auto_is_torch(tiny_model):
     ("engine", "precision", "message"),
     [
         ("tensorrt", "fp32", "no engine 'tensorrt'; choose one of auto, torch, compile, onnx, openvino"),
-        ("torch", "fp16", "no precision 'fp16'; choose one of fp32, bf16, int8"),
+        ("torch", "fp16", "no precision 'fp16'; choose one of fp32, tf32, bf16, int8"),
         ("torch", "int8", "`echomen export`"),
         ("auto", "int8", "`echomen export`"),
         ("onnx", "bf16", "'onnx' has no precision 'bf16', only fp32; bf16 is available in torch, compile, openvino"),

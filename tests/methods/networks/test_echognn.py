@@ -5,6 +5,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
+from torch.nn import functional as F
 
 from echomen_hf.methods import get_method
 from echomen_hf.methods.networks.echognn import (
@@ -135,3 +136,18 @@ class TestLoss:
         assert get_method("echognn").options == {"classification_weight": 0.001}
         with pytest.raises(ValueError, match="`classification_weight` must not be negative"):
             EchoGNNLoss(None, classification_weight=-1.0)
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_pooling_is_that_of_max_pool3d(size):
+    torch.manual_seed(0)
+    block = ResidualBlock(2, 3).eval()
+    clips = torch.randn(2, 2, 4, size, size, requires_grad=True)
+    hidden_state = F.relu(block.convolution(clips) + block.projection(clips))
+    expected, found = F.max_pool3d(hidden_state, (1, 2, 2)), block(clips)
+    assert torch.equal(found, expected)
+    weights = torch.randn(expected.shape)
+    gradients = [
+        torch.autograd.grad((output * weights).sum(), clips, retain_graph=True)[0] for output in (found, expected)
+    ]
+    assert torch.equal(*gradients)

@@ -6,10 +6,11 @@ import torch
 from torch.nn import functional as F
 
 from ...model.configuration_echomen import EchoMENConfig
+from ...model.float32_precision_echomen import float32_precision
 from ...model.modeling_echomen import EchoMENModel
 from ...model.video_processing_echomen import EchoMENVideoProcessor
 from .engine import check_engine
-from .torch_engine import DTYPES, FastEncoder
+from .torch_engine import CONVOLUTIONS, DTYPES, FastEncoder, check_device
 
 
 __all__ = ["CompiledEngine"]
@@ -51,6 +52,7 @@ class CompiledEngine:
     ) -> CompiledEngine:
         """Compile the encoder of a model."""
         check_engine(cls.name, precision)
+        check_device(precision, model.device)
         encoder = FastEncoder(model.encoder, DTYPES[precision], processor)
         return cls(encoder, precision, model.config, 1 if encoder.device.type == "cpu" else batch_size)
 
@@ -62,5 +64,6 @@ class CompiledEngine:
         for part in clips.split(self.batch_size):
             missing = self.batch_size - len(part)
             filled = F.pad(part, (0, 0) * 4 + (0, missing))  # (b, T, C, H, W) -> (batch_size, T, C, H, W)
-            parts.append(self.encoder(filled.contiguous())[: len(part)].float())
+            with float32_precision(CONVOLUTIONS[self.precision]):
+                parts.append(self.encoder(filled.contiguous())[: len(part)].float())
         return torch.cat(parts)

@@ -12,18 +12,18 @@ from ...model.configuration_echomen import EchoMENConfig
 __all__ = ["ENGINE_NAMES", "ENGINE_PRECISIONS", "PRECISIONS", "Engine", "check_engine", "is_echomen"]
 
 ENGINE_PRECISIONS: dict[str, tuple[str, ...]] = {
-    "torch": ("fp32", "bf16"),
-    "compile": ("fp32", "bf16"),
+    "torch": ("fp32", "tf32", "bf16"),
+    "compile": ("fp32", "tf32", "bf16"),
     "onnx": ("fp32",),
     "openvino": ("fp32", "bf16"),
 }
-"""Precisions of each engine; int8 needs an export."""
+"""Precisions of each engine; tf32 needs an NVIDIA GPU, and int8 an export."""
 
 ENGINE_NAMES = ("auto", *ENGINE_PRECISIONS)
 """Names that `make_engine` takes."""
 
-PRECISIONS = ("fp32", "bf16", "int8")
-"""Precisions of weights and activations; embeddings and heads are always in single precision."""
+PRECISIONS = ("fp32", "tf32", "bf16", "int8")
+"""Precisions of weights and activations; embeddings and heads are always in single precision, IEEE 754."""
 
 
 @runtime_checkable

@@ -30,8 +30,8 @@ def make_engine(
             weights do not reach the engine.
         engine: `auto`, `torch`, `compile` (`torch.compile`; needs a C++ compiler and about a minute to start), `onnx`
             (ONNX Runtime) or `openvino`, which need their packages.
-        precision: `fp32`, or `bf16`, fast where the processor has instructions for it (AMX, AVX-512 BF16, GPUs)
-            and slow elsewhere.
+        precision: `fp32`, which is IEEE 754 on GPUs too; `tf32`, the faster arithmetic of NVIDIA GPUs; or `bf16`,
+            fast where the processor has instructions for it (AMX, AVX-512 BF16, GPUs) and slow elsewhere.
         processor: Video processor that makes the clips. If it makes all channels of a clip equal, the engines
             `torch` and `compile` use the first channel only.
         batch_size: Clips that are usually passed at once.

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from ...model.float32_precision_echomen import float32_precision
 from ...model.modeling_echomen import EchoMENModel, R2Plus1DEncoder
 from ...model.video_processing_echomen import EchoMENVideoProcessor
 from .bf16_rounding import round_filters
@@ -18,8 +19,11 @@ from .planar_convolutions import use_planar_convolutions
 
 __all__ = ["DTYPES", "BitwiseReLU", "FastEncoder", "TorchEngine"]
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 """Type of weights and activations in each precision."""
+
+CONVOLUTIONS = {"fp32": "ieee", "tf32": "tf32", "bf16": None}
+"""Arithmetic of single-precision convolutions in each precision, see `float32_precision`."""
 
 
 class FastEncoder(nn.Module):
@@ -87,6 +91,7 @@ class TorchEngine:
     ) -> TorchEngine:
         """Make the engine of a model."""
         check_engine(cls.name, precision)
+        check_device(precision, model.device)
         encoder = FastEncoder(model.encoder, DTYPES[precision], processor)
         if precision == "bf16" and encoder.device.type == "cpu":
             for parent in list(encoder.modules()):
@@ -98,4 +103,11 @@ class TorchEngine:
     @torch.inference_mode()
     def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Encode clips."""
-        return self.encoder(pixel_values.to(self.encoder.device)).float()
+        with float32_precision(CONVOLUTIONS[self.precision]):
+            return self.encoder(pixel_values.to(self.encoder.device)).float()
+
+
+def check_device(precision: str, device: torch.device) -> None:
+    """Refuse TF32 where there is none."""
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"Precision 'tf32' is that of NVIDIA GPUs, and the model is on {device.type}: choose fp32.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any, NamedTuple
 
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
-from ...data import is_synthetic, load_echonet_dynamic
-from ...data.layouts.echonet_dynamic import SPLIT_NAMES
+from ...data import is_synthetic, load_videos
+from ...data.layouts.tables import SPLIT_NAMES
 from ...model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ...model.modeling_echomen import EchoMENModel
 from ...runs.files import folder_or_id, weights_checksum
@@ -63,7 +64,7 @@ class ExportRefusedError(ValueError):
 
 
 class VideoSets(NamedTuple):
-    """Videos that an export needs, rows as `load_echonet_dynamic` gives them."""
+    """Videos that an export needs, rows as `load_videos` gives them."""
 
     measured: Any  # those that the error is measured on
     calibration: Any = None  # for int8, those that show the ranges of the activations, of the other split
@@ -77,6 +78,7 @@ def export_model(
     export_format: str = "openvino",
     precision: str = "fp32",
     data_dir: str | Path | None = None,
+    layout_options: Mapping[str, Any] | None = None,
     split: str = "validation",
     protocol: str = DEFAULT_PROTOCOL,
     max_videos: int | None = None,
@@ -99,8 +101,9 @@ def export_model(
         output: Folder to write; an earlier export there is replaced once the new one is complete.
         export_format: `openvino` or `onnx`.
         precision: `fp32`; or with OpenVINO `bf16` or `int8`.
-        data_dir: Folder in EchoNet-Dynamic's layout. By default, the change of the EF is measured on clips of noise,
-            and the mean absolute error is not known; `int8` needs a data set.
+        data_dir: Data set, see `load_videos`. By default, the change of the EF is measured on clips of noise, and the
+            mean absolute error is not known; `int8` needs a data set.
+        layout_options: Layout of the data set and its options, see `load_videos`.
         split: Split to measure on, validation or train; never test.
         protocol: Clips per video, see `protocol_starts`.
         max_videos: Use only so many videos of the split, spread over all EFs.
@@ -132,7 +135,10 @@ def export_model(
     model: EchoMENModel
     model, processor = load_checkpoint(source)
     model.float()
-    videos = choose_videos(data_dir, split, max_videos, calibration_clips, precision) if data_dir is not None else None
+    videos = None
+    if data_dir is not None:
+        splits = load_videos(data_dir, **(layout_options or {}))
+        videos = choose_videos(splits, data_dir, split, max_videos, calibration_clips, precision)
 
     encoder = trace_encoder(model, for_bf16=precision == "bf16")
     quantisation: dict[str, Any] | None = None
@@ -238,7 +244,7 @@ def check_options(
 
 
 def choose_videos(
-    data_dir: str | Path, split: str, max_videos: int | None, calibration_clips: int, precision: str
+    splits: Any, data_dir: str | Path, split: str, max_videos: int | None, calibration_clips: int, precision: str
 ) -> VideoSets:
     """Choose the videos to measure on, and for int8 others to calibrate with and to find the layers on."""
     name = SPLIT_NAMES.get(split.strip().lower(), split)
@@ -247,7 +253,6 @@ def choose_videos(
             f"An export is measured on the split validation or train, not {split!r}: decisions follow from the error, "
             "and the test split is for the final evaluation only."
         )
-    splits = load_echonet_dynamic(data_dir)
     needed = (name, CALIBRATION_SPLITS[name]) if precision == "int8" else (name,)
     for part in needed:
         if part not in splits or not len(splits[part]):

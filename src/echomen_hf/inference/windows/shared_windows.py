@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ...model.clip_sampling_echomen import parse_protocol
+from ...model.float32_precision_echomen import float32_precision
 from ...model.modeling_echomen import EchoMENModel, R2Plus1DEncoder
 from ..engines.engine import Engine, is_echomen
 from ..engines.export_folder import ExportedEncoder
 from ..engines.factory import make_engine
-from ..engines.torch_engine import TorchEngine
+from ..engines.torch_engine import CONVOLUTIONS, TorchEngine
 from .sharing_plan import (
     ClipGroup,
     Margins,
@@ -45,18 +46,26 @@ class SharedWindows:
         batch_size: Clips whose ends and remaining blocks are computed together.
         max_frames: Frames that one timeline may have, which bounds memory: at full size in single precision, each
             needs about 14 MB. A longer timeline is computed in parts that overlap by one frame less than a clip has.
+        convolutions: Arithmetic of convolutions in single precision on CUDA, see `float32_precision`.
 
     Raises:
         ValueError: If a number is not positive.
     """
 
-    def __init__(self, encoder: R2Plus1DEncoder, batch_size: int = 4, max_frames: int = 96) -> None:
+    def __init__(
+        self,
+        encoder: R2Plus1DEncoder,
+        batch_size: int = 4,
+        max_frames: int = 96,
+        convolutions: str | None = "ieee",
+    ) -> None:
         for name, value in (("batch_size", batch_size), ("max_frames", max_frames)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
         self.encoder = encoder
         self.batch_size = batch_size
         self.max_frames = max_frames
+        self.convolutions = convolutions
 
     def cost(self, starts: NDArray[np.int64], frame_offsets: NDArray[np.int64], height: int, width: int) -> WindowCost:
         """Count the operations on the clips of a video with and without sharing.
@@ -97,6 +106,16 @@ class SharedWindows:
         Raises:
             ValueError: If the encoder is in training mode, or frames or starts do not fit.
         """
+        with float32_precision(self.convolutions):
+            return self._encode(frames, starts, frame_offsets, prepare)
+
+    def _encode(
+        self,
+        frames: torch.Tensor,
+        starts: NDArray[np.int64],
+        frame_offsets: NDArray[np.int64],
+        prepare: Callable[[torch.Tensor], torch.Tensor] | None,
+    ) -> torch.Tensor:
         if self.encoder.training:
             raise ValueError("Clips can share work in evaluation mode only: call `eval()` on the model first.")
         starts, frame_offsets = np.asarray(starts, np.int64), np.asarray(frame_offsets, np.int64)
@@ -183,7 +202,7 @@ def windows_of_engine(
         share_windows = engine.encoder.encoder.stem[0].weight.device.type == "cpu"
     if not share_windows or not has_overlapping_clips(protocol):
         return None
-    return SharedWindows(engine.encoder.encoder, batch_size)
+    return SharedWindows(engine.encoder.encoder, batch_size, convolutions=CONVOLUTIONS[engine.precision])
 
 
 def windows_of_model(

@@ -100,7 +100,7 @@ class BalancedMSELoss(MethodLoss):
         """Compute the loss of a batch, see `MethodLoss`; the candidates come from all processes."""
         scale: NoiseScale = model.get_submodule("noise_scale")
         noise_std = (self.initial_noise_std * scale.log_factor.exp()).clamp(min=SMALLEST_NOISE_STD)
-        candidates = gather_with_gradient(labels) if self.candidates == "batch" else self.train_labels
+        candidates = gather_with_gradient(labels)[0] if self.candidates == "batch" else self.train_labels
         regression = balanced_mse_loss(outputs.regression, labels, candidates, noise_std)
         return regression, {"loss_regression": regression, "noise_std": noise_std}
 

@@ -82,7 +82,7 @@ class DDIRLoss(MethodLoss):
         smoothed = statistics.smooth(outputs.embedding, labels, self.fds_start_smooth)
         with torch.autocast(smoothed.device.type, enabled=False):
             predictions = model.regression_head(smoothed.to(model.regression_head.weight.dtype))  # (B, 1)
-        statistics.observe(gather_with_gradient(outputs.embedding.detach()), gather_with_gradient(labels))
+        statistics.observe(*gather_with_gradient(outputs.embedding.detach(), labels))
         regression = reweighted_regression_loss(predictions, labels, self.weights(labels))
         return regression, {"loss_regression": regression}
 

@@ -31,18 +31,13 @@ def rank_n_contrast_loss(features: torch.Tensor, labels: torch.Tensor, *, temper
     with torch.autocast(features.device.type, enabled=False):
         features, labels = features.to(dtype), labels.to(dtype)
         # By differences and not by a matrix product, which cannot distinguish close features from equal ones.
-        distances = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+        distances = torch.linalg.vector_norm(features[:, None] - features[None, :], dim=-1)
         similarity = -distances / temperature  # (N, N)
-        others = ~torch.eye(count, dtype=torch.bool, device=features.device)
         label_distance = (labels[:, None] - labels[None, :]).abs()
-        # Without the diagonal, every row sorted by label distance: S_ij is all from the first k as far as j onwards.
-        label_distance = label_distance[others].view(count, count - 1)
-        similarity = similarity[others].view(count, count - 1)
-        label_distance, order = label_distance.sort(dim=1)
-        similarity = similarity.gather(1, order)
-        from_here_on = similarity.flip(1).logcumsumexp(dim=1).flip(1)
-        first = torch.searchsorted(label_distance, label_distance)
-        return (from_here_on.gather(1, first) - similarity).mean()
+        myself = torch.eye(count, dtype=torch.bool, device=features.device)
+        is_left_out = (label_distance[:, None, :] < label_distance[:, :, None]) | myself[:, None, :]  # (i, j, k)
+        of_rivals = similarity[:, None, :].masked_fill(is_left_out, -torch.inf).logsumexp(dim=2)  # (N, N)
+        return (of_rivals - similarity).masked_fill(myself, 0.0).sum() / (count * (count - 1))
 
 
 class RankNContrastLoss(MethodLoss):

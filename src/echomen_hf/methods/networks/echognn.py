@@ -54,7 +54,11 @@ class ResidualBlock(nn.Module):
     def forward(self, hidden_state: torch.Tensor) -> torch.Tensor:
         """Compute (B, C, T, H, W) -> (B, C', T, H / 2, W / 2)."""
         hidden_state = F.relu(self.convolution(hidden_state) + self.projection(hidden_state))
-        return F.max_pool3d(hidden_state, (1, 2, 2))
+        # The largest of every 2 x 2 pixels. `max_pool3d` has no deterministic gradient on CUDA, and raises an error if
+        # one is asked for.
+        height, width = (size // 2 * 2 for size in hidden_state.shape[3:])
+        pixels = hidden_state[..., :height, :width].unflatten(4, (-1, 2)).unflatten(3, (-1, 2))
+        return pixels.amax(dim=(4, 6))  # (B, C', T, H / 2, 2, W / 2, 2) -> (B, C', T, H / 2, W / 2)
 
 
 class TwoLayers(nn.Sequential):

@@ -13,6 +13,7 @@ from transformers.processing_utils import Unpack
 
 from ...data.clip_dataset import FrameSource, TrainingClips, video_length_and_rate
 from ...data.layouts.echonet_dynamic import TRACINGS_NAME, VolumeTracing, read_volume_tracings
+from ...data.layouts.tables import has_columns
 from ...model.clip_sampling_echomen import ClipSpec
 from ...model.video_processing_echomen import EchoMENVideoProcessor, EchoMENVideosKwargs
 
@@ -102,8 +103,9 @@ class UVTTrainingClips(TrainingClips):
         """Find the end-diastolic and the end-systolic frame of a video, if it has two different ones."""
         root = Path(row["video"]["path"]).parents[1]
         if root not in self._tracings:
-            has_file = (root / TRACINGS_NAME).is_file()
-            self._tracings[root] = read_volume_tracings(root) if has_file else {}
+            # Tracings of other data sets, such as EchoNet-Pediatric's, are contours and not chords.
+            has_chords = has_columns(root / TRACINGS_NAME, "X1", "Y1", "X2", "Y2")
+            self._tracings[root] = read_volume_tracings(root) if has_chords else {}
         tracing = self._tracings[root].get(row["file_name"])
         if tracing is None:
             return None

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from echomen_hf.hub.group_errors import errors_by_column
+from echomen_hf.evaluation.group_errors import errors_by_column
 
 
 def table(errors, references=None):

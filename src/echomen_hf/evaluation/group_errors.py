@@ -1,4 +1,4 @@
-"""Errors by further columns of FileList.csv, such as age or sex."""
+"""Errors by further columns of a data set, such as age or sex."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.layouts.echonet_dynamic import ABSENT, FEATURE_NAMES
+from ..data.layouts.tables import ABSENT, FEATURE_NAMES
 from ..metrics import ef_regression_metrics
 
 
@@ -39,14 +39,16 @@ def errors_by_column(
     confidence_level: float = 0.95,
     seed: int = 0,
 ) -> list[ColumnErrors]:
-    """Measure errors by every further column of FileList.csv, in the file's order.
+    """Measure errors by every further column of a data set, in its order, but never by patient.
 
-    Predictions come from `read_predictions_csv`, rows from `read_file_list`; `bootstrap_samples=0` omits intervals.
+    Predictions come from `read_predictions_csv`, rows from `read_data_set`; `bootstrap_samples=0` omits intervals,
+    which are by patient where the rows tell it.
     """
-    columns = [name for name in (videos[0] if videos else {}) if name not in FEATURE_NAMES]
+    columns = [name for name in (videos[0] if videos else {}) if name not in {*FEATURE_NAMES, "patient"}]
     known = predictions[predictions["EF"].notna()]
     value_of = {row["file_name"]: row for row in videos}
     rows = [value_of.get(name, {}) for name in known["FileName"]]
+    patients = np.array([row.get("patient") or name for row, name in zip(rows, known["FileName"])])
     results = []
     for column in columns:
         values = [str(row.get(column, "")) for row in rows]
@@ -54,7 +56,8 @@ def errors_by_column(
         labels, omitted = group_labels(labels)
         groups: dict[str, dict[str, float]] = {}
         for group in dict.fromkeys(sorted(labels, key=group_order)) if not omitted else ():
-            chosen = known[np.array(labels) == group]
+            is_member = np.array(labels) == group
+            chosen = known[is_member]
             groups[group] = {"n": len(chosen)}
             if len(chosen) >= MIN_VIDEOS:
                 groups[group] = ef_regression_metrics(
@@ -63,6 +66,7 @@ def errors_by_column(
                     bootstrap_samples=bootstrap_samples,
                     confidence_level=confidence_level,
                     seed=seed,
+                    patients=patients[is_member] if any(row.get("patient") for row in rows) else None,
                 )
         results.append(ColumnErrors(column, groups, omitted))
     return results
