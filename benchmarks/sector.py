@@ -200,9 +200,9 @@ def draw_tile(export: Export, sector: Sector) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     left, top, side = sector.square
     width = max(round(picture.height / 300), 1)
-    draw.rectangle((left, top, left + side - 1, top + side - 1), outline=(0, 200, 255), width=width)
     draw.rectangle(export.box, outline=(255, 220, 0), width=width)
     if sector.shape == "fan":
+        draw.rectangle((left, top, left + side - 1, top + side - 1), outline=(0, 200, 255), width=width)
         kept = sector.mask()
         edge = Image.fromarray(kept & ~binary_erosion(kept, iterations=2 * width, border_value=1))
         picture.paste((255, 40, 40), (left, top), edge)

@@ -202,21 +202,26 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
         (number for number in range(count) if heights[number] > 0.95 * heights.max()), key=lambda n: boxes[n][0]
     )
     area = boxes[best]
-    height = area[3] - area[1]
     pieces = [boxes[number] for number in np.argsort(-sizes)[:8] if number != best]
+    for box in pieces:  # above or below something dark in the same fan
+        if _gap(box, area) < -2 * step and _is_near(box, area):
+            area = _joined(area, box)
     others = [
         box
         for box in pieces
         if _gap(box, area) >= -2 * step
-        and box[3] - box[1] > 0.3 * height
+        and box[3] - box[1] > 0.3 * (area[3] - area[1])
         and (whole := _joined(box, area))[2] - whole[0] > 1.7 * (whole[3] - whole[1])
     ]
-    for box in pieces:
-        is_near = box[3] > area[1] and box[1] < area[3] + 0.2 * height
-        if is_near and box not in others and all(_gap(box, area) < _gap(box, other) for other in others):
-            # a piece of the same fan, behind something dark
+    for box in pieces:  # beside something dark
+        if _is_near(box, area) and box not in others and all(_gap(box, area) < _gap(box, other) for other in others):
             area = _joined(area, box)
     return area, others
+
+
+def _is_near(box: Box, area: Box) -> bool:
+    margin = 0.2 * (area[3] - area[1])
+    return box[3] > area[1] - margin and box[1] < area[3] + margin
 
 
 def _joined(first: Box, second: Box) -> Box:
