@@ -197,7 +197,10 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
     # heights, because flow moves more of a fan than tissue alone; of two equal panels the plain one stands left
     heights = np.array([box[3] - box[1] for box in boxes]) * (sizes > 0.4 * sizes.max())
     if hint is not None:
-        heights = heights * [1.3 if _has_centre_in(box, hint) else 1.0 for box in boxes]
+        left, top, right, bottom = (2 * edge for edge in hint)
+        heights = heights * [
+            1.3 if left <= box[0] + box[2] < right and top <= box[1] + box[3] < bottom else 1.0 for box in boxes
+        ]
     best = min(
         (number for number in range(count) if heights[number] > 0.95 * heights.max()), key=lambda n: boxes[n][0]
     )
@@ -232,11 +235,6 @@ def _joined(first: Box, second: Box) -> Box:
 def _gap(first: Box, second: Box) -> int:
     """Columns between two boxes, negative if they share some."""
     return max(first[0] - second[2], second[0] - first[2])
-
-
-def _has_centre_in(box: Box, region: Box) -> bool:
-    column, row = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return region[0] <= column < region[2] and region[1] <= row < region[3]
 
 
 def _region_around(area: Box, others: list[Box], step: int, size: tuple[int, int]) -> Box:
@@ -297,28 +295,18 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
     upside_down = _fit_sides(len(solid) - 1 - rows[::-1], first[::-1], last[::-1])[0]
     likeness = _ramp(score - upside_down, 0.0, 0.15) * _echo_likeness(samples, solid & fan)
 
-    def column_of(value: float) -> float:
-        return region[0] + value * step + 0.5
-
-    def row_of(value: float) -> float:
-        return region[1] + value * step + 0.5
-
-    left, right = column_of(axis - left_half), column_of(axis + right_half)
-    box = (
-        max(round(left), 0),
-        max(round(row_of(highest)), 0),
-        min(round(right), size[0]),
-        min(round(row_of(lowest)), size[1]),
-    )
+    left, middle, right = (region[0] + x * step + 0.5 for x in (axis - left_half, axis, axis + right_half))
+    tip, top, bottom = (region[1] + y * step + 0.5 for y in (apex, highest, lowest))
+    box = (max(round(left), 0), max(round(top), 0), min(round(right), size[0]), min(round(bottom), size[1]))
     side = box[3] - box[1]
     is_cut_on_both_sides = max(left_half, right_half) < radius * math.sin(half_angle)
-    centre = (left + right) / 2 if is_cut_on_both_sides else column_of(axis)
+    centre = (left + right) / 2 if is_cut_on_both_sides else middle
     return Sector(
         box=box,
         shape="fan",
         confidence=float(inside * (1 - outside) * support * likeness),
         square=(round(centre - side / 2), box[1], side),
-        apex=(column_of(axis), row_of(apex)),
+        apex=(middle, tip),
         half_angle=half_angle,
         radius=radius * step,
     )
