@@ -1,7 +1,7 @@
 # Every target makes .venv itself, from pyproject.toml, and adds the extras that it needs. Both are done again when they
 # are older than that file.
 .DEFAULT_GOAL := help
-.PHONY: help demo app docs test test-slow test-minimum quality format wheel clean
+.PHONY: help demo app docs test test-slow test-minimum gpu-check quality format wheel clean
 
 SHELL := /bin/bash
 PYTHON ?= python3.11
@@ -45,6 +45,9 @@ test-minimum: ## Run the tests with the oldest versions that pyproject.toml allo
 	.venv-minimum/bin/python scripts/minimum_versions.py pyproject.toml > .venv-minimum/constraints.txt
 	.venv-minimum/bin/python $(INSTALL) --constraint .venv-minimum/constraints.txt --editable '.[test]'
 	HF_HUB_OFFLINE=1 .venv-minimum/bin/python -m pytest -n 2 -m "not slow"
+
+gpu-check: $(VENV)/.installed-app ## Check everything that depends on a GPU, in 8 minutes on one; results in runs/gpu_check.json
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.gpu_check --output runs/gpu_check.json
 
 quality: $(VENV)/.installed-dev ## Lint, check the format, the spelling and the types
 	$(BIN)/ruff check .

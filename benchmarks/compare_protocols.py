@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from echomen_hf import EchoMENModel, EchoMENVideoProcessor, load_echonet_dynamic
+from echomen_hf import EchoMENModel, EchoMENVideoProcessor, load_videos
 from echomen_hf.cli.command_line import run_script
 from echomen_hf.data import is_synthetic
 from echomen_hf.evaluation.report import markdown_table
@@ -86,7 +86,7 @@ def protocol_table(rows: Sequence[dict[str, Any]]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Predict a split by every protocol and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", required=True, help="Folder in EchoNet-Dynamic's layout.")
+    parser.add_argument("--data_dir", required=True, help="Folder of the data set, or a table of videos.")
     parser.add_argument("--model", required=True, help="Folder or Hub id of a trained model.")
     parser.add_argument("--split", default="test", help="Split to predict: train, validation or test.")
     parser.add_argument("--protocols", nargs="+", default=PROTOCOLS, help="Protocols; the first is the reference.")
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.disable_progress_bar()
     model, processor = load_checkpoint(args.model)
     model.to(args.device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    videos = load_echonet_dynamic(args.data_dir)
+    videos = load_videos(args.data_dir)
     rows = compare_protocols(
         model,
         processor,

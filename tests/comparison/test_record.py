@@ -3,7 +3,10 @@ import shutil
 import pytest
 
 from echomen_hf import load_echonet_dynamic
+from echomen_hf.comparison import read_settings
 from echomen_hf.comparison.record import claim_results_folder, describe_comparison, read_record
+from echomen_hf.data import load_rows
+from helpers.data_sets import write_pediatric
 
 
 @pytest.fixture
@@ -38,6 +41,14 @@ def test_what_is_recorded(claimed, echonet_dir):
     assert {"torch", "transformers", "echomen_hf"} <= found["versions"].keys()
     assert found["settings"]["training"]["learning_rate"] == 1e-2
     assert "seed" not in found["settings"]["training"]
+
+
+def test_layout_of_the_data_is_part_of_the_record(tmp_path):
+    flags = ["--data_dir", str(write_pediatric(tmp_path)), "--view", "A4C", "--fold", "0"]
+    settings = read_settings(None, flags)
+    found = describe_comparison(settings, load_rows(settings.read_data_set()))
+    assert found["data"]["videos"] == {"train": 2, "validation": 1, "test": 1}
+    assert (found["settings"]["view"], found["settings"]["fold"]) == ("A4C", 0)
 
 
 def test_same_comparison_continues(claimed, describe):

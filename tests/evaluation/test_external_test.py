@@ -88,7 +88,7 @@ def test_a_row_per_data_set_and_category(report, trained, sets):
 
 def test_coverage_of_the_prediction_intervals(report):
     header, _, *rows = rows_of((report / "report.md").read_text(), "Errors by data set and category")
-    assert header[-2:] == ["Coverage of the 90% prediction interval", "Mean width"]
+    assert header[-2:] == ["Coverage (nominal 90%)", "Mean width"]
     row = next(row for row in rows if row[:2] == ["hospital", "HFpEF"])
     with (report / "hospital" / "predictions.csv").open(newline="") as file:
         references = [float(found["EF"]) for found in csv.DictReader(file)]
@@ -190,7 +190,15 @@ def test_bad_data_are_found_before_anything_is_predicted(trained, sets, tmp_path
 
 @pytest.mark.parametrize(
     ("text", "band"),
-    [("0", "0 to 17"), ("17.9", "0 to 17"), ("18", "18 to 44"), ("80", "80 to 120"), ("", ""), ("x", ""), ("nan", "")],
+    [
+        ("0", "0 to 17"),
+        ("17.9", "0 to 17"),
+        ("18", "18 to 44"),
+        ("80", "80 or older"),
+        ("", ""),
+        ("x", ""),
+        ("nan", ""),
+    ],
 )
 def test_age_bands(text, band):
     assert age_band(text) == band

@@ -8,7 +8,8 @@ import pytest
 from echomen_hf import Predictor, VideoReadError, probe_video, read_video
 from echomen_hf.data import read_data_set
 from echomen_hf.data.layouts.echonet_dynamic import read_volume_tracings
-from echomen_hf.inference import predict_video
+from echomen_hf.inference import list_files, predict_video
+from echomen_hf.inference.predictor import find_videos
 from echomen_hf.model import nifti_reading_echomen as nifti
 from echomen_hf.model.echo_video_echomen import EchoVideo
 from echomen_hf.model.gray_conversion_echomen import square_pixels
@@ -54,6 +55,18 @@ def test_pixels_become_square(path):
     assert video.frames.shape == (3, 40, 32)
     np.testing.assert_array_equal(video.frames, [square_pixels(frame, 2.0) for frame in frames])
     assert (probe_video(path).height, probe_video(path).width) == (40, 32)
+
+
+def test_commands_take_it(tmp_path):
+    path = write_nifti(tmp_path / "study" / "clip.nii.gz", known_frames(70), time_step=0.02, units=10)
+    assert find_videos([tmp_path]) == [path]
+    assert [file.name for file in list_files([tmp_path])] == ["study/clip.nii.gz"]
+    predictor = Predictor(protocol="center")
+    by_frames = predict_video(
+        predictor.model, predictor.processor, EchoVideo(known_frames(70), 50.0, "frames"), "center"
+    )
+    with pytest.warns(UserWarning, match="No ultrasound fan"):
+        assert predictor(path).ejection_fraction == pytest.approx(by_frames.ejection_fraction, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +157,7 @@ class TestRefused:
             ({"dim": [3, 32, 24, 0, 1, 1, 1, 1]}, "array of 32 x 24 x 0"),
             ({"dim": [0, 32, 24, 6, 1, 1, 1, 1]}, "array of 0 values"),
             ({"dim": [2, 20000, 20000, 1, 1, 1, 1, 1]}, "frames of 20000 x 20000 pixels"),
+            ({"dim": [3, 4000, 1000, 2, 1, 1, 1, 1], "pixdim": [1, 3, 1, 1, 0, 0, 0, 0]}, "frames of 12000 x 1000"),
             ({"vox_offset": [float("nan")]}, r"pixels at byte nan|not a readable NIfTI"),
             ({"vox_offset": [3e9]}, r"pixels at byte 3e\+09"),
             ({"vox_offset": [10.0]}, "pixels at byte 10|not a readable NIfTI"),
@@ -186,7 +200,7 @@ class TestRefused:
 
     def test_bombs_are_refused_before_they_are_inflated(self, tmp_path):
         bomb = tmp_path / "bomb.nii.gz"
-        bomb.write_bytes(gzip.compress(nifti_bytes(known_frames(), dim=[3, 4096, 4096, 30000, 1, 1, 1, 1])))
+        bomb.write_bytes(gzip.compress(nifti_bytes(known_frames(), dim=[3, 2048, 2048, 30000, 1, 1, 1, 1])))
         tracemalloc.start()
         for read in (read_video, probe_video):
             with pytest.raises(VideoReadError, match="holds more than 2147483648 bytes of frames"):

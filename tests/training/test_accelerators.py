@@ -162,6 +162,35 @@ class TestPrediction:
         np.testing.assert_allclose(found.clip_ejection_fractions, expected.clip_ejection_fractions, rtol=1e-5)
         np.testing.assert_allclose(found.expert_weights, expected.expert_weights, rtol=1e-4)
 
+    def test_pipeline_leaves_the_model_of_an_engine_where_it_is(self, tiny_model, tiny_processor, avi, device):
+        with device:
+            predictor = Predictor(tiny_model, tiny_processor, device=DEVICE)
+            parts = {"model": predictor.model, "video_processor": tiny_processor, "engine": predictor.engine}
+            run = EjectionFractionPipeline(**parts)
+            assert run.device == run.model.device == DEVICE
+            assert run(avi)["ejection_fraction"] == pytest.approx(predictor(avi).ejection_fraction)
+
+    def test_files_wait_once_for_a_batch(self, tiny_model, tiny_processor, echonet_dir, device):
+        paths = sorted((echonet_dir / "Videos").glob("*.avi"))[:6]
+        reader = Predictor(copy.deepcopy(tiny_model), tiny_processor, device="cpu", batch_size=3)
+        expected = [prediction for _, prediction in reader.predict_files(paths)]
+        with device:
+            predictor = Predictor(tiny_model, tiny_processor, device=DEVICE, batch_size=3)
+            before = device.waits["copy from the device"]
+            found = [prediction for _, prediction in predictor.predict_files(paths)]
+        assert [one.ejection_fraction for one in found] == pytest.approx([one.ejection_fraction for one in expected])
+        assert [one.file_name for one in found] == [one.file_name for one in expected]
+        batches = -(-sum(one.num_clips for one in found) // 3)
+        assert device.waits["copy from the device"] - before == batches
+
+    def test_defaults_are_those_of_the_device(self, tiny_model, tiny_processor, monkeypatch):
+        monkeypatch.setattr("echomen_hf.inference.predictor.available_cores", lambda: 5)
+        on_cpu = Predictor(copy.deepcopy(tiny_model), tiny_processor, device="cpu")
+        with PretendDevice():
+            there = Predictor(tiny_model, tiny_processor, device=DEVICE)
+            assert Predictor(tiny_model, tiny_processor, device=DEVICE, batch_size=2, num_workers=3).batch_size == 2
+        assert (on_cpu.batch_size, on_cpu.num_workers, there.batch_size, there.num_workers) == (4, 1, 16, 5)
+
     def test_saliency(self, tiny_model, device):
         clip = torch.randn(8, 1, 32, 32, generator=torch.Generator().manual_seed(0))
         expected = attribute_motion(tiny_model, clip, 6)

@@ -7,8 +7,10 @@ import pytest
 
 from echomen_hf.model.video_source_echomen import VideoReadError
 from echomen_hf.simulation import SimulatedFrames
-from echomen_hf.training import DataArguments, SimulationArguments
+from echomen_hf.training import DataArguments, ModelArguments, SimulationArguments
+from echomen_hf.training.recipes import parse_recipe
 from echomen_hf.training.training_data import load_training_data
+from helpers.data_sets import known_frames, write_mimic, write_nifti, write_pediatric, write_table
 
 
 def test_data_set_is_loaded_with_its_checksum(echonet_dir, make_arguments, tiny_processor):
@@ -19,6 +21,40 @@ def test_data_set_is_loaded_with_its_checksum(echonet_dir, make_arguments, tiny_
     assert data.frames is None
     assert data.description.keys() == {"file_list_sha256"}
     assert len(data.description["file_list_sha256"]) == 64
+
+
+@pytest.mark.parametrize("fold", [0, 2])
+def test_any_layout_is_loaded_and_recorded(tmp_path, make_arguments, tiny_processor, fold):
+    data_args = DataArguments(data_dir=str(write_pediatric(tmp_path)), view="A4C", fold=fold)
+    data = load_training_data(data_args, SimulationArguments(), make_arguments(), tiny_processor)
+    assert (len(data.train), len(data.val)) == (2, 1)
+    assert data.val[0]["file_name"][-1] == str(fold + 1)
+    assert data.description["layout_options"] == {"view": "A4C", "fold": fold}
+
+
+def test_a_table_is_divided_for_a_training_by_its_flags(hospital_table, make_arguments, tiny_processor):
+    data_args, _ = parse_recipe(
+        (DataArguments, ModelArguments),
+        ["--data_dir", str(hospital_table), "--columns", "path=where,ejection_fraction=LVEF", "--layout", "table"],
+    )
+    data = load_training_data(data_args, SimulationArguments(), make_arguments(), tiny_processor)
+    assert (len(data.train), len(data.val)) == (14, 3)
+    assert data.description["layout_options"]["columns"] == "path=where,ejection_fraction=LVEF"
+
+
+@pytest.fixture
+def hospital_table(tmp_path):
+    rows = []
+    for number in range(20):
+        write_nifti(tmp_path / f"{number}.nii", known_frames(4, 32, 32, seed=number % 5), time_step=0.02, units=10)
+        rows.append({"where": f"{number}.nii", "LVEF": 40 + number})
+    return write_table(tmp_path / "list.csv", rows)
+
+
+def test_data_without_training_videos_are_told_how_to_be_divided(tmp_path, make_arguments, tiny_processor):
+    data_args = DataArguments(data_dir=str(write_mimic(tmp_path)))
+    with pytest.raises(ValueError, match="no train videos.*or divide all by `--split_by patient`"):
+        load_training_data(data_args, SimulationArguments(), make_arguments(), tiny_processor)
 
 
 def test_other_decoder_reads_the_videos_and_is_part_of_the_run(echonet_dir, make_arguments, tiny_processor):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .options import BatchSize, Device, KeepLargeBlocks, OptionalModel, Protocol
+from .options import Device, KeepLargeBlocks, OptionalModel, Protocol
 
 
 if TYPE_CHECKING:
@@ -42,8 +42,17 @@ def main(
         Precision | None,
         typer.Option("--precision", help="Precision of the encoder. Defaults to fp32, or to the export's own."),
     ] = None,
-    batch_size: BatchSize = 4,
-    workers: Annotated[int, typer.Option("--workers", help="Threads that read files while the model computes.")] = 1,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch_size", help="Clips per forward pass. Defaults to 4 on CPUs and 16 on accelerators."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            help="Threads that read files while the model computes. Defaults to 1 on CPUs, up to 8 on accelerators.",
+        ),
+    ] = None,
     manifest: Annotated[
         str | None,
         typer.Option(

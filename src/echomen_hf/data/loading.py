@@ -153,7 +153,22 @@ def load_rows(
     streaming: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
-    """Load rows that were read already; see `load_videos`."""
+    """Load rows that were read already, see `load_videos`.
+
+    Args:
+        data_set: What `read_data_set` returned.
+        split: As in `load_videos`.
+        streaming: As in `load_videos`.
+        cache_dir: As in `load_videos`.
+
+    Returns:
+        As `load_videos`.
+
+    Raises:
+        LayoutError: If the data set has no such split.
+        VideoReadError: If a header has to be read and cannot be.
+        ValueError: If the split is unknown.
+    """
     split = _canonical_split(split, {row["split"] for row in data_set.rows}, streaming, str(data_set.root))
     builder = EchoVideosBuilder(data_set=data_set, cache_dir=None if cache_dir is None else os.fspath(cache_dir))
     if streaming:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class TestSet:
         """Patient of every video; `None` if not known."""
         return patients_of(self.videos)
 
+    @cached_property
     def subgroups(self) -> list[ColumnErrors]:
         """Errors by sex, age, view and image quality, as far as the data set has them."""
         columns = {name.lower(): name for name in self.videos.column_names}
@@ -100,7 +102,7 @@ def age_band(text: str) -> str:
         return ""
     lower = [0, *_AGE_ENDS]
     position = int(np.searchsorted(_AGE_ENDS, age, side="right"))
-    return f"{lower[position]} to {_AGE_ENDS[position] - 1}" if position < len(_AGE_ENDS) else f"{lower[-1]} to 120"
+    return f"{lower[position]} to {_AGE_ENDS[position] - 1}" if position < len(_AGE_ENDS) else f"{lower[-1]} or older"
 
 
 def external_report(sets: Sequence[TestSet], model: str | Path) -> str:
@@ -138,7 +140,7 @@ def external_report(sets: Sequence[TestSet], model: str | Path) -> str:
 def category_table(sets: Sequence[TestSet], interval: str) -> str:
     """One row per data set and heart-failure category."""
     coverages = {each.evaluation.intervals["nominal_coverage"] for each in sets if each.evaluation.intervals}
-    nominal = f" of the {next(iter(coverages)):.0%} prediction interval" if len(coverages) == 1 else ""
+    nominal = f" (nominal {next(iter(coverages)):.0%})" if len(coverages) == 1 else ""
     header = ["Data set", "Category", "Videos", "Patients", f"MAE{interval}", "GM", f"Bias{interval}"]
     rows = []
     for each in sets:
@@ -174,7 +176,7 @@ def subgroup_table(sets: Sequence[TestSet], title: str, interval: str) -> str:
     """Errors by the groups of one column, or nothing if no data set has groups."""
     rows = []
     for each in sets:
-        for column in each.subgroups():
+        for column in each.subgroups:
             if column.column != title:
                 continue
             for group, metrics in column.groups.items():
@@ -247,7 +249,7 @@ def write_external_report(sets: Sequence[TestSet], output: Path, model: str | Pa
             if each.seen is None
             else {"videos": each.seen.videos, "patients": each.seen.patients},
             "split": each.evaluation.settings["split"],
-            "subgroups": {column.column: column.groups for column in each.subgroups()},
+            "subgroups": {column.column: column.groups for column in each.subgroups},
             "synthetic_data": each.synthetic,
         }
         for each in sets

@@ -18,6 +18,7 @@ from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..model.video_reading_echomen import read_video
 from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
+from ..runs.processes import available_cores
 from .checkpoint import load_checkpoint
 from .engines.engine import Engine, check_engine, is_echomen
 from .engines.export_folder import is_export, load_export
@@ -50,11 +51,12 @@ class Predictor:
         processor: Video processor. Defaults to the one stored with the model if a folder or id was given.
         protocol: Which clips of a video to average, see `protocol_starts`.
         device: Where to run. Defaults to the first accelerator, or else the CPU.
-        batch_size: Clips per forward pass.
+        batch_size: Clips per forward pass. Defaults to 4 on CPUs and 16 on accelerators.
         engine: What runs the encoder: `auto`, `torch`, `compile`, `onnx` or `openvino`.
         precision: Precision of the encoder, `fp32` (IEEE 754, on GPUs too), `tf32` (NVIDIA GPUs) or `bf16`. Defaults
             to `fp32`, or for an export to its own.
-        num_workers: Threads that read files while `predict_files` computes.
+        num_workers: Threads that read files while `predict_files` computes. Defaults to 1 on CPUs, which then compute
+            as well, and up to 8 on accelerators.
         share_windows: Whether the overlapping clips of the protocols `all` and `everyN` share the work they have in
             common, see `SharedWindows`: `all` takes half the time, and results are the same but for rounding. Defaults
             to sharing with the engine `torch` on CPUs; `True` asks for it on any device.
@@ -80,20 +82,25 @@ class Predictor:
         processor: EchoMENVideoProcessor | None = None,
         protocol: str = DEFAULT_PROTOCOL,
         device: str | torch.device | None = None,
-        batch_size: int = 4,
+        batch_size: int | None = None,
         engine: str = "auto",
         precision: str | None = None,
-        num_workers: int = 1,
+        num_workers: int | None = None,
         share_windows: bool | None = None,
         force: bool = False,
     ) -> None:
         self.force = force
         for name, value in (("batch_size", batch_size), ("num_workers", num_workers)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
         self.protocol = parse_protocol(protocol)
-        self.batch_size = batch_size
-        self.num_workers = num_workers
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        self.device = torch.device(device) if device is not None else (accelerator or torch.device("cpu"))
+        if isinstance(model, (str, Path)) and is_export(model):
+            self.device = torch.device("cpu")
+        is_cpu = self.device.type == "cpu"
+        self.batch_size = batch_size or (4 if is_cpu else 16)
+        self.num_workers = num_workers or (1 if is_cpu else min(8, available_cores()))
         self.engine: Engine | None
         if model is None:
             model = SMALL_MODEL_FOLDER
@@ -101,7 +108,6 @@ class Predictor:
         if isinstance(model, (str, Path)) and is_export(model):
             self.model, stored, self.engine = _load_exported(Path(model), engine, precision, device)
             self.processor = processor if processor is not None else stored
-            self.device = torch.device("cpu")
         else:
             check_engine(engine, precision or "fp32")
             loaded: EchoMENModel
@@ -113,13 +119,11 @@ class Predictor:
             if processor is None:
                 raise ValueError("A model object needs its video processor: pass `processor`, or the model's folder.")
             self.processor = processor
-            accelerator = torch.accelerator.current_accelerator(check_available=True)
-            self.device = torch.device(device) if device is not None else (accelerator or torch.device("cpu"))
             self.model = loaded.to(self.device).eval()
             self.engine = None
             if is_echomen(self.model) or (engine, precision) != ("auto", None):
                 self.engine = make_engine(
-                    self.model, engine, precision or "fp32", processor=processor, batch_size=batch_size
+                    self.model, engine, precision or "fp32", processor=processor, batch_size=self.batch_size
                 )
         self._clip_processor = _with_channels_of(self.processor, self.engine)
         self._windows: SharedWindows | None = windows_of_engine(

@@ -19,7 +19,7 @@ from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ..model.echo_video_echomen import EchoVideo
 from ..model.modeling_echomen import EchoMENModel
 from ..model.prediction_interval_echomen import calibration_for
-from ..model.video_prediction_echomen import VideoPrediction, average_clips, estimate_clips, estimate_embeddings
+from ..model.video_prediction_echomen import VideoPrediction, average_clips, begin_estimate, estimate_embeddings
 from ..model.video_processing_echomen import EchoMENVideoProcessor
 from .video_clips import ClipsOfSplit, VideoClips
 from .windows import SharedWindows
@@ -143,14 +143,25 @@ def predict_clips(
     fill_batches = device.type != "cpu" or getattr(engine, "name", "torch") != "torch"
     waiting: deque[_Waiting[T]] = deque()
     batch: list[tuple[_Waiting[T], dict[str, torch.Tensor]]] = []
+    begun: deque[tuple[list[_Waiting[T]], Callable[[], dict[str, torch.Tensor]]]] = deque()
+    # While an accelerator computes a batch, the next one is put together.
+    most_begun = 0 if device.type == "cpu" else 1
 
     def run_batch() -> None:
         packed = default_collate([clip for _, clip in batch])
+        if device.type == "cuda":
+            packed["frames"] = packed["frames"].pin_memory()
         pixel_values = with_pixel_values(packed, device)["pixel_values"]  # (B, T, C, H, W)
-        estimates = estimate_clips(model, pixel_values, engine)
-        for position, (video, _) in enumerate(batch):
-            video.add({name: values[position : position + 1] for name, values in estimates.items()})
+        begun.append(([video for video, _ in batch], begin_estimate(model, pixel_values, engine)))
         batch.clear()
+        take_results(most_begun)
+
+    def take_results(most_left: int = 0) -> None:
+        while len(begun) > most_left:
+            videos_of_batch, finish = begun.popleft()
+            estimates = finish()
+            for position, video in enumerate(videos_of_batch):
+                video.add({name: values[position : position + 1] for name, values in estimates.items()})
 
     def finished() -> Iterator[tuple[T, VideoPrediction | Exception]]:
         while waiting and (result := waiting[0].result(average)) is not None:
@@ -175,11 +186,16 @@ def predict_clips(
                         run_batch()
                         yield from finished()
         # Files that cannot be read fill no batch, and those behind them must not wait for it.
-        if batch and (not fill_batches or len(waiting) > 2 * batch_size):
+        if batch and not fill_batches:
             run_batch()
+        if len(waiting) > 2 * batch_size:
+            if batch:
+                run_batch()
+            take_results()
         yield from finished()
     if batch:
         run_batch()
+    take_results()
     yield from finished()
 
 

@@ -59,9 +59,10 @@ class _Sequence:
         return math.prod(self.size) * self.kind.itemsize
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, int]:
         """Height and width of a frame with square pixels."""
-        return square_pixels(np.broadcast_to(np.uint8(0), self.size[::-1]), self.aspect).shape
+        height, width = square_pixels(np.broadcast_to(np.uint8(0), self.size[::-1]), self.aspect).shape
+        return height, width
 
     def shown(self, stored: int) -> list[int]:
         """Stored frame of every frame of the clip, if so many are stored."""
@@ -218,7 +219,7 @@ def _open_nifti(resolved: ResolvedSource) -> Iterator[_Sequence]:
         low, high = float(header["cal_min"]), float(header["cal_max"])
         sides = np.abs(header["pixdim"][1:3].astype(float))
         half_beat = _HALF_BEAT.fullmatch(Path(name).name)
-        yield _Sequence(
+        sequence = _Sequence(
             name=name,
             data=data,
             num_frames=num_frames,
@@ -231,6 +232,8 @@ def _open_nifti(resolved: ResolvedSource) -> Iterator[_Sequence]:
             fps=_frame_rate(resolved, header, half_beat),
             is_half_beat=half_beat is not None,
         )
+        require_frame_size(*sequence.shape, name)  # larger than stored where pixels are not square
+        yield sequence
 
 
 def _num_frames(shape: list[int], name: str) -> int:

@@ -18,6 +18,7 @@ __all__ = [
     "VideoPrediction",
     "average_clips",
     "average_experts",
+    "begin_estimate",
     "estimate_clips",
     "estimate_embeddings",
     "standard_deviation",
@@ -77,37 +78,58 @@ class VideoPrediction:
         return float(np.ptp(consulted)) if consulted.size else math.nan
 
 
-@torch.inference_mode()
+Estimates = dict[str, torch.Tensor]
+
+
 def estimate_clips(
     model: Any, pixel_values: torch.Tensor, engine: Callable[[torch.Tensor], torch.Tensor] | None = None
-) -> dict[str, torch.Tensor]:
+) -> Estimates:
     """Run a model in evaluation mode on normalised clips, float32, shape (B, T, C, H, W), or an engine and its heads.
 
     The result holds `ejection_fraction` and `regression`, each of shape (B,), `expert_predictions` and
     `expert_weights`, each of shape (B, M), and `embedding` of shape (B, D) if the network has one, all float64 on the
     CPU.
     """
-    if engine is None:
-        with float32_precision(convolutions="ieee"):
-            return _parts(model(pixel_values=pixel_values.to(model.device, model.dtype)))
-    return estimate_embeddings(model, engine(pixel_values))
+    return begin_estimate(model, pixel_values, engine)()
 
 
 @torch.inference_mode()
-def estimate_embeddings(model: Any, embedding: torch.Tensor) -> dict[str, torch.Tensor]:
+def begin_estimate(
+    model: Any, pixel_values: torch.Tensor, engine: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> Callable[[], Estimates]:
+    """Begin what `estimate_clips` does; the function that is returned waits for the device and gives the result."""
+    if engine is None:
+        with float32_precision(convolutions="ieee"):
+            return _parts(model(pixel_values=pixel_values.to(model.device, model.dtype)))
+    return _apply_heads(model, engine(pixel_values))
+
+
+@torch.inference_mode()
+def estimate_embeddings(model: Any, embedding: torch.Tensor) -> Estimates:
     """Run the heads of a model on embeddings, shape (B, D); see `estimate_clips`."""
+    return _apply_heads(model, embedding)()
+
+
+def _apply_heads(model: Any, embedding: torch.Tensor) -> Callable[[], Estimates]:
     with float32_precision():
         return _parts(model(embedding=embedding.to(model.regression_head.weight.device)))
 
 
-def _parts(output: Any) -> dict[str, torch.Tensor]:
+def _parts(output: Any) -> Callable[[], Estimates]:
     names = ["ejection_fraction", "regression", "expert_predictions", "expert_weights"]
     names += ["embedding"] if getattr(output, "embedding", None) is not None else []
     parts = [getattr(output, name) for name in names]
     columns = [part if part.ndim == 2 else part[:, None] for part in parts]
-    # Together, so that an accelerator is waited for once; the CPU alone is sure to have double precision.
-    values = torch.cat(columns, dim=1).cpu().double().split([column.shape[1] for column in columns], dim=1)
-    return {name: value if part.ndim == 2 else value[:, 0] for name, part, value in zip(names, parts, values)}
+    # Together, so that an accelerator is waited for once.
+    joined = torch.cat(columns, dim=1)
+
+    @torch.inference_mode()
+    def finish() -> Estimates:
+        # The CPU alone is sure to have double precision.
+        values = joined.cpu().double().split([column.shape[1] for column in columns], dim=1)
+        return {name: value if part.ndim == 2 else value[:, 0] for name, part, value in zip(names, parts, values)}
+
+    return finish
 
 
 def average_clips(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
+from transformers.training_args import ParallelMode
 from transformers.utils import logging
 
 from ..model.video_reading_echomen import DECODERS
@@ -329,10 +330,11 @@ class EchoMENTrainingArguments(TrainingArguments):
             )
             # Otherwise the Trainer would train on all of them, in one process, with a batch for each.
             self._n_gpu = 1
-        if self.sync_batch_norm and self.world_size > 1 and self.device.type not in ("cuda", "xpu"):
+        is_launched = self.parallel_mode == ParallelMode.DISTRIBUTED
+        if self.sync_batch_norm and is_launched and self.device.type not in ("cuda", "xpu"):
             raise ValueError(
                 f"`sync_batch_norm` needs GPUs, and this training is on {self.device.type}: leave it out, or train in "
-                "one process."
+                "one process without a launcher."
             )
         share = self._share_of_batch()
         if self._shares_batch:

@@ -214,14 +214,12 @@ class EchoMENTrainer(HubTrainer):
 
     def _watch_finite(self, loss: torch.Tensor, terms: dict[str, torch.Tensor]) -> None:
         """Remember the first loss that is not finite; a look at every one would stop an accelerator at every step."""
+        if list(terms) != self._term_names:
+            self._require_finite()
+            self._term_names = list(terms)
         values = torch.stack([loss.detach(), *(term.detach() for term in terms.values())]).float()
-        step = values.new_full((1,), self.state.global_step)
-        now = torch.cat([values, step])
-        if self._watched is None or self._watched.shape != now.shape:
-            self._watched = now
-        else:
-            self._watched = torch.where(self._watched[0].isfinite(), now, self._watched)
-        self._term_names = list(terms)
+        now = torch.cat([values, values.new_full((1,), self.state.global_step)])
+        self._watched = now if self._watched is None else torch.where(self._watched[0].isfinite(), now, self._watched)
         if loss.device.type == "cpu":
             self._require_finite()
 

@@ -1,9 +1,14 @@
+import copy
+import itertools
+
 import pytest
 import torch
 
 from echomen_hf import EchoMENConfig, EchoMENModel
 from echomen_hf.inference import Engine, make_engine
-from echomen_hf.inference.engines.torch_engine import BitwiseReLU
+from echomen_hf.inference.engines import torch_engine
+from echomen_hf.inference.engines.torch_engine import BitwiseReLU, FastEncoder, Form, TorchEngine
+from helpers.pretend_device import DEVICE, PretendDevice
 
 
 @pytest.fixture
@@ -106,3 +111,59 @@ def test_relu_by_bits_where_it_is_faster(experienced_model):
     for precision, found in (("fp32", False), ("bf16", True)):
         modules = make_engine(experienced_model, precision=precision).encoder.modules()
         assert any(isinstance(module, BitwiseReLU) for module in modules) is found
+
+
+@pytest.mark.parametrize("form", [Form(*choice) for choice in itertools.product((False, True), repeat=2)], ids=str)
+def test_every_form_gives_the_same_embedding(experienced_model, gray_clips, form):
+    expected = make_engine(experienced_model)(gray_clips)
+    encoder = FastEncoder(experienced_model.encoder, torch.float32, form=form)
+    torch.testing.assert_close(TorchEngine(encoder, "fp32")(gray_clips), expected, rtol=1e-4, atol=1e-4)
+
+
+class TestForms:
+    @pytest.fixture(autouse=True)
+    def times(self, monkeypatch):
+        """Make one form the fastest, and count how many were tried."""
+        tried = []
+        monkeypatch.setattr(torch_engine, "_measured", {})
+        monkeypatch.setattr(
+            torch_engine,
+            "seconds_of",
+            lambda engine, clips: tried.append(engine.encoder.form) or (engine.encoder.form != (True, False, False)),
+        )
+        return tried
+
+    def test_accelerators_get_the_one_that_is_the_fastest_there(self, experienced_model, times):
+        with PretendDevice():
+            model = copy.deepcopy(experienced_model).to(DEVICE)
+            assert make_engine(model).encoder.form == Form(channels_last=True, planar=False)
+            make_engine(model)
+            assert len(times) == len(set(times)) == 4
+            make_engine(model, batch_size=8)
+            assert len(times) == 8
+
+    def test_nothing_is_tried_on_processors_or_where_results_must_not_depend_on_time(self, experienced_model, times):
+        assert make_engine(experienced_model).encoder.form == Form(channels_last=True, planar=True)
+        with PretendDevice():
+            torch.use_deterministic_algorithms(True)
+            try:
+                engine = make_engine(copy.deepcopy(experienced_model).to(DEVICE))
+            finally:
+                torch.use_deterministic_algorithms(False)
+        assert engine.encoder.form == Form(channels_last=False, planar=False)
+        assert times == []
+
+
+def test_tf32_is_refused_where_there_is_none(experienced_model):
+    for engine in ("torch", "compile"):
+        with pytest.raises(ValueError, match="'tf32' is that of NVIDIA GPUs, and the model is on cpu"):
+            make_engine(experienced_model, engine, "tf32")
+
+
+def test_convolutions_of_each_precision(experienced_model, gray_clips):
+    seen = []
+    encoder = FastEncoder(experienced_model.encoder, torch.float32)
+    encoder.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
+    for precision in ("fp32", "tf32"):
+        TorchEngine(encoder, precision)(gray_clips)
+    assert seen == ["ieee", "tf32"]

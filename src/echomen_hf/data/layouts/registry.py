@@ -108,7 +108,17 @@ def read_data_set(
     split_file: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> DataSet:
-    """Read the rows of a data set and settle the split of each; see `load_videos`.
+    """Read the rows of a data set and settle the split of each, without opening a video.
+
+    Args:
+        data_dir: As in `load_videos`.
+        layout: As in `load_videos`.
+        split_by: As in `load_videos`.
+        split_file: As in `load_videos`.
+        options: Options of the layout, as in `load_videos`; those that are `None` count as not given.
+
+    Returns:
+        Rows, the layout that was found, what was left out and why, and a checksum.
 
     Raises:
         LayoutError: If the folder is missing, or its files are wrong.

@@ -23,7 +23,8 @@ def make_engine(
     """Make the engine that runs the encoder of a model.
 
     `auto` is `torch`, the fastest exact engine that needs no other package and no compiler: batch normalisation is
-    folded into the convolutions, and on CPUs convolutions have their fastest memory layout.
+    folded into the convolutions, and these have their fastest form: on CPUs a known one, on accelerators that which is
+    found by trying.
 
     Args:
         model: Model in evaluation mode, on the device to run on; it is left as it is. Later changes of its encoder's
@@ -60,4 +61,4 @@ def make_engine(
         return CompiledEngine.from_model(model, precision, processor=processor, batch_size=batch_size)
     from .torch_engine import TorchEngine
 
-    return TorchEngine.from_model(model, precision, processor=processor)
+    return TorchEngine.from_model(model, precision, processor=processor, batch_size=batch_size)

@@ -1,0 +1,1 @@
+"""Check of everything that depends on a GPU, with its results as one JSON file."""
