@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.sector import Measurement, contact_sheet, draw_tile, make_case, markdown_table, overlap
-from echomen_hf.model.sector_echomen import find_sector
+from echomen_hf.model.sector_echomen import Sector, find_sector
 
 
 def test_a_case_depends_on_seed_and_number_only_and_can_be_drawn():
@@ -12,7 +12,8 @@ def test_a_case_depends_on_seed_and_number_only_and_can_be_drawn():
     assert first.clip.shape == (len(first.export.frames), 112, 112)
     sector = find_sector(first.export.frames)
     assert overlap(sector.box, first.export.box) > 0.9
-    sheet = contact_sheet([draw_tile(first.export, sector)])
+    nothing = Sector((0, 0, *first.export.frames.shape[:0:-1]))
+    sheet = contact_sheet([draw_tile(first.export, found) for found in (sector, nothing)])
     assert np.asarray(sheet)[:300, :400].any()
 
 

@@ -7,6 +7,7 @@ from echomen_hf import EchoMENModel, Predictor
 from echomen_hf.cli import invoke
 from echomen_hf.data import read_data_set
 from echomen_hf.runs.training_list import SeenVideos, count_seen
+from helpers.data_sets import write_pediatric
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,19 @@ def test_adapted_folder_is_complete_and_says_what_helped(trained, hospital, tmp_
     assert after.interval is not None
     settings = json.loads((output / "run.json").read_text())
     assert (settings["run.adaptation"], settings["run.model"]) == ("linear", trained.name)
+
+
+def test_layout_and_patients_of_the_data_and_the_list_of_videos(trained, tmp_path, capsys):
+    rows = [{"FileName": f"P{n // 2}-{n}.avi", "EF": 30 + n, "Split": n % 10} for n in range(40)]
+    data, output = write_pediatric(tmp_path / "data", rows=rows), tmp_path / "adapted"
+    command = ["adapt", "--model", str(trained), "--data_dir", str(data), "--output", str(output), "--device", "cpu"]
+    command += ["--num_workers", "0", "--split", "test", "--split_by", "none"]
+    with pytest.raises(ValueError, match="no view 'PSAX'"):
+        invoke([*command, "--view", "PSAX"])
+    assert invoke(command) == 0
+    assert "40 videos of 20 patients" in capsys.readouterr().out
+    seen = [{"file_name": "P0-7", "patient": "P0"}, {"file_name": "other", "patient": "other"}]
+    assert count_seen(output, seen) == SeenVideos(1, 1)
 
 
 def test_fewer_than_30_clips_are_refused_with_their_number(trained, hospital, tmp_path):

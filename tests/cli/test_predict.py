@@ -220,6 +220,24 @@ def test_one_ejection_fraction_per_patient(trained, study, tmp_path, capsys):
     assert float(middle) == pytest.approx(sum(estimates) / 2, abs=0.006)
 
 
+def test_unusable_video_is_no_part_of_its_patient_unless_forced(trained, study, write_video, tmp_path):
+    frozen = np.tile(np.arange(0, 250, 10, dtype=np.uint8), (60, 25, 1))  # (T, H, W)
+    for name in ("d.avi", "e.avi"):
+        write_video(study / name, frozen, codec="ffv1", pix_fmt="gray", fps=50)
+    (study / "list.csv").write_text("path,patient\na.avi,P1\nd.avi,P1\ne.avi,P2\n")
+    command = ["predict", "--manifest", str(study / "list.csv"), "--model", str(trained), "--group_by", "patient"]
+    command += ["--output", str(tmp_path / "o.csv")]
+    assert invoke(command) == 0
+    alone = read(tmp_path / "o.csv")[0]["EF_pred"]
+    one, two = read(tmp_path / "o_by_patient.csv")
+    assert (one["EF_pred"], one["lowest"], one["videos"], one["failed"]) == (alone, alone, "1", "1")
+    assert (two["EF_pred"], two["category"], two["videos"], two["failed"]) == ("", "", "0", "1")
+    assert invoke([*command, "--force"]) == 0
+    one, two = read(tmp_path / "o_by_patient.csv")
+    assert (one["videos"], two["videos"], two["failed"]) == ("2", "1", "0")
+    assert one["lowest"] != one["highest"] and 0 < float(two["EF_pred"]) < 100
+
+
 def test_column_to_group_by_is_checked_before_predicting(study, tmp_path):
     (study / "list.csv").write_text("path,patient\na.avi,P1\n")
     with pytest.raises(ValueError, match="cannot be grouped by 'patent'; there is patient, folder"):

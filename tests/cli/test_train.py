@@ -10,7 +10,9 @@ import torch
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor
 from echomen_hf.cli import invoke
-from echomen_hf.data import EchoNetFormatError, VideoValidationError
+from echomen_hf.data import EchoNetFormatError, LayoutError, VideoValidationError
+from echomen_hf.runs.training_list import SeenVideos, count_seen
+from helpers.data_sets import write_pediatric
 
 
 @pytest.fixture
@@ -69,6 +71,23 @@ def test_recipe_of_the_package_runs_to_the_end(name, tiny_config, echonet_dir, t
     config = EchoMENModel.from_pretrained(tmp_path / "run").config
     assert (config.prediction_head, config.hidden_sizes) == ("experts", [4, 8])
     assert config.expert_min_count == {"paper": None, "release": 80}[name]
+
+
+def test_recipe_of_children_takes_their_layout_a_view_and_a_fold(tiny_config, tmp_path):
+    rows = [{"Split": number % 4, "EF": 20 + 3 * number} for number in range(16)]
+    data = write_pediatric(tmp_path / "data", "PSAX", rows)
+    shape = {key: getattr(tiny_config, key) for key in tiny_config.own_fields()}
+    flags = ["--model_config", json.dumps(shape), "--max_steps", "2", "--use_cpu", "--report_to", "none"]
+    flags += ["--disable_tqdm", "true", "--dataloader_num_workers", "0", "--dataloader_persistent_workers", "false"]
+    command = ["train", "pediatric", "--data_dir", str(data), "--output_dir", str(tmp_path / "run"), *flags]
+    with pytest.raises(LayoutError, match="no view 'A4C'; it has PSAX"):
+        invoke(command)
+    invoke([*command, "--view", "PSAX", "--fold", "2", "--stage2_metric_for_best_model", "mae"])
+    assert EchoMENModel.from_pretrained(tmp_path / "run").config.prediction_head == "experts"
+    folds = {number % 4: f"CR32a755{number}-CR32a998{number}-00004{number}" for number in range(4)}
+    test, others = folds.pop(2), folds.values()
+    assert count_seen(tmp_path / "run", [{"file_name": name} for name in others]) == SeenVideos(3, 0)
+    assert count_seen(tmp_path / "run", [{"file_name": test}]) == SeenVideos(0, 0)
 
 
 def test_under_accelerate_launch(recipe, echonet_dir, tmp_path):

@@ -61,6 +61,9 @@ NOT_RUN = {
     ("docs/small_model.md", "python -m benchmarks.simulation_realism --profile wide --num_videos 96 \\"): (
         "takes a minute; tests/benchmarks/test_simulation_realism.py measures the same"
     ),
+    ("docs/small_model.md", "cp -r src/echomen_hf/checkpoints/small outputs/small_750"): (
+        "takes minutes; tests/benchmarks/test_quality.py measures the same"
+    ),
     (
         "docs/speed.md",
         "python -m benchmarks.training_switches cost --output runs/switch_cost --num_steps 1 --switches \\",
@@ -83,7 +86,7 @@ BLOCKS = {page: blocks_of(page) for page in PAGES}
 RUN = {page: [block for block in blocks if key(block) not in NOT_RUN] for page, blocks in BLOCKS.items()}
 
 
-def commands_of(text: str) -> list[list[str]]:
+def commands_of(text: str, num_videos: int = 24) -> list[list[str]]:
     """The commands of a shell block as words, with small numbers in the place of large ones."""
     commands = []
     for line in text.replace("\\\n", " ").splitlines():
@@ -91,7 +94,7 @@ def commands_of(text: str) -> list[list[str]]:
         if not words:
             continue
         if "--num_videos" in words:
-            words[words.index("--num_videos") + 1] = "24"
+            words[words.index("--num_videos") + 1] = str(num_videos)
         if words[:2] in (["python", "scripts/make_synthetic_echonet.py"], ["echomen", "simulate"]):
             words += ["--max_frames", "60", "--num_workers", "1"]
         commands.append(words)
@@ -141,8 +144,8 @@ def served(monkeypatch):
 
 def pages_to_run() -> list:
     # Their commands, with other flags, are in the README and the tutorial, or run in small in tests of their own.
-    slow = ("docs/comparison.md", "docs/small_model.md", "docs/speed.md", "docs/tracking.md", "docs/web_app.md")
-    marks = {page: [pytest.mark.slow] if page in slow else [] for page in RUN}
+    slow = ("comparison", "my_hospital", "small_model", "speed", "tracking", "web_app")
+    marks = {page: [pytest.mark.slow] if Path(page).stem in slow else [] for page in RUN}
     return [pytest.param(page, marks=marks[page]) for page, blocks in RUN.items() if blocks]
 
 
@@ -155,7 +158,8 @@ def test_blocks_of_page(page, here, served):
             if block.language == "python":
                 exec(compile(block.text, str(block), "exec"), namespace)
             else:
-                for words in commands_of(block.text):
+                # An adaptation needs 30 for training and validation.
+                for words in commands_of(block.text, 40 if page == "docs/my_hospital.md" else 24):
                     run_here(words)
         if block.output is not None and "runs/demo/" not in block.text:  # a tiny model says other things
             assert printed.getvalue() == block.output, str(block)

@@ -47,8 +47,8 @@ def test_distances_of_usual_videos_are_measured_by_others():
     spread = np.diag([1.0, 5.0, 0.2])
     mean, precision, usual = embedding_distribution(rng.normal(size=(4000, 3)) @ spread + [1, 2, 3])
     assert mean.numpy() == pytest.approx([1, 2, 3], abs=0.2)
-    # The hundredth of the mean variance, 0.087, that is added to every variance.
-    assert np.diag(np.linalg.inv(precision)) == pytest.approx([1.087, 25.09, 0.127], rel=0.07)
+    # A thousandth of the mean variance, 0.009, is added to every variance.
+    assert np.diag(np.linalg.inv(precision)) == pytest.approx([1.009, 25.01, 0.049], rel=0.07)
     further = rng.normal(size=(20000, 3)) @ spread
     distances = np.sqrt(np.einsum("ij,jk,ik->i", further, precision.numpy(), further))
     assert (distances > usual).mean() == pytest.approx(0.01, abs=0.004)

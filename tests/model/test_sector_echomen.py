@@ -6,7 +6,9 @@ from PIL import Image, ImageDraw
 
 from echomen_hf.model.sector_echomen import Sector, find_sector
 from echomen_hf.simulation import SimulatedFrames, SimulatedVideos, simulate_echo
+from echomen_hf.simulation.echo import sample_echo_parameters
 from echomen_hf.simulation.exports import Export, ExportSettings, export_clip
+from echomen_hf.simulation.fans import fan_mask, whole_fan_parameters
 
 
 SCREEN = ExportSettings(width=640, height=480, fan_height=0.6, ecg="scroll")
@@ -124,6 +126,35 @@ def scrolling_strip() -> np.ndarray:
     return frames
 
 
+def noise_in(area: np.ndarray, frames: int = 30) -> np.ndarray:
+    return area * np.random.default_rng(2).integers(0, 256, (frames, *area.shape), dtype=np.uint8)
+
+
+def disk() -> np.ndarray:
+    row, column = np.mgrid[:480, :640]
+    return (row - 250) ** 2 + (column - 300) ** 2 < 170**2
+
+
+def wedge() -> np.ndarray:
+    row, column = np.mgrid[:480, :640]
+    row, column = row - 60, column - 300
+    return (row**2 + column**2 < 350**2) & (np.abs(column) < 0.9 * row)
+
+
+def pulsing_triangle() -> np.ndarray:
+    row, column = np.mgrid[:480, :640]
+    sides = 0.8 + 0.2 * np.sin(np.arange(30))[:, None, None]
+    return ((np.abs(column - 320) < sides * (row - 60)) & (row < 60 + 320 * sides)) * np.uint8(180)
+
+
+def turning_square() -> np.ndarray:
+    row, column = np.mgrid[:480, :640]
+    angle = 0.3 * np.arange(30)[:, None, None]
+    along = (row - 240) * np.cos(angle) + (column - 320) * np.sin(angle)
+    across = (column - 320) * np.cos(angle) - (row - 240) * np.sin(angle)
+    return (np.maximum(np.abs(along), np.abs(across)) < 110) * np.uint8(200)
+
+
 @pytest.mark.parametrize(
     "frames",
     [
@@ -134,14 +165,40 @@ def scrolling_strip() -> np.ndarray:
         scrolling_text(),
         moving_ball(),
         scrolling_strip(),
+        noise_in(disk()),
+        noise_in(disk()[::4, ::4][:112, 20:132]),
+        noise_in(wedge()),
+        pulsing_triangle(),
+        turning_square(),
     ],
-    ids=["black", "noise", "two frames", "tiny", "text", "ball", "strip"],
+    ids=["black", "noise", "two frames", "tiny", "text", "ball", "strip", "noise disk", "small noise disk"]
+    + ["noise fan", "triangle", "square"],
 )
 def test_where_there_is_no_fan_none_is_found_and_frames_stay_as_they_are(frames):
     sector = find_sector(frames)
     assert (sector.shape, sector.confidence) == ("none", 0.0)
     assert sector.box == (0, 0, frames.shape[2], frames.shape[1])
     assert sector.crop(frames) is frames
+
+
+@pytest.mark.parametrize("changes", [{}, {"vendor": "framed", "ecg": "sweep"}, {"codec": "h264", "quality": 60.0}])
+def test_a_fan_upside_down_is_none(clip, changes):
+    frames = export(clip, **changes).frames[:, ::-1]
+    assert find_sector(frames).shape == "none"
+    assert find_sector(clip[:, ::-1]).shape == "none"
+
+
+def test_a_fan_with_a_dark_side_is_found_whole():
+    parameters = sample_echo_parameters(np.random.default_rng(3), 55.0, 20, 50.0, "wide")
+    parameters, size, _ = whole_fan_parameters(parameters)
+    frames = simulate_echo(3, parameters=parameters, image_size=size).frames
+    mask = fan_mask(parameters, size)
+    row, column = np.mgrid[:size, :size]
+    shadow = column > size / 2 + 0.3 * row
+    shown = export_clip(np.where(shadow, np.uint8(0), frames), 50.0, SCREEN, mask)
+    sector = find_sector(shown.frames)
+    assert overlap(sector.box, shown.box) > 0.9
+    assert sector.confidence > 0.15
 
 
 def test_a_still_export_has_no_fan(clip):

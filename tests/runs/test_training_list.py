@@ -41,3 +41,11 @@ def test_a_training_that_continues_another_one_keeps_its_list(tmp_path):
     write_training_list(tmp_path / "second", (rows("b"),), tmp_path / "second")
     assert (tmp_path / "second" / "training_videos.json").read_text() == before
     assert len(json.loads(before)["lists"]) == 2
+
+
+def test_what_came_before_may_not_be_known(tmp_path):
+    write_training_list(tmp_path / "tuned", (rows("b"),), "owner/name")
+    write_training_list(tmp_path / "again", (rows("c"),), tmp_path / "tuned")
+    for folder, seen in (("tuned", 1), ("again", 2)):
+        assert count_seen(tmp_path / folder, rows("b", "c", "d")) == SeenVideos(seen, 0)
+        assert count_seen(tmp_path / folder, rows("a")) is None

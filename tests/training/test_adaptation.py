@@ -6,7 +6,7 @@ import torch
 
 from echomen_hf import EchoMENModel
 from echomen_hf.inference import predict_split
-from echomen_hf.training.adaptation import ADAPTATIONS, adapt_model
+from echomen_hf.training.adaptation import ADAPTATIONS, adapt_model, choose_way
 from echomen_hf.training.embeddings import EvaluationEmbeddings
 from echomen_hf.training.head_adaptation import (
     HEAD_ADAPTATIONS,
@@ -15,6 +15,7 @@ from echomen_hf.training.head_adaptation import (
     move_experts,
     predict_embeddings,
     subset,
+    video_embeddings,
 )
 
 
@@ -82,6 +83,14 @@ def test_subset_keeps_the_clips_of_its_videos():
     assert part.labels.tolist() == data.labels[[4, 1]].tolist()
     for position, video in enumerate((4, 1)):
         assert torch.equal(part.embeddings[part.video_index == position], data.embeddings[data.video_index == video])
+
+
+def test_embedding_of_a_video_is_the_mean_over_its_clips():
+    data = site(6)
+    data.embeddings += torch.randn(data.embeddings.shape, generator=torch.Generator().manual_seed(1))
+    found = video_embeddings(data)
+    for video in range(6):
+        np.testing.assert_allclose(found[video], data.embeddings[data.video_index == video].mean(dim=0), atol=1e-6)
 
 
 def test_embeddings_give_the_predictions_of_the_whole_model(tiny_model, tiny_processor, echonet_dir, make_arguments):
@@ -158,6 +167,19 @@ class TestWays:
         once = adapted(heads, data, "linear")
         assert adapted(once, data, "linear").config.recalibration == once.config.recalibration
         assert adapted(once, data, "experts").config.recalibration is None
+
+
+def test_of_the_ways_that_help_the_best_for_all_categories_is_chosen():
+    results = {
+        "as_is": {"mae": 5.8, "balanced_mae": 6.3, "change_ci_high": 0.0},
+        "linear": {"mae": 5.2, "balanced_mae": 5.9, "change_ci_high": -0.2},
+        "isotonic": {"mae": 5.1, "balanced_mae": 6.5, "change_ci_high": -0.2},
+        "experts": {"mae": 5.0, "balanced_mae": 5.0, "change_ci_high": 0.1},
+    }
+    assert choose_way(results) == "linear"
+    one_missing = {name: values | {"balanced_mae": float("nan")} for name, values in results.items()}
+    assert choose_way(one_missing) == "isotonic"
+    assert choose_way({name: values | {"change_ci_high": 0.1} for name, values in results.items()}) == "as_is"
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +263,29 @@ class TestAdaptModel:
         )
         assert found.chosen == "isotonic" and model.config.recalibration is not None
 
+    def test_few_videos_leave_it_to_the_model_which_are_usual(
+        self, tiny_model, tiny_processor, videos, make_arguments
+    ):
+        # All are so far from the mean that they are unusable; they are estimated all the same.
+        tiny_model.set_training_distribution(torch.full((8,), 100.0), torch.eye(8), 1.0)
+        model, found = adapt_model(
+            tiny_model, tiny_processor, videos, make_arguments(), method="linear", protocol="center"
+        )
+        assert np.isfinite(found.results["as_is"]["mae"])
+        assert model.config.usual_distance == 1.0 and model.training_distribution.mean.tolist() == [100.0] * 8
+        (forced,) = predict_split(model, tiny_processor, videos[:1], "center", progress=False)
+        assert forced.quality == "unusable" and forced.interval is not None
+
+    def test_a_hundred_videos_are_the_usual_ones(self, tiny_model, tiny_processor, videos, make_arguments):
+        tiny_model.set_training_distribution(torch.full((8,), 100.0), torch.eye(8), 1.0)
+        rows = (videos * 4)[:100]
+        model, _ = adapt_model(tiny_model, tiny_processor, rows, make_arguments(), method="linear", protocol="center")
+        predicted = predict_split(model, tiny_processor, videos, "center", progress=False)
+        mean = np.mean([predicted[position % 30].embedding for position in range(100)], axis=0)
+        np.testing.assert_allclose(model.training_distribution.mean, mean, atol=1e-5)
+        assert {prediction.quality for prediction in predicted} == {"good"}
+        assert tiny_model.config.usual_distance == 1.0
+
     def test_patients_are_counted_and_drawn(self, tiny_model, tiny_processor, videos, make_arguments):
         patients = [f"P{position // 3}" for position in range(30)]
         options = {"protocol": "center", "method": "linear"}
@@ -262,6 +307,7 @@ class TestAdaptModel:
     @pytest.mark.parametrize("prediction_head", ["experts", "regression"])
     def test_fine_tuning(self, tiny_model, tiny_processor, videos, make_arguments, prediction_head):
         tiny_model.config.prediction_head = prediction_head
+        tiny_model.set_training_distribution(torch.zeros(8), torch.eye(8), 1.0)
         args = make_arguments(num_train_epochs=1, stage2_num_train_epochs=1, embedding_draws=1)
         model, found = adapt_model(
             tiny_model, tiny_processor, videos, args, method="finetune", crop_padding=3, protocol="center", num_folds=2
@@ -271,3 +317,4 @@ class TestAdaptModel:
         assert model.config.prediction_head == prediction_head
         assert not torch.equal(model.encoder.stem[0].weight, tiny_model.encoder.stem[0].weight)
         assert isinstance(model, EchoMENModel) and model.config.interval_calibration["protocol"] == "center"
+        assert model.training_distribution is None and model.config.usual_distance is None

@@ -80,7 +80,7 @@ def test_contradiction_in_one_place_is_refused(tmp_path, content, flags):
         parse_recipe(TYPES, [recipe, *flags])
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "paper_24gb", "paper_ddp", "release"])
+@pytest.mark.parametrize("name", ["demo", "paper", "paper_24gb", "paper_ddp", "pediatric", "release"])
 def test_shipped_recipes_parse(name):
     _, model, training = parse_recipe(TYPES, [name, "--data_dir", "data", "--use_cpu"])
     assert model.model_config["num_channels"] in (1, 3)

@@ -64,9 +64,10 @@ def main(
 
     At least 30 videos with a known ejection fraction are needed. The ways to adapt are: linear and isotonic correct
     the ejection fraction by a line or a rising curve; experts moves the experts; finetune trains the whole network.
-    Each is fitted to some folds of the videos and measured on the others. The new model is adapted in the best way
-    that makes errors smaller with 95 % confidence, or is as before if none does. Its prediction intervals are
-    calibrated too. adaptation.json holds the numbers.
+    Each is fitted to some folds of the videos and measured on the others. Of the ways that make errors smaller with
+    95 % confidence, the one with the smallest balanced error is taken; if there is none, the model is as before. Its
+    prediction intervals are calibrated too and, with 100 videos or more, predict takes videos like these for usual
+    ones. adaptation.json holds the numbers.
     """
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty; name a new folder as --output.")
@@ -105,7 +106,10 @@ def main(
         processor,
         list(videos),
         args,
-        patients=list(videos[column]) if column in videos.column_names else None,
+        # A video whose patient is not known counts as one of its own.
+        patients=[patient or name for patient, name in zip(videos[column], videos["file_name"])]
+        if column in videos.column_names
+        else None,
         method=method,
         finetune=finetune is not None,
         crop_padding=data_args.crop_padding,
@@ -117,7 +121,8 @@ def main(
     processor.save_pretrained(output)
     weights = {f"run.{name}": value for name, value in describe_initial_weights(model).items()}
     write_json(output / RUN_FILE, {**weights, "run.adaptation": adaptation.chosen})
-    write_training_list(output, (list(videos),), initial_model=model)
+    # The intervals are fitted to the videos even if nothing else is.
+    write_training_list(output, [videos], initial_model=model)
     document = {
         "chosen": adaptation.chosen,
         "results": adaptation.results,

@@ -26,6 +26,11 @@ from ..runs.files import replacing, write_json
 __all__ = ["calibrate_model", "interval_metrics", "store_calibration"]
 
 
+# Share of the mean variance. Calibrated on 500 videos, the small model finds all of 64 simulated M-mode strips unlike
+# its training, 86 % of noise, 81 % of Doppler strips and 19 % of lungs; at 0.01 these are 94, 67, 69 and 8 %.
+_RIDGE = 0.001
+
+
 def calibrate_model(
     model: EchoMENModel,
     processor: EchoMENVideoProcessor,
@@ -90,10 +95,10 @@ def embedding_distribution(
 
 
 def _normal_distribution(embeddings: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and inverse covariance, which a hundredth of the mean variance keeps away from singular."""
+    """Mean and inverse covariance, to which a ridge is added."""
     covariance = np.atleast_2d(np.cov(embeddings, rowvar=False, bias=True))
     size = len(covariance)
-    ridge = 0.01 * np.trace(covariance) / size + 1e-12
+    ridge = _RIDGE * np.trace(covariance) / size + 1e-12
     return embeddings.mean(axis=0), np.linalg.inv(covariance + ridge * np.eye(size))
 
 

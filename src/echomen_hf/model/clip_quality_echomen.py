@@ -43,8 +43,11 @@ _CHECKED_PIXELS = 56  # along the shorter side
 # a beat began: speckle changes all the time.
 _SHORTEST_BEAT = 0.6
 _LOWEST_FPS = 8.0
-_FAR = 2.0  # times the usual distance from the training distribution
-_CLIP_SD = 10.0  # EF points; clips of one heart differ by less, also if it beats irregularly
+# Times the usual distance from the training distribution. Of 200 simulated hearts, 150 of them on machines that
+# training never shows, none was above 1.05; 75 % of moving shapes and 47 % of scrolling text are above 2.
+_FAR = 2.0
+# EF points. Clips of one heart differ by less, also if it beats irregularly: 99 % of simulated hearts by 7.7 or less.
+_CLIP_SD = 10.0
 
 
 class ClipQualityWarning(UserWarning):

@@ -23,7 +23,7 @@ _MOVING_SHARE = 0.3  # of the changes from sample to sample; a trace or a letter
 _TRACE_LEVEL = 70  # gray levels; a pixel that is black most of the time and brighter than this at times
 _SLOPES = np.tan(np.radians(np.arange(28, 60, 2.0)))  # of the sides of a fan, columns per row
 _USUAL_HALF_ANGLE = 42.0  # degrees
-_LOWEST_CONFIDENCE = 0.15
+_LOWEST_CONFIDENCE = 0.1
 _SMALLEST_HEIGHT = 0.15  # of the picture
 _CROPPED_HEIGHT = 0.68  # of a square picture; simulated square clips have fans from 0.78 on
 _LARGEST_CLIP = 128  # pixels
@@ -91,7 +91,8 @@ def find_sector(frames: NDArray[np.uint8], hint: Box | None = None) -> Sector:
 
     Speckle moves everywhere inside the fan, while around it text, bars and ticks stand still and a trace or a letter
     moves in thin places. The largest area that keeps moving is found on a coarse grid; sides, apex and lower end of a
-    fan are then fitted to it on a finer one.
+    fan are then fitted to all that changes there on a finer one. No fan is what does not widen downwards, what has
+    nothing in common from sample to sample (noise), and what has no texture (drawn shapes).
 
     Args:
         frames: Frames, uint8, shape (T, H, W).
@@ -180,8 +181,11 @@ def _eroded(mask: NDArray[np.bool_], times: int = 1) -> NDArray[np.bool_]:
 
 def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tuple[Box, list[Box]] | None:
     """Box of the largest moving area in pixels, and those of areas beside it that belong to other panels."""
-    solid = _eroded(~_eroded(~np.pad(moving, 4)))  # closed by 3 x 3 cells
-    solid = ~_eroded(~_eroded(solid, 2), 2)[4:-4, 4:-4]  # opened by 5 x 5
+    solid = np.pad(moving, 4)
+    solid[1:-1] |= solid[:-2] | solid[2:]  # closed upwards only, for two panels may stand close to each other
+    solid[1:-1] &= solid[:-2] & solid[2:]
+    solid[:, 1:-1] |= solid[:, :-2] & solid[:, 2:]
+    solid = ~_eroded(~_eroded(solid, 2), 2)[4:-4, 4:-4]  # opened by 5 x 5 cells
     labels, count = ndimage.label(solid)
     if not count:
         return None
@@ -193,30 +197,44 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
     # heights, because flow moves more of a fan than tissue alone; of two equal panels the plain one stands left
     heights = np.array([box[3] - box[1] for box in boxes]) * (sizes > 0.4 * sizes.max())
     if hint is not None:
-        heights = heights * [1.3 if _has_centre_in(box, hint) else 1.0 for box in boxes]
+        left, top, right, bottom = (2 * edge for edge in hint)
+        heights = heights * [
+            1.3 if left <= box[0] + box[2] < right and top <= box[1] + box[3] < bottom else 1.0 for box in boxes
+        ]
     best = min(
         (number for number in range(count) if heights[number] > 0.95 * heights.max()), key=lambda n: boxes[n][0]
     )
     area = boxes[best]
-    height = area[3] - area[1]
     pieces = [boxes[number] for number in np.argsort(-sizes)[:8] if number != best]
-    others = [box for box in pieces if _gap(box, area) >= -2 * step and box[3] - box[1] > 0.45 * height]
-    for box in pieces:
-        is_near = box[3] > area[1] and box[1] < area[3] + 0.2 * height
-        if is_near and box not in others and all(_gap(box, area) < _gap(box, other) for other in others):
-            # a piece of the same fan, behind something dark
-            area = (min(area[0], box[0]), min(area[1], box[1]), max(area[2], box[2]), max(area[3], box[3]))
+    for box in pieces:  # above or below something dark in the same fan
+        if _gap(box, area) < -2 * step and _is_near(box, area):
+            area = _joined(area, box)
+    others = [
+        box
+        for box in pieces
+        if _gap(box, area) >= -2 * step
+        and box[3] - box[1] > 0.3 * (area[3] - area[1])
+        and (whole := _joined(box, area))[2] - whole[0] > 1.7 * (whole[3] - whole[1])
+    ]
+    for box in pieces:  # beside something dark
+        if _is_near(box, area) and box not in others and all(_gap(box, area) < _gap(box, other) for other in others):
+            area = _joined(area, box)
     return area, others
+
+
+def _is_near(box: Box, area: Box) -> bool:
+    margin = 0.2 * (area[3] - area[1])
+    return box[3] > area[1] - margin and box[1] < area[3] + margin
+
+
+def _joined(first: Box, second: Box) -> Box:
+    left, top = min(first[0], second[0]), min(first[1], second[1])
+    return (left, top, max(first[2], second[2]), max(first[3], second[3]))
 
 
 def _gap(first: Box, second: Box) -> int:
     """Columns between two boxes, negative if they share some."""
     return max(first[0] - second[2], second[0] - first[2])
-
-
-def _has_centre_in(box: Box, region: Box) -> bool:
-    column, row = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return region[0] <= column < region[2] and region[1] <= row < region[3]
 
 
 def _region_around(area: Box, others: list[Box], step: int, size: tuple[int, int]) -> Box:
@@ -229,40 +247,41 @@ def _region_around(area: Box, others: list[Box], step: int, size: tuple[int, int
             high = min(high, (other[0] + right) // 2 + 1)
         else:
             low = max(low, (other[2] + left) // 2)
-    return (low, max(top - margin, 0), high, min(bottom + margin, size[1]))
+    return (low, max(top - 2 * margin, 0), high, min(bottom + margin, size[1]))
 
 
 def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size: tuple[int, int]) -> Sector | None:
-    """Fit a fan to what moves in a region. Lengths are cells of `step` pixels; a cell ends at its number +- 0.5."""
-    moving = _keeps_moving(_changes(samples), level)
-    solid = ~_eroded(~_eroded(np.pad(moving, 2, mode="edge")))[2:-2, 2:-2]
+    """Fit a fan to what changes in a region. Lengths are cells of `step` pixels; a cell ends at its number +- 0.5."""
+    change = _changes(samples)
+    is_trace = ((samples < 16).sum(axis=0, dtype=np.uint8) >= 0.5 * len(samples)) & (
+        samples.max(axis=0) > _TRACE_LEVEL
+    )
+    ever = (change.max(axis=0) > 2 * level - 1) & ~is_trace
+    solid = ~_eroded(~_eroded(np.pad(ever, 2, mode="edge")))[2:-2, 2:-2]
     rows = np.flatnonzero(solid.any(axis=1))
     if len(rows) < 8:
         return None
     first = solid[rows].argmax(axis=1) - 0.5
     last = solid.shape[1] - 0.5 - solid[rows, ::-1].argmax(axis=1)
-    axis, apex, slope = _fit_sides(rows, first, last)
+    score, axis, apex, slope = _fit_sides(rows, first, last)
 
     row, column = np.ogrid[: solid.shape[0], : solid.shape[1]]
     row, column = row - apex, column - axis
     distance = np.sqrt(row * row + column * column)
     wedge = np.abs(column) <= row * slope
-    is_trace = ((samples < 16).sum(axis=0, dtype=np.uint8) >= 0.5 * len(samples)) & (
-        samples.max(axis=0) > _TRACE_LEVEL
-    )
     radius = _fit_radius(solid & ~is_trace, distance, np.abs(column) <= row * (0.85 * slope))
     fan = wedge & (distance <= radius)
     columns = np.flatnonzero((solid & fan & ~is_trace).sum(axis=0) >= 5)
     if not columns.size:
         return None
-    highest, lowest = _fit_top(moving, wedge, apex, -region[1] / step), apex + radius
+    highest, lowest = _fit_top(ever, wedge, apex, -region[1] / step), apex + radius
     half_angle = math.atan(slope)
-    left_half, right_half = _half_widths(
-        (max(axis - columns[0] + 0.5, 0.0), max(columns[-1] + 0.5 - axis, 0.0)),
-        (_is_cut(rows, first - axis, slope, apex, lowest), _is_cut(rows, axis - last, slope, apex, lowest)),
-        radius * math.sin(half_angle),
-        lowest - highest,
-    )
+    extents = (max(axis - columns[0] + 0.5, 0.0), max(columns[-1] + 0.5 - axis, 0.0))
+    shares = [
+        _cut_share(rows - apex, outer, extent, slope, radius)
+        for outer, extent in zip((axis - first, last - axis), extents, strict=True)
+    ]
+    left_half, right_half = _half_widths(extents, shares, radius * math.sin(half_angle), lowest - highest)
     fan &= (column >= -left_half) & (column <= right_half)
     inside = np.count_nonzero(solid & fan) / max(int(np.count_nonzero(fan)), 1)
     outside = np.count_nonzero(solid & ~fan) / max(int(np.count_nonzero(solid)), 1)
@@ -273,37 +292,47 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
     off = np.abs(np.stack([first - axis + width, axis + width - last]))
     support = (off[:, at_side] <= tolerance).sum(axis=1).max() / max(int(np.count_nonzero(at_side)), 0.4 * len(rows))
 
-    def column_of(value: float) -> float:
-        return region[0] + value * step + 0.5
+    upside_down = _fit_sides(len(solid) - 1 - rows[::-1], first[::-1], last[::-1])[0]
+    likeness = _ramp(score - upside_down, 0.0, 0.15) * _echo_likeness(samples, solid & fan)
 
-    def row_of(value: float) -> float:
-        return region[1] + value * step + 0.5
-
-    left, right = column_of(axis - left_half), column_of(axis + right_half)
-    box = (
-        max(round(left), 0),
-        max(round(row_of(highest)), 0),
-        min(round(right), size[0]),
-        min(round(row_of(lowest)), size[1]),
-    )
+    left, middle, right = (region[0] + x * step + 0.5 for x in (axis - left_half, axis, axis + right_half))
+    tip, top, bottom = (region[1] + y * step + 0.5 for y in (apex, highest, lowest))
+    box = (max(round(left), 0), max(round(top), 0), min(round(right), size[0]), min(round(bottom), size[1]))
     side = box[3] - box[1]
     is_cut_on_both_sides = max(left_half, right_half) < radius * math.sin(half_angle)
-    centre = (left + right) / 2 if is_cut_on_both_sides else column_of(axis)
+    centre = (left + right) / 2 if is_cut_on_both_sides else middle
     return Sector(
         box=box,
         shape="fan",
-        confidence=float(inside * (1 - outside) * support),
+        confidence=float(inside * (1 - outside) * support * likeness),
         square=(round(centre - side / 2), box[1], side),
-        apex=(column_of(axis), row_of(apex)),
+        apex=(middle, tip),
         half_angle=half_angle,
         radius=radius * step,
     )
 
 
+def _echo_likeness(samples: NDArray[np.uint8], area: NDArray[np.bool_]) -> float:
+    """From 0 to 1: tissue stays alike from sample to sample, unlike noise, and is hardly flat, unlike drawn shapes."""
+    inner = samples.reshape(len(samples), -1)[:, np.flatnonzero(area)[::2]].astype(np.float32)  # (samples, cells)
+    inner -= inner.mean(axis=1, keepdims=True)
+    inner /= np.sqrt(np.einsum("tc,tc->t", inner, inner))[:, None] + 1e-6
+    correlation = float(np.einsum("tc,tc->", inner[1:], inner[:-1])) / (len(inner) - 1)
+    middle = samples[len(samples) // 2].astype(np.int16)
+    steps = np.abs(middle[1:, 1:] - middle[:-1, 1:]) + np.abs(middle[1:, 1:] - middle[1:, :-1])
+    inside = area[1:, 1:]
+    flat = int(np.count_nonzero((steps <= 2) & inside)) / max(int(np.count_nonzero(inside)), 1)
+    return _ramp(correlation, 0.15, 0.35) * _ramp(-flat, -0.9, -0.6)
+
+
+def _ramp(value: float, low: float, high: float) -> float:
+    return min(max((value - low) / (high - low), 0.0), 1.0)
+
+
 def _fit_sides(
     rows: NDArray[Any], first: NDArray[np.float64], last: NDArray[np.float64]
-) -> tuple[float, float, float]:
-    """Fit two sides of one slope to the ends of rows: column and row of the apex, slope."""
+) -> tuple[float, float, float, float]:
+    """Fit two sides of one slope to the ends of rows: points on them per row, column and row of the apex, slope."""
     slopes = _SLOPES
     for _ in range(2):
         # all points of a side have the same sum
@@ -313,9 +342,10 @@ def _fit_sides(
         # a usual fan, whose apex is not far above what moves, needs less support
         penalty = 0.4 * np.maximum(rows[0] - apex - 0.05 * len(rows), 0)
         penalty += 0.004 * len(rows) * np.abs(np.degrees(np.arctan(slopes)) - _USUAL_HALF_ANGLE)
-        best = int((left_score + right_score - penalty).argmax())
+        score = (left_score + right_score - penalty) / len(rows)
+        best = int(score.argmax())
         slope = slopes[best]
-        fit = (float(left[best] - right[best]) / 2, float(apex[best]), float(slope))
+        fit = (float(score[best]), float(left[best] - right[best]) / 2, float(apex[best]), float(slope))
         slopes = slope + np.linspace(-0.04, 0.04, 9) * (1 + slope**2)
     return fit
 
@@ -355,23 +385,27 @@ def _fit_top(moving: NDArray[np.bool_], wedge: NDArray[np.bool_], apex: float, e
 
 
 def _half_widths(
-    extents: tuple[float, float], cuts: tuple[bool, bool], whole: float, height: float
+    extents: tuple[float, float], cut_shares: list[float], whole: float, height: float
 ) -> tuple[float, float]:
     """How far a fan reaches left and right of its apex, from what moves, where it seems cut, and its whole width."""
     half = max(extents)
-    may_be_square = any(cuts) or 0.46 * height <= half <= 0.54 * height
-    if half >= 0.96 * whole or half < 0.42 * height or not may_be_square:
+    is_square = all(0.46 * height <= extent <= 0.54 * height for extent in extents)
+    is_cut = max(cut_shares) >= (0.25 if is_square else 0.75) or sum(cut_shares) >= 1.1
+    if half >= 0.95 * whole or half < 0.42 * height or not is_cut:
         return whole, whole  # or dark at the sides
     # where only one side is seen, the other is taken to be like it; the narrowest clips are squares
     half = max(half, 0.49 * height)
     left, right = (
-        extent if is_cut and extent > 0.85 * half else half for extent, is_cut in zip(extents, cuts, strict=True)
+        extent if share >= 0.5 and extent > 0.75 * half else half
+        for extent, share in zip(extents, cut_shares, strict=True)
     )
     return left, right
 
 
-def _is_cut(rows: NDArray[Any], outer: NDArray[np.float64], slope: float, apex: float, lowest: float) -> bool:
-    """Whether many rows end at one column, `outer` right of the apex, left of which a whole fan would go on."""
-    beyond = (-slope * (rows - apex) < outer - 2) & (rows < lowest)
-    enough = 0.12 * len(rows)
-    return beyond.sum() >= enough and bool(_outermost(outer[beyond][None])[1][0] >= max(enough, 0.25 * beyond.sum()))
+def _cut_share(rows: NDArray[Any], outer: NDArray[Any], extent: float, slope: float, radius: float) -> float:
+    """Share of the rows, `rows` below the apex, in which a fan cut off `extent` beside its apex would end there."""
+    begin, end = extent / slope + 1, math.sqrt(max(radius**2 - extent**2, 0)) - 1
+    if end - begin < 0.06 * radius:
+        return 0.0
+    at_cut = (rows > begin) & (rows < end)
+    return min(float(np.count_nonzero(np.abs(outer[at_cut] - extent) <= 1.5)) / (end - begin), 1.0)

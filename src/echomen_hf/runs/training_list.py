@@ -34,7 +34,8 @@ def write_training_list(
     Args:
         folder: Folder of the run.
         splits: Rows of the splits that the training uses. Simulated videos, which no file has, are not listed.
-        initial_model: Folder of the model that the training starts from; what is known of it is added.
+        initial_model: Folder or Hub id of the model that the training starts from; its list is added, or that it is
+            not known.
     """
     rows = [row for split in splits if len(split) and "video" in split[0] for row in split]
     videos = sorted({str(row["file_name"]) for row in rows})
@@ -46,23 +47,24 @@ def write_training_list(
         "videos": sorted(hashed_name(name, salt) for name in videos),
         "patients": sorted(hashed_name(name, salt) for name in patients),
     }
-    earlier = [] if initial_model is None else read_training_lists(initial_model) or []
-    write_json(folder / TRAINING_LIST_FILE, {"lists": [own, *(found for found in earlier if found != own)]})
+    earlier: dict[str, Any] = {"lists": [], "complete": True}
+    if initial_model is not None:
+        earlier = read_training_lists(initial_model)
+    lists = [own, *(found for found in earlier["lists"] if found != own)]
+    write_json(folder / TRAINING_LIST_FILE, {"lists": lists, "complete": earlier["complete"]})
 
 
-def read_training_lists(model: str | Path) -> list[dict[str, Any]] | None:
-    """Lists of a model's run and of those before it; `None` if they are not known."""
+def read_training_lists(model: str | Path) -> dict[str, Any]:
+    """Lists of a model's run and of those before it, and whether all of them are known."""
     path = run_folder(Path(model)) / TRAINING_LIST_FILE
-    return read_json(path)["lists"] if path.is_file() else None
+    return read_json(path) if path.is_file() else {"lists": [], "complete": False}
 
 
 def count_seen(model: str | Path, rows: Sequence[Mapping[str, Any]]) -> SeenVideos | None:
     """Count the rows of a test set that went into a model; `None` if that is not known."""
-    lists = read_training_lists(model)
-    if lists is None:
-        return None
+    found = read_training_lists(model)
     videos, patients = set(), set()
-    for known in lists:
+    for known in found["lists"]:
         names, salt = {*known["videos"]}, known["salt"]
         of_patients = {*known["patients"]}
         for row in rows:
@@ -72,4 +74,4 @@ def count_seen(model: str | Path, rows: Sequence[Mapping[str, Any]]) -> SeenVide
                 videos.add(row["file_name"])
             elif hashed_name(str(row["file_name"]), salt) in names:
                 videos.add(row["file_name"])
-    return SeenVideos(len(videos), len(patients))
+    return SeenVideos(len(videos), len(patients)) if videos or found["complete"] else None

@@ -18,6 +18,7 @@ from .image_formation import ImagingParameters, SectorGeometry, SectorScanner
 from .motion import CardiacMotion, MotionParameters, Rhythm, simulate_cardiac_motion
 from .parameters import sample_parameters
 from .profiles import SimulationProfile, get_profile
+from .scatterers import Scatterers
 from .tissue import TissueParameters, build_scatterers
 
 
@@ -195,9 +196,12 @@ def simulate_echo(
     tracings = _trace(heart, motion, geometry)
     edv, esv = (disk_volume(tracing, geometry.mm_per_pixel) for tracing in tracings)
     if render:
+        numbers = np.arange(parameters.num_frames) if frames is None else np.asarray(frames, dtype=np.int64)
         with _threads().limit(limits=1):
-            numbers = np.arange(parameters.num_frames) if frames is None else np.asarray(frames, dtype=np.int64)
-            images = _render(heart, motion, geometry, parameters, numbers, rng)
+            scatterers = build_scatterers(
+                heart, parameters.tissue, rng, depth=geometry.depth, half_angle=geometry.half_angle
+            )
+            images = render_scatterers(scatterers, motion, geometry, parameters, numbers, rng)
     else:
         images = np.zeros((0, image_size, image_size), dtype=np.uint8)
     return SimulatedEcho(
@@ -229,15 +233,15 @@ def _trace(heart: FourChamberHeart, motion: CardiacMotion, geometry: SectorGeome
     return np.round(np.stack(tracings), _COORDINATE_DECIMALS)
 
 
-def _render(
-    heart: FourChamberHeart,
+def render_scatterers(
+    scatterers: Scatterers,
     motion: CardiacMotion,
     geometry: SectorGeometry,
     parameters: EchoParameters,
     frames: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    scatterers = build_scatterers(heart, parameters.tissue, rng, depth=geometry.depth, half_angle=geometry.half_angle)
+    """Image scatterers on the machine of these parameters, in the frames with these ascending numbers."""
     scanner = SectorScanner(parameters.imaging, geometry, rng)
     acquired, shown = np.unique(acquired_frames(frames, parameters.display.acquired_share), return_inverse=True)
     images = scanner.scan(lambda chunk: scatterers.echoes(motion, chunk), scatterers.amplitude, acquired)[shown]

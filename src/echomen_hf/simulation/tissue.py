@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,7 +15,7 @@ from .parameters import fixed_parameter, parameter
 from .scatterers import ScattererCloud, Scatterers, interpolate, ribbon_count, smooth_noise
 
 
-__all__ = ["TissueParameters", "build_scatterers"]
+__all__ = ["TissueParameters", "add_surroundings", "build_scatterers"]
 
 _ABSENT = -50.0  # dB at and below which a structure is left out
 
@@ -179,12 +180,33 @@ def _add_valves(cloud: ScattererCloud, heart: FourChamberHeart, p: TissueParamet
 def _add_surroundings(
     cloud: ScattererCloud, heart: FourChamberHeart, p: TissueParameters, depth: float, half_angle: float
 ) -> None:
+    free_wall = _offset(heart.rv_free_wall, -4.0).end_diastole
+    septum = heart.lv_epicardium.end_diastole[: len(heart.wall_position) // 2]
+    chambers = [
+        heart.lv_epicardium.end_diastole,
+        np.concatenate([free_wall, heart.tricuspid_annulus.end_diastole[::-1], septum]),
+        _offset(heart.left_atrium, -3.0).end_diastole,
+        _offset(heart.right_atrium, 3.0).end_diastole,
+        np.concatenate([heart.mitral_annulus.end_diastole, heart.tricuspid_annulus.end_diastole]),
+    ]
+    add_surroundings(cloud, p, depth, half_angle, chambers, [heart.lv_epicardium, heart.rv_free_wall])
+
+
+def add_surroundings(
+    cloud: ScattererCloud,
+    p: TissueParameters,
+    depth: float,
+    half_angle: float,
+    chambers: Sequence[np.ndarray],
+    walls: Sequence[Outline],
+) -> None:
+    """Fill the sector outside the chambers, polygons `(points, 2)` in mm, with tissue that the walls pull along."""
     rng = cloud.rng
     count = int(0.45 * depth**2 * half_angle)
     radius = depth * np.sqrt(rng.random(count))
     angle = rng.uniform(-half_angle, half_angle, count)
     points = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
-    points = points[~_inside_heart(heart, points, depth)]
+    points = points[~_inside_polygons(chambers, points, depth)]
 
     noise = smooth_noise(rng, (16, 16), sigma=0.9)
     coordinates = [points[:, 1] / depth * 14, (points[:, 0] / depth + 1) * 7]
@@ -195,8 +217,8 @@ def _add_surroundings(
     layers = np.sin(points[:, 1] * rng.uniform(0.7, 1.3) + rng.uniform(0, 6))
     level = np.minimum(level, -1) + chest * (17 + 4 * layers)
 
-    boundary = np.concatenate([heart.lv_epicardium.end_diastole[::4], heart.rv_free_wall.end_diastole[::4]])
-    movement = np.concatenate([heart.lv_epicardium.displacement[::4], heart.rv_free_wall.displacement[::4]])
+    boundary = np.concatenate([wall.end_diastole[::4] for wall in walls])
+    movement = np.concatenate([wall.displacement[::4] for wall in walls])
     distance = np.linalg.norm(points[:, None] - boundary[None], axis=2)
     weights = np.exp(-distance / 4)
     total = weights.sum(axis=1, keepdims=True)
@@ -205,23 +227,14 @@ def _add_surroundings(
     cloud.add(points, displacement, level, drift_weight=0.4 + 0.6 * nearness[:, 0])
 
 
-def _inside_heart(heart: FourChamberHeart, points: np.ndarray, depth: float) -> np.ndarray:
-    """Whether each point lies in a chamber or a wall at end diastole."""
+def _inside_polygons(polygons: Sequence[np.ndarray], points: np.ndarray, depth: float) -> np.ndarray:
+    """Whether each point lies in one of the polygons."""
     pixels_per_mm = 2.0
     size = int(2 * depth * pixels_per_mm)
     mask = Image.new("1", (size, size))
     draw = ImageDraw.Draw(mask)
-    free_wall = _offset(heart.rv_free_wall, -4.0).end_diastole
-    septum = heart.lv_epicardium.end_diastole[: len(heart.wall_position) // 2]
-    outlines = [
-        heart.lv_epicardium.end_diastole,
-        np.concatenate([free_wall, heart.tricuspid_annulus.end_diastole[::-1], septum]),
-        _offset(heart.left_atrium, -3.0).end_diastole,
-        _offset(heart.right_atrium, 3.0).end_diastole,
-        np.concatenate([heart.mitral_annulus.end_diastole, heart.tricuspid_annulus.end_diastole]),
-    ]
-    for outline in outlines:
-        pixels = (outline + np.array([depth, 0])) * pixels_per_mm
+    for polygon in polygons:
+        pixels = (polygon + np.array([depth, 0])) * pixels_per_mm
         draw.polygon([(float(x), float(y)) for x, y in pixels], fill=1)
     lookup = np.asarray(mask)
     column = np.clip(((points[:, 0] + depth) * pixels_per_mm).astype(int), 0, size - 1)

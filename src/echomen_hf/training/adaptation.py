@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.clip_dataset import EvaluationClips
+from ..evaluation.interval_calibration import embedding_distribution
 from ..inference import predict_split
 from ..metrics import ef_regression_metrics
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL
@@ -22,13 +23,23 @@ from ..model.video_processing_echomen import EchoMENVideoProcessor
 from .arguments import EchoMENTrainingArguments
 from .embeddings import EvaluationEmbeddings, embed
 from .fitting import fit
-from .head_adaptation import HEAD_ADAPTATIONS, assign_folds, heads_of, predict_embeddings, subset
+from .head_adaptation import (
+    HEAD_ADAPTATIONS,
+    assign_folds,
+    heads_of,
+    predict_embeddings,
+    subset,
+    video_embeddings,
+)
 
 
 __all__ = ["ADAPTATIONS", "MIN_VIDEOS", "Adaptation", "adapt_model"]
 
 MIN_VIDEOS = 30
 """Fewest videos to adapt to."""
+
+MIN_VIDEOS_OF_DISTRIBUTION = 100
+"""Fewest videos that say which distance from them is usual, which one video in a hundred exceeds."""
 
 AS_IS, FINE_TUNED = "as_is", "finetune"
 ADAPTATIONS = (AS_IS, *HEAD_ADAPTATIONS, FINE_TUNED)
@@ -75,9 +86,13 @@ def adapt_model(
     """Find the best way to adapt a model to the videos of one site, and adapt it to all of them.
 
     Every way is fitted to all folds but one and measured on that one, in turn. A way helps if the 95 % interval of the
-    change of the mean absolute error lies below 0. Of those that help, the one with the smallest error is taken; if
-    none does, the model stays as it is. The prediction intervals of the result are calibrated on the errors in the
-    held-out folds.
+    change of the mean absolute error lies below 0. Of those that help, the one with the smallest balanced error is
+    taken, or the smallest error if a heart-failure category is missing; if none does, the model stays as it is. The
+    prediction intervals of the result are calibrated on the errors in the held-out folds.
+
+    All videos are estimated, whatever their quality. If there are 100 or more and the encoder stays, the result takes
+    videos like these for usual ones, and otherwise those that the model took. After fine-tuning, it takes none for
+    unusual until it is calibrated on videos outside the training.
 
     Args:
         model: Model; it is not changed.
@@ -119,12 +134,21 @@ def adapt_model(
             train, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             predictions[name][held_out] = site.adapt(name, train).predict(held_out)
     results = _compare(predictions, clips.labels, groups, bootstrap_samples, args.seed)
-    helping = [name for name in ways if results[name]["change_ci_high"] < 0]
-    chosen = method or min(helping, key=lambda name: results[name]["mae"], default=AS_IS)
+    chosen = method or choose_way(results)
     adapted = site.adapt(chosen, np.arange(len(videos))).model()
     intervals = calibrate_intervals(predictions[chosen], clips.labels, coverage)
     adapted.config.interval_calibration = {**intervals, "protocol": clips.protocol}
+    if chosen != FINE_TUNED and len(videos) >= MIN_VIDEOS_OF_DISTRIBUTION:
+        adapted.set_training_distribution(*embedding_distribution(video_embeddings(site.data)))
     return adapted.eval(), Adaptation(chosen, results, len(videos), int(groups.max()) + 1)
+
+
+def choose_way(results: Mapping[str, Mapping[str, float]]) -> str:
+    """Choose the best of the ways that help."""
+    # Most hearts are normal: what helps them may do harm to the few weak ones.
+    measure = "mae" if np.isnan(results[AS_IS]["balanced_mae"]) else "balanced_mae"
+    helping = [name for name, values in results.items() if values["change_ci_high"] < 0]
+    return min(helping, key=lambda name: results[name][measure], default=AS_IS)
 
 
 @dataclass(frozen=True)

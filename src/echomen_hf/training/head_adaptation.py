@@ -19,7 +19,7 @@ from .embeddings import EvaluationEmbeddings
 from .expert_solution import solve_experts
 
 
-__all__ = ["HEAD_ADAPTATIONS", "assign_folds", "heads_of", "predict_embeddings", "subset"]
+__all__ = ["HEAD_ADAPTATIONS", "assign_folds", "heads_of", "predict_embeddings", "subset", "video_embeddings"]
 
 INNER_FOLDS = 3
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -64,16 +64,19 @@ def subset(data: EvaluationEmbeddings, positions: Positions) -> EvaluationEmbedd
     return EvaluationEmbeddings(data.embeddings[torch.from_numpy(order)], index[order], data.labels[positions], names)
 
 
+def video_embeddings(data: EvaluationEmbeddings) -> FloatArray:
+    """Average the embeddings of the clips of every video, (clips, D) -> (N, D)."""
+    starts = np.searchsorted(data.video_index, np.arange(len(data.labels)))
+    sums = np.add.reduceat(data.embeddings.double().numpy(), starts)
+    return sums / np.bincount(data.video_index)[:, None]
+
+
 def predict_embeddings(heads: EchoMENModel, data: EvaluationEmbeddings) -> FloatArray:
-    """Predict every video from the embeddings of its clips."""
+    """Predict every video from the embeddings of its clips, whatever its quality."""
     estimates = estimate_embeddings(heads, data.embeddings)
     ends = np.searchsorted(data.video_index, np.arange(len(data.labels) + 1)).tolist()
-    return np.array(
-        [
-            average_clips(name, {key: values[start:end] for key, values in estimates.items()}).ejection_fraction
-            for name, start, end in zip(data.file_names, ends, ends[1:])
-        ]
-    )
+    clips = ({key: values[start:end] for key, values in estimates.items()} for start, end in zip(ends, ends[1:]))
+    return np.array([average_clips("", each, force=True).ejection_fraction for each in clips])
 
 
 def uncorrected(heads: EchoMENModel, data: EvaluationEmbeddings) -> FloatArray:

@@ -1,0 +1,137 @@
+"""Measure which recordings a model calls good: hearts that it can measure, and recordings that have no EF.
+
+Example:
+    python -m benchmarks.quality --model src/echomen_hf/checkpoints/small --num_videos 400 --output outputs/quality
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pydicom
+import torch
+from tqdm.auto import tqdm
+
+from echomen_hf import EchoMENModel, EchoMENVideoProcessor, Predictor
+from echomen_hf.cli.command_line import run_script
+from echomen_hf.evaluation.report import markdown_table, package_versions
+from echomen_hf.evaluation.simulation_examination import PROFILE_TITLES, examination_videos, simulated_frames
+from echomen_hf.inference import load_checkpoint, predict_video
+from echomen_hf.inference.video_prediction import VideoPrediction
+from echomen_hf.model.echo_video_echomen import EchoVideo
+from echomen_hf.model.video_source_echomen import VideoReadError
+from echomen_hf.runs.files import weights_checksum, write_json
+from echomen_hf.simulation.other_recordings import OTHER_RECORDINGS, OtherRecording, simulate_other_recording
+
+
+SEED_OFFSET = 11_000_003  # neither calibration nor examination sees these hearts
+FPS = 50.0
+QUALITIES = ("good", "doubtful", "unusable", "refused")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """How many recordings of one kind got each quality, and how often each reason was given."""
+
+    shown: str
+    qualities: Counter[str]
+    reasons: Counter[str]
+
+    @property
+    def num_videos(self) -> int:
+        """Number of recordings."""
+        return self.qualities.total()
+
+
+def main() -> None:
+    """Parse the arguments, simulate, predict, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--num_videos", type=int, default=100, help="recordings of each kind (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for quality.md and quality.json")
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    model, processor = load_checkpoint(args.model)
+    shown = {title: good_videos(model, processor, profile, args) for profile, title in PROFILE_TITLES.items()}
+    shown |= {kind.replace("_", " "): other_recordings(model, processor, kind, args) for kind in OTHER_RECORDINGS}
+    measured = [
+        count(title, tqdm(predictions, desc=title, total=args.num_videos, unit="video"))
+        for title, predictions in shown.items()
+    ]
+    measured.append(count("ultrasound images of pydicom", pydicom_images(args.model)))
+    table = quality_table(measured)
+    print(table)
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "quality.md").write_text(table + "\n", encoding="utf-8")
+    document = {
+        "settings": {"num_videos": args.num_videos, "seed": args.seed},
+        "measured": [dataclasses.asdict(one) for one in measured],
+        "model_sha256": weights_checksum(args.model),
+        "versions": package_versions(),
+    }
+    write_json(args.output / "quality.json", document)
+
+
+def good_videos(
+    model: EchoMENModel, processor: EchoMENVideoProcessor, profile: str, args: argparse.Namespace
+) -> Iterator[VideoPrediction]:
+    """Predict simulated hearts that can be measured, on machines of one profile."""
+    source = simulated_frames(processor, profile)
+    for row in examination_videos(args.num_videos, args.seed + SEED_OFFSET):
+        yield predict_video(model, processor, EchoVideo(source.read(row), row["fps"], row["file_name"]))
+
+
+def other_recordings(
+    model: EchoMENModel, processor: EchoMENVideoProcessor, kind: OtherRecording, args: argparse.Namespace
+) -> Iterator[VideoPrediction]:
+    """Predict recordings of another kind, every second one of a view from a machine that training never shows."""
+    size = processor.crop_size["height"]
+    for number in range(args.num_videos):
+        profile = tuple(PROFILE_TITLES)[number % 2]
+        frames = simulate_other_recording(kind, SEED_OFFSET + args.seed + number, 100, FPS, size, profile)
+        yield predict_video(model, processor, EchoVideo(frames, FPS, kind))
+
+
+def pydicom_images(model: Path) -> Iterator[VideoPrediction | VideoReadError]:
+    """Predict the ultrasound images that are installed with pydicom."""
+    predictor = Predictor(model, device="cpu")
+    for path in sorted(Path(pydicom.__file__).parent.glob("data/**/*.dcm")):
+        if pydicom.dcmread(path, specific_tags=["Modality"], force=True).get("Modality") == "US":
+            try:
+                yield predictor(path)
+            except VideoReadError as error:
+                yield error
+
+
+def count(shown: str, predictions: Iterable[VideoPrediction | VideoReadError]) -> Measurement:
+    """Count qualities and reasons; numbers in a reason are left out."""
+    qualities: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for prediction in predictions:
+        if isinstance(prediction, VideoReadError):
+            qualities["refused"] += 1
+            continue
+        qualities[prediction.quality] += 1
+        reasons.update(re.sub(r"\d+(\.\d+)?", "N", reason) for reason in prediction.reasons)
+    return Measurement(shown, qualities, reasons)
+
+
+def quality_table(measured: Iterable[Measurement]) -> str:
+    """Format one line per kind."""
+    rows = []
+    for one in measured:
+        shares = [f"{one.qualities[quality] / max(one.num_videos, 1):.1%}" for quality in QUALITIES]
+        reasons = "; ".join(f"{number} × {reason.rstrip('.')}" for reason, number in one.reasons.most_common())
+        rows.append([one.shown, str(one.num_videos), *shares, reasons])
+    return markdown_table(["shown", "videos", *QUALITIES, "reasons"], rows)
+
+
+if __name__ == "__main__":
+    run_script(main)

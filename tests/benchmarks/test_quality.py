@@ -1,0 +1,50 @@
+from argparse import Namespace
+
+import numpy as np
+
+from benchmarks.quality import count, good_videos, other_recordings, pydicom_images, quality_table
+from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
+from echomen_hf.inference import load_checkpoint
+from echomen_hf.inference.video_prediction import VideoPrediction
+from echomen_hf.model.video_source_echomen import VideoReadError
+
+
+def prediction(quality, *reasons):
+    values = np.array([55.0])
+    return VideoPrediction("a.avi", 55.0, 55.0, values, values, values, quality=quality, reasons=reasons)
+
+
+def test_qualities_are_shares_and_reasons_are_counted_without_their_numbers():
+    far = [f"{times} times as far from them as usual ones." for times in (1.4, 12)]
+    measured = count(
+        "noise",
+        [
+            prediction("doubtful", far[0]),
+            prediction("unusable", far[1], "Hardly anything moves."),
+            prediction("good"),
+            VideoReadError("a.dcm has one frame"),
+        ],
+    )
+    assert measured.num_videos == 4
+    assert measured.reasons == {"N times as far from them as usual ones.": 2, "Hardly anything moves.": 1}
+    lines = quality_table([measured]).splitlines()
+    assert [cell.strip() for cell in lines[2].strip("|").split("|")] == [
+        "noise",
+        "4",
+        *["25.0%"] * 4,
+        "2 × N times as far from them as usual ones; 1 × Hardly anything moves",
+    ]
+
+
+def test_images_without_motion_are_refused():
+    measured = count("images", pydicom_images(SMALL_MODEL_FOLDER))
+    assert measured.qualities["refused"] >= 3
+    assert measured.qualities["good"] == 0
+
+
+def test_a_heart_is_good_and_a_still_picture_or_noise_is_not():
+    model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
+    few = Namespace(num_videos=1, seed=0)
+    assert count("hearts", good_videos(model, processor, "wide", few)).qualities == {"good": 1}
+    for kind, quality in (("still", "unusable"), ("noise", "doubtful")):
+        assert count(kind, other_recordings(model, processor, kind, few)).qualities == {quality: 1}, kind
