@@ -21,7 +21,7 @@ from echomen_hf import EchoMENModel, EchoMENVideoProcessor, Predictor
 from echomen_hf.inference import VideoPrediction, archive, find_groups, video_prediction, write_groups
 from echomen_hf.inference.archive import COLUMNS, predict_archive
 from echomen_hf.inference.archive_files import Place, list_files, read_manifest
-from echomen_hf.model.video_prediction_echomen import estimate_clips
+from echomen_hf.model.video_prediction_echomen import begin_estimate
 from echomen_hf.model.video_source_echomen import VideoReadError
 from helpers.tiny_config import make_tiny_config
 
@@ -432,9 +432,9 @@ def test_a_kill_loses_the_file_at_its_turn_and_no_other(echonet_dir, model_folde
             computed.append(arguments)
             if len(computed) == 4:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return estimate_clips(*arguments)
+            return begin_estimate(*arguments)
 
-        video_prediction.estimate_clips = estimate
+        video_prediction.begin_estimate = estimate
         predict_archive(Predictor(model_folder, protocol="center"), files, output, model=model_folder)
 
     child = multiprocessing.get_context("fork").Process(target=run)

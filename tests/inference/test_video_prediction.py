@@ -56,7 +56,7 @@ def test_a_split_without_videos_is_refused(lively_model, tiny_processor, videos)
         lambda: ClipsOfSplit([], tiny_processor, "center"),
         lambda: predict_split(lively_model, tiny_processor, videos.select([]), progress=False),
     ):
-        with pytest.raises(ValueError, match="The evaluation split holds no video; check the Split column"):
+        with pytest.raises(ValueError, match="The evaluation split holds no video; check how the data set is split"):
             make()
 
 

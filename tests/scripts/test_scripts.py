@@ -9,6 +9,7 @@ from echomen_hf import cli
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 COMMANDS = {
+    "adapt": "adapt",
     "app": "app",
     "calibrate": "calibrate",
     "compare_methods": "compare",
@@ -16,6 +17,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "examine_on_simulation": "examine",
     "export": "export",
+    "import_weights": "import-weights",
     "make_synthetic_echonet": "simulate",
     "predict": "predict",
     "push_to_hub": "push",
@@ -38,4 +40,5 @@ def test_every_command_has_a_script():
     names = {command.name for command in cli.echomen.registered_commands}
     assert names == {*COMMANDS.values(), "version"}
     developers = {"minimum_versions", "package_facts", "package_small_model"}
+    developers |= {"deepen_small_model", "examine_on_public_clips"}
     assert {path.stem for path in SCRIPTS.glob("*.py")} - developers == COMMANDS.keys()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -243,7 +242,7 @@ def _open_dicom(
         has_prefix, num_inflated = file.read(132)[128:] == b"DICM", 0
         if has_prefix and _DEFLATED in (meta := file.read(_MAX_META)):
             file, has_prefix = _inflate(file, meta, resolved.name, min(_MAX_INFLATED, max_bytes)), False
-            num_inflated = file.seek(0, os.SEEK_END) * 9 // 8  # its buffer grows ahead by an eighth
+            num_inflated = file.getbuffer().nbytes
         file.seek(0)
         try:
             dataset = pydicom.dcmread(
@@ -261,20 +260,34 @@ def _open_dicom(
 
 
 def _inflate(file: BinaryIO, meta: bytes, name: str, limit: int) -> io.BytesIO:
-    """Data set of a Deflated file, which may be a thousand times as long as the file."""
+    """Data set of a Deflated file, which may be a thousand times as long as the file.
+
+    It is inflated twice, since a buffer that grows takes twice its size wherever memory cannot be moved.
+    """
     if meta[:4] != b"\x02\0\0\0":
         raise VideoReadError.about(name, "is a Deflated DICOM file with a damaged header", "export it uncompressed")
-    file.seek(132 + 12 + int.from_bytes(meta[8:12], "little"))
-    inflated, inflater = io.BytesIO(), zlib.decompressobj(-zlib.MAX_WBITS)
-    while data := inflater.unconsumed_tail or file.read(_INFLATED_BLOCK):
-        inflated.write(inflater.decompress(data, _INFLATED_BLOCK))
-        if inflated.tell() > limit:
+    start = 132 + 12 + int.from_bytes(meta[8:12], "little")
+    size = 0
+    for block in _inflated_blocks(file, start):
+        size += len(block)
+        if size > limit:
             raise VideoReadError.about(
                 name, f"is Deflated and inflates to more than {limit} bytes", "export it as JPEG or uncompressed"
             )
-        if inflater.eof:
-            break
+    inflated = io.BytesIO()
+    inflated.seek(max(size - 1, 0))
+    inflated.write(b"\0")  # makes the buffer exactly as large as needed
+    inflated.seek(0)
+    for block in _inflated_blocks(file, start):
+        inflated.write(block)
     return inflated
+
+
+def _inflated_blocks(file: BinaryIO, start: int) -> Iterator[bytes]:
+    file.seek(start)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    while not inflater.eof and (data := inflater.unconsumed_tail or file.read(_INFLATED_BLOCK)):
+        yield inflater.decompress(data, _INFLATED_BLOCK)
 
 
 def _image_shape(dataset: Dataset, name: str) -> tuple[int, int, int]:
