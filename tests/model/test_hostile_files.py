@@ -295,6 +295,14 @@ def test_large_contents_of_small_files_are_refused_by_name(
             assert path.name in outcome
 
 
+def test_a_header_of_a_million_elements_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    path.write_bytes(bytes(128) + b"DICM" + bytes(8 * MEGABYTE))
+    for read in (read_video, probe_video):
+        with pytest.raises(VideoReadError, match="a.dcm: is not a readable DICOM file"):
+            read(path)
+
+
 def pictures(num_frames: int = 170, height: int = 720, width: int = 1024) -> np.ndarray:
     return np.zeros((num_frames, height, width), np.uint8)
 
@@ -341,7 +349,7 @@ def native_dicom(folder: Path) -> Path:
 
 
 def dark_dicom(folder: Path) -> Path:
-    return save(make_dataset(np.ones((300, 360, 512), np.uint16)), folder / "a.dcm")
+    return save(make_dataset(np.ones((600, 360, 512), np.uint16)), folder / "a.dcm")
 
 
 def deflated_clip(folder: Path) -> Path:
@@ -394,7 +402,7 @@ LARGE = [
     (held_frames, 170 * WHOLE),
     (pixels_become_square, 480 * 2**18),
     (native_dicom, 400 * 288**2),
-    (dark_dicom, 300 * 288**2),
+    (dark_dicom, 600 * 288**2),
     (deflated_clip, 170 * (WHOLE + CROPPED) + 2000),
     (odd_times_in_dicom, 170 * CROPPED),
     (runs_of_a_clip, 300 * 288**2),

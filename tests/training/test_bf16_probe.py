@@ -144,7 +144,7 @@ def test_intact_model_is_not_touched(model, warnings):
 
 TWO_FRAMES_AT_THE_END = """
 import json, sys
-sys.path.insert(0, {folder!r})
+sys.path[:0] = [{folder!r}, {tests!r}]
 import torch
 from test_bf16_probe import gradients, relative_error
 from echomen_hf import EchoMENConfig, EchoMENModel
@@ -179,8 +179,10 @@ print(json.dumps([guarded, errors]))
 )
 def test_gradients_of_a_model_on_16_frames_are_right_on_this_processor(instructions):
     """With the instructions of older processors, oneDNN's defect shows in the last stage wherever AVX-512 exists."""
+    folder = os.path.dirname(__file__)
+    script = TWO_FRAMES_AT_THE_END.format(folder=folder, tests=os.path.dirname(folder))
     child = subprocess.run(
-        [sys.executable, "-c", TWO_FRAMES_AT_THE_END.format(folder=os.path.dirname(__file__))],
+        [sys.executable, "-c", script],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": instructions},
         capture_output=True,
         text=True,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,7 @@ _SMALLEST_REGION = 0.05  # of the image area
 
 _MAX_INFLATED = 2**28  # bytes
 _INFLATED_BLOCK = 2**20  # bytes
+_MOST_READS = 2**18  # of a header, which has hundreds of elements, and with private ones thousands
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _MAX_META = 2**16  # bytes
 
@@ -246,7 +248,10 @@ def _open_dicom(
         file.seek(0)
         try:
             dataset = pydicom.dcmread(
-                file, force=not has_prefix, specific_tags=list(keywords), stop_before_pixels=True
+                cast(BinaryIO, _Header(file)),
+                force=not has_prefix,
+                specific_tags=list(keywords),
+                stop_before_pixels=True,
             )
         except Exception as error:
             raise VideoReadError.about(
@@ -257,6 +262,19 @@ def _open_dicom(
             explicit_syntax = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit_syntax
         yield file, dataset, num_inflated
+
+
+class _Header:
+    """A file whose header pydicom parses, element by element; 200 MB of zeros are 25 million, which take a minute."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._read, self._reads = file.read, itertools.count(1)
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, *size: int) -> bytes:
+        if next(self._reads) > _MOST_READS:
+            raise ValueError("its header has too many elements")
+        return self._read(*size)
 
 
 def _inflate(file: BinaryIO, meta: bytes, name: str, limit: int) -> io.BytesIO:
