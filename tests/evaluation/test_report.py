@@ -22,7 +22,7 @@ PROVENANCE = {
     "protocol": "windows",
     "split": "TEST",
     "seed": 3,
-    "model": "runs/demo/model",
+    "model": "owner/echomen",
     "data_dir": "data/echonet",
 }
 
