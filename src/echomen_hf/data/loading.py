@@ -13,14 +13,12 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..model.video_reading_echomen import probe_video
 from ..model.video_source_echomen import VideoReadError
+from .layouts.echonet_dynamic import EchoNetFormatError
 from .layouts.registry import LAYOUTS, DataSet, read_data_set
 from .layouts.tables import NUMBERS, SPLIT_NAMES, LayoutError
 
 
 __all__ = ["EchoNetFormatError", "LayoutError", "load_echonet_dynamic", "load_rows", "load_videos"]
-
-EchoNetFormatError = LayoutError
-"""Name of `LayoutError` while there was one layout."""
 
 _NUMBER_FEATURES = {float: datasets.Value("float64"), int: datasets.Value("int32")}
 _FEATURES: dict[str, Any] = {

@@ -30,6 +30,7 @@ from .tables import (
 
 
 __all__ = [
+    "EchoNetFormatError",
     "ECHONET_DYNAMIC",
     "FILE_LIST_NAME",
     "TRACINGS_NAME",
@@ -38,6 +39,9 @@ __all__ = [
     "read_file_list",
     "read_volume_tracings",
 ]
+
+EchoNetFormatError = LayoutError
+"""Name of `LayoutError` while there was one layout."""
 
 FILE_LIST_NAME = "FileList.csv"
 TRACINGS_NAME = "VolumeTracings.csv"
