@@ -3,7 +3,6 @@
 One launch for all of them, since starting processes takes most of the time.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -18,14 +17,13 @@ from echomen_hf import (
     EchoMENVideoProcessor,
     load_echonet_dynamic,
 )
-from echomen_hf.cli import invoke
 from echomen_hf.data import EvaluationClips, TrainingClips
 from echomen_hf.training.gather import gather_with_gradient, loss_of_all_processes
 from echomen_hf.training.processes import require_shared_folder, sees_folder_of_first_process
 
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers.tiny_config import TINY  # noqa: E402
+from helpers.recipe_runs import train_two_steps  # noqa: E402
 
 
 def arguments(folder: Path, **changes) -> EchoMENTrainingArguments:
@@ -87,21 +85,8 @@ def train(videos, folder: Path, **changes) -> dict:
 
 
 def train_by_recipe(data_dir: str, folder: Path) -> None:
-    """Both stages of the recipe for several GPUs, for two steps, by the command line."""
-    flags = {
-        "--data_dir": data_dir,
-        "--output_dir": folder / "by_recipe",
-        "--model_config": json.dumps(TINY),
-        "--max_steps": 2,
-        "--sync_batch_norm": False,  # which needs GPUs
-        "--crop_padding": 3,
-        "--dataloader_num_workers": 0,
-        "--dataloader_persistent_workers": False,
-        "--report_to": "none",
-        "--use_cpu": True,
-        "--disable_tqdm": True,
-    }
-    invoke(["train", "paper_ddp", *(str(part) for flag in flags.items() for part in flag)])
+    """Both stages of the recipe for several GPUs, for two steps; synchronised batch normalisation needs GPUs."""
+    train_two_steps("paper_ddp", data_dir, folder / "by_recipe", sync_batch_norm=False)
 
 
 def message_of(function, *args, **kwargs) -> str:

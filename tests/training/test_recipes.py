@@ -6,10 +6,9 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
-from echomen_hf.cli import invoke
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments
 from echomen_hf.training.recipes import RECIPES_FOLDER, parse_recipe
-from helpers.tiny_config import TINY
+from helpers.recipe_runs import train_two_steps
 
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -141,20 +140,7 @@ def test_recipes_for_other_cards_are_the_papers_but_for_what_they_are_for(name, 
 def test_recipe_for_small_cards_trains(echonet_dir, tmp_path):
     """Both stages for two steps; paper_ddp runs in two processes, see test_processes."""
     output = tmp_path / "model"
-    flags = {
-        "--data_dir": echonet_dir,
-        "--output_dir": output,
-        "--model_config": json.dumps(TINY),
-        "--max_steps": 2,
-        "--gradient_accumulation_steps": 2,
-        "--crop_padding": 3,
-        "--dataloader_num_workers": 0,
-        "--dataloader_persistent_workers": False,
-        "--report_to": "none",
-        "--use_cpu": True,
-        "--disable_tqdm": True,
-    }
-    invoke(["train", "paper_24gb", *(str(part) for flag in flags.items() for part in flag)])
+    train_two_steps("paper_24gb", echonet_dir, output, gradient_accumulation_steps=2)
     run = json.loads((output / "run.json").read_text())
     assert (run["training.bf16"], run["training.per_device_train_batch_size"]) == (True, 10)
     for stage in (1, 2):
