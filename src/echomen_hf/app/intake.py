@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, ClipSpec, protocol_starts
-from ..model.echo_video_echomen import EchoVideo, VideoInfo, require_moving
-from ..model.sector_echomen import find_sector as find_sector_in
+from ..model.echo_video_echomen import EchoVideo, VideoInfo, cut_out_sector, require_moving
 from ..model.video_reading_echomen import probe_video, read_video
 from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
 from .limits import UploadLimits
@@ -75,8 +74,7 @@ def receive_clip(path: str | Path, limits: UploadLimits, spec: ClipSpec, find_se
         *_window_caution(video, spec),
     ]
     if find_sector:
-        sector = find_sector_in(video.frames)
-        video = replace(video, frames=sector.crop(video.frames), sector=sector)
+        video = cut_out_sector(video)
     return ReceivedClip(replace(video, source=CLIP_NAME), tuple(cautions))
 
 

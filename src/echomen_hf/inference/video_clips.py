@@ -53,8 +53,7 @@ class VideoClips:
     def of(
         cls, video: EchoVideo, processor: EchoMENVideoProcessor, protocol: str, findings: Sequence[Finding] = ()
     ) -> VideoClips:
-        """Take the clips of a decoded video."""
-        video = processor.crop_to_sector(video)
+        """Take the clips of a decoded video, which `crop_to_sector` has cropped."""
 
         def read(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
             return processor.resize_frames(video.frames[indices]).numpy()

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .clip_sampling_echomen import ClipSpec
-from .colour_doppler_echomen import COLOURED_SHARE
 from .echo_video_echomen import EchoVideo, require_moving
 
 
@@ -90,7 +89,7 @@ def inspect_clip(video: EchoVideo, spec: ClipSpec) -> tuple[Finding, ...]:
         return (
             Finding("unusable", "Hardly anything moves in this clip; it may be a frozen picture, which has no EF."),
         )
-    if video.coloured_share >= COLOURED_SHARE:
+    if video.is_coloured:
         share = f"{video.coloured_share:.0%} of the picture is coloured, as in colour Doppler"
         findings.append(Finding("doubtful", f"{share}; the model was trained on grayscale (B-mode) clips."))
     if video.sector is not None and video.sector.shape == "none":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .colour_doppler_echomen import COLOURED_SHARE
-from .sector_echomen import Sector
+from .sector_echomen import Sector, find_sector
 from .video_source_echomen import VideoReadError
 
 
@@ -20,6 +20,7 @@ __all__ = [
     "DecodedFrames",
     "EchoVideo",
     "VideoInfo",
+    "cut_out_sector",
     "even_rate",
     "is_usable_fps",
     "require_frame_size",
@@ -114,6 +115,12 @@ def require_moving(video: Clip, name: str | None = None) -> Clip:
     raise VideoReadError.about(
         name, f"has {count}; EF needs at least 2", "pass a cine loop that covers a heart beat, not a still image"
     )
+
+
+def cut_out_sector(video: EchoVideo) -> EchoVideo:
+    """Find the ultrasound fan in a whole video, and cut it out of a screen; `sector` says where it was."""
+    sector = find_sector(video.frames)
+    return replace(video, frames=sector.crop(video.frames), sector=sector)
 
 
 def warn_if_coloured(video: EchoVideo) -> EchoVideo:

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,8 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .clip_sampling_echomen import ClipSpec, clip_indices, protocol_starts
-from .echo_video_echomen import EchoVideo, warn_if_coloured
+from .echo_video_echomen import EchoVideo, cut_out_sector, warn_if_coloured
 from .frame_arrays_echomen import is_file, list_videos, to_echo_video
-from .sector_echomen import find_sector
 from .video_reading_echomen import read_video
 
 
@@ -152,8 +150,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         """
         if not self.do_find_sector or video.sector is not None:
             return video
-        sector = find_sector(video.frames)
-        return replace(video, frames=sector.crop(video.frames), sector=sector)
+        return cut_out_sector(video)
 
     def preprocess(
         self, videos: Any, return_tensors: str | TensorType | None = None, **kwargs: Unpack[EchoMENVideosKwargs]
