@@ -23,6 +23,7 @@ CODE = {
         "colour_doppler",
         "configuration",
         "container_end",
+        "dicom_header",
         "dicom_pixels",
         "dicom_reading",
         "echo_video",

@@ -19,7 +19,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.examples import get_path
 from pydicom.pixels import get_decoder
 
-from echomen_hf.model import dicom_reading_echomen as dicom
+from echomen_hf.model import dicom_header_echomen
 from echomen_hf.model.dicom_reading_echomen import is_dicom, probe_dicom, read_dicom
 from echomen_hf.model.echo_video_echomen import VideoInfo
 from echomen_hf.model.video_reading_echomen import probe_video, read_video
@@ -265,7 +265,7 @@ class TestCompression:
         self, tmp_path: Path, noise: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = save(make_dataset(noise), tmp_path / "a.dcm")
-        monkeypatch.setattr(dicom, "pydicom", None)
+        monkeypatch.setattr(dicom_header_echomen, "pydicom", None)
         with pytest.raises(VideoReadError, match=r"pydicom is not installed; .*pip install"):
             read_video(path)
 

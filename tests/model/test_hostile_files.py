@@ -23,7 +23,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from tests.model.test_dicom_reading_echomen import make_dataset, save
 
 from echomen_hf import EchoMENVideoProcessor, VideoReadError, probe_video, read_video
-from echomen_hf.model import dicom_reading_echomen as dicom
+from echomen_hf.model import dicom_header_echomen
 from helpers.avi_files import jpeg, write_avi
 from helpers.video_files import encode_images, encode_video, write_matroska
 
@@ -277,7 +277,7 @@ HOSTILE = [
 def test_large_contents_of_small_files_are_refused_by_name(
     tmp_path: Path, make: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicom, "_MAX_INFLATED", 16 * MEGABYTE)
+    monkeypatch.setattr(dicom_header_echomen, "_MAX_INFLATED", 16 * MEGABYTE)
     path = make(tmp_path)
     assert path.stat().st_size < MEGABYTE
     reads = {

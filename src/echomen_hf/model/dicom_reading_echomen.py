@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import warnings
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .colour_doppler_echomen import ColourMeter
-from .dicom_pixels_echomen import COLOURS, INSTALL_HINT, DicomPixels
+from .dicom_header_echomen import open_dicom
+from .dicom_pixels_echomen import COLOURS, DicomPixels
 from .echo_video_echomen import (
     DEFAULT_FPS,
     EchoVideo,
@@ -32,11 +28,10 @@ from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, n
 
 
 try:
-    import pydicom
     from pydicom import uid
     from pydicom.dataset import Dataset
 except ImportError:
-    pydicom = None
+    uid = None
 
 __all__ = ["is_dicom", "probe_dicom", "read_dicom"]
 
@@ -59,12 +54,6 @@ _TWO_DIMENSIONAL, _TISSUE = 1, 1  # RegionSpatialFormat and RegionDataType, DICO
 _CENTIMETRES = 3  # of PhysicalUnitsXDirection and PhysicalUnitsYDirection
 _INSIDE_SHARE = 0.5  # of the region; with less inside the image, the coordinates belong to another size of it
 _SMALLEST_REGION = 0.05  # of the image area
-
-_MAX_INFLATED = 2**28  # bytes
-_INFLATED_BLOCK = 2**20  # bytes
-_MOST_READS = 2**18  # of a header, which has hundreds of elements, and with private ones thousands
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_MAX_META = 2**16  # bytes
 
 
 @dataclass(frozen=True)
@@ -107,7 +96,7 @@ def is_dicom(source: VideoSource | ResolvedSource) -> bool:
     if resolved.suffix not in (".dcm", ".dicom"):
         return False
     try:
-        with _open_dicom(resolved, ["Rows"]) as (_, dataset, _):
+        with open_dicom(resolved, ["Rows"]) as (_, dataset, _):
             return "Rows" in dataset
     except VideoReadError:
         return False
@@ -124,7 +113,7 @@ def probe_dicom(
     """Number of frames, size after the crop, and frame rate of a cine loop; see `read_dicom`."""
     _check_margin(margin)
     resolved = resolve_source(source)
-    with named_errors(resolved.name), _open_dicom(resolved, _READ_TAGS) as (file, dataset, _):
+    with named_errors(resolved.name), open_dicom(resolved, _READ_TAGS) as (file, dataset, _):
         shape, name = _image_shape(dataset, resolved.name), resolved.name
         box, aspect = _crop_box(dataset, shape[1:], name, crop_region, margin, square)
         height, width = square_pixels(np.broadcast_to(np.uint8(0), (box.height, box.width)), aspect).shape
@@ -189,7 +178,7 @@ def read_dicom(
     _check_margin(margin)
     numbers, resolved = frame_numbers(indices), resolve_source(source)
     name = resolved.name
-    with named_errors(name), _open_dicom(resolved, _READ_TAGS, max_bytes) as (file, dataset, num_inflated):
+    with named_errors(name), open_dicom(resolved, _READ_TAGS, max_bytes) as (file, dataset, num_inflated):
         max_bytes -= num_inflated
         shape = _image_shape(dataset, name)
         box, aspect = _crop_box(dataset, shape[1:], name, crop_region, margin, square)
@@ -228,84 +217,6 @@ def _check_stream_size(size: tuple[int, ...], stated: tuple[int, int], name: str
 def _check_margin(margin: float) -> None:
     if not 0 <= margin < 0.5:
         raise ValueError(f"margin must lie in [0, 0.5), got {margin}.")
-
-
-@contextmanager
-def _open_dicom(
-    resolved: ResolvedSource, keywords: list[str], max_bytes: int = DEFAULT_MAX_BYTES
-) -> Iterator[tuple[BinaryIO, Dataset, int]]:
-    """Parse the named elements only, step over everything else, and leave the file at its pixel data.
-
-    The third is the number of bytes to which it was inflated.
-    """
-    if pydicom is None:
-        raise VideoReadError.about(resolved.name, "is DICOM, and pydicom is not installed", INSTALL_HINT)
-    with resolved.open() as file:
-        has_prefix, num_inflated = file.read(132)[128:] == b"DICM", 0
-        if has_prefix and _DEFLATED in (meta := file.read(_MAX_META)):
-            file, has_prefix = _inflate(file, meta, resolved.name, min(_MAX_INFLATED, max_bytes)), False
-            num_inflated = file.getbuffer().nbytes
-        file.seek(0)
-        try:
-            dataset = pydicom.dcmread(
-                cast(BinaryIO, _Header(file)),
-                force=not has_prefix,
-                specific_tags=list(keywords),
-                stop_before_pixels=True,
-            )
-        except Exception as error:
-            raise VideoReadError.about(
-                resolved.name, f"is not a readable DICOM file ({type(error).__name__})", "copy or export it again"
-            ) from error
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            implicit, little = dataset.original_encoding
-            explicit_syntax = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
-            dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit_syntax
-        yield file, dataset, num_inflated
-
-
-class _Header:
-    """A file whose header pydicom parses, element by element; 200 MB of zeros are 25 million, which take a minute."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._read, self._reads = file.read, itertools.count(1)
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, *size: int) -> bytes:
-        if next(self._reads) > _MOST_READS:
-            raise ValueError("its header has too many elements")
-        return self._read(*size)
-
-
-def _inflate(file: BinaryIO, meta: bytes, name: str, limit: int) -> io.BytesIO:
-    """Data set of a Deflated file, which may be a thousand times as long as the file.
-
-    It is inflated twice, since a buffer that grows takes twice its size wherever memory cannot be moved.
-    """
-    if meta[:4] != b"\x02\0\0\0":
-        raise VideoReadError.about(name, "is a Deflated DICOM file with a damaged header", "export it uncompressed")
-    start = 132 + 12 + int.from_bytes(meta[8:12], "little")
-    size = 0
-    for block in _inflated_blocks(file, start):
-        size += len(block)
-        if size > limit:
-            raise VideoReadError.about(
-                name, f"is Deflated and inflates to more than {limit} bytes", "export it as JPEG or uncompressed"
-            )
-    inflated = io.BytesIO()
-    inflated.seek(max(size - 1, 0))
-    inflated.write(b"\0")  # makes the buffer exactly as large as needed
-    inflated.seek(0)
-    for block in _inflated_blocks(file, start):
-        inflated.write(block)
-    return inflated
-
-
-def _inflated_blocks(file: BinaryIO, start: int) -> Iterator[bytes]:
-    file.seek(start)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    while not inflater.eof and (data := inflater.unconsumed_tail or file.read(_INFLATED_BLOCK)):
-        yield inflater.decompress(data, _INFLATED_BLOCK)
 
 
 def _image_shape(dataset: Dataset, name: str) -> tuple[int, int, int]:
