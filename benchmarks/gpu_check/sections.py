@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,7 +108,7 @@ def versions(device: str, tiny: bool, data_dir: Path) -> Result:
         "packages": installed_versions(
             ["torch", "torchvision", "transformers", "accelerate", "datasets", "echomen-hf"]
         ),
-        "supported": "torch >= 2.9.1, transformers >= 5.23, accelerate >= 1.13",
+        "supported": [line for line in requires("echomen-hf") or [] if line.startswith(("torch", "transf", "accel"))],
         "cuda": torch.version.cuda,
         "cudnn": backends.cudnn.version(),
         "switches": {
