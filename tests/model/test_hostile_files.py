@@ -45,7 +45,10 @@ def _run(connection: Any, function: Callable[[], Any], warm_up: Callable[[], Any
     with suppress(VideoReadError):
         warm_up()
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what the parent has freed must not serve the child unseen
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)  # what the parent has freed must not serve the child unseen
+    # Large blocks go back when they are freed, however large those were that the parent has freed (M_MMAP_THRESHOLD).
+    libc.mallopt(-3, 128 * 1024)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = _memory("VmRSS")
     try:
@@ -441,9 +444,13 @@ def test_a_narrow_clip_is_not_enlarged_without_bounds(tmp_path: Path) -> None:
     path = encode_video(tmp_path / "a.mkv", frames, codec="ffv1", pix_fmt="gray")
     size = {"shortest_edge": 448}
     processor = EchoMENVideoProcessor(size=size, crop_size={"height": 448, "width": 448}, num_channels=1)
-    outcome, memory = outcome_and_memory(lambda: processor(path, do_sample_frames=False, return_tensors="pt"))
+    small = encode_video(tmp_path / "b.mkv", frames[:2, :, :64], codec="ffv1", pix_fmt="gray")
+    outcome, memory = outcome_and_memory(
+        lambda: processor(path, do_sample_frames=False, return_tensors="pt"),
+        warm_up=lambda: processor(small, do_sample_frames=False, return_tensors="pt"),
+    )
     assert outcome == ""
-    assert memory < 40 * 448 * 448 * (4 + 2 * 4 + 4) + OVERHEAD, memory / MEGABYTE
+    assert memory < SLACK * 40 * 448 * 448 * (4 + 2 * 4 + 4) + OVERHEAD, memory / MEGABYTE
 
 
 def test_errors_are_raised_as_ever_in_this_process(tmp_path: Path) -> None:

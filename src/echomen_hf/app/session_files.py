@@ -28,7 +28,7 @@ class SessionFiles:
     each of them needs this long, not more, to take it.
     """
 
-    def __init__(self, root: str | Path, grace_seconds: float = 5.0) -> None:
+    def __init__(self, root: str | Path, grace_seconds: float = 15.0) -> None:
         self._root = Path(root)
         self._grace_seconds = grace_seconds
         self._taken: set[Path] = set()
