@@ -76,8 +76,11 @@ class TestSampling:
         clips = processor.make_clips(EchoVideo(video, 50.0, "video"), [0, 5, 60])
         assert clips.shape == (3, 32, 3, 112, 112)
         assert levels(clips[1]) == list(range(5, 5 + 63, 2))
-        assert levels(clips[2][:15]) == list(range(60, 90, 2))
-        assert (clips[2][15:] == 0).all()
+        assert levels(clips[2]) == [*range(60, 90, 2), *range(0, 34, 2)]
+        processor.short_videos = "zeros"
+        clips = processor.make_clips(EchoVideo(video, 50.0, "video"), [60])
+        assert levels(clips[0][:15]) == list(range(60, 90, 2))
+        assert (clips[0][15:] == 0).all()
 
 
 class TestFrames:
