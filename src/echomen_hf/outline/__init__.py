@@ -1,0 +1,1 @@
+"""The outline of the left ventricle in every frame of a video."""
