@@ -155,8 +155,7 @@ def read_dicom(
     PhysicalDeltaY of the region in centimetres) are stretched. MPEG and H.264 streams inside DICOM are decoded by
     FFmpeg. The frame rate is that of the time between frames (of FrameTime and FrameTimeVector the one that
     FrameIncrementPointer names), else CineRate, else RecommendedDisplayFrameRate. The size of a pixel is that of the
-    region, else PixelSpacing. Of a Deflated file at most 256 MB
-    are inflated.
+    region, else PixelSpacing. Of a Deflated file at most 256 MB are inflated.
 
     Args:
         source: See `VideoSource`.
@@ -256,8 +255,8 @@ def _pixel_aspect(dataset: Dataset, region: Dataset | None) -> float:
         sides = _numbers(dataset, keyword)
         if len(sides) == 2 and (sides > 0).all():
             return usable_aspect(float(sides[1] / sides[0]))
-    sides = _region_pixel(region)
-    return usable_aspect(sides[0] / sides[1]) if sides else 1.0
+    pixel = _region_pixel(region)
+    return usable_aspect(pixel[0] / pixel[1]) if pixel else 1.0
 
 
 def _region_pixel(region: Dataset | None) -> tuple[float, float] | None:

@@ -79,8 +79,8 @@ def trace_disks(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 
     The mitral plane lies between the two lower corners of the mask; the apex is the point of the upper part, where
     apical views have it, that is farthest from its middle. The long axis runs from there through the middle of the
-    plane to the end of the mask. A disk is as wide as the area of its part of the mask says, which is more precise than
-    its outermost pixels.
+    plane to the end of the mask. A disk is as wide as the area of its part of the mask says, which is more precise
+    than its outermost pixels.
 
     Args:
         mask: Mask of one piece, bool, shape (H, W).
