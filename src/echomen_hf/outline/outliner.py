@@ -1,6 +1,7 @@
 """The network that outlines the left ventricle, and its configuration."""
 
 # No `from __future__ import annotations`: it would disable the checks of the configuration's fields.
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -208,15 +209,14 @@ class LeftVentricleOutliner(PreTrainedModel):
         self.eval()
         for start in range(0, len(frames), batch_size):
             batch = small[torch.from_numpy(order[start : start + batch_size])]  # (B, offsets, S, S)
-            logits = self(batch.to(self.device).to(self.dtype) / 255).logits
+            batch = batch.to(self.device, memory_format=torch.channels_last)  # a third faster on a CPU
+            logits = self(batch.to(self.dtype) / 255).logits
             square.put_back(logits[:, 0].float().cpu(), masks[start : start + batch_size])
         self.train(was_training)
         return masks
 
 
-def neighbours(
-    frames: NDArray[np.int64], num_frames: int, fps: float, offsets: list[float] | tuple[float, ...]
-) -> NDArray[np.int64]:
+def neighbours(frames: NDArray[np.int64], num_frames: int, fps: float, offsets: Sequence[float]) -> NDArray[np.int64]:
     """Numbers of the frames at some times from each of `frames`, `(K, offsets)`; the ends of the video repeat."""
     steps = np.rint(np.asarray(offsets) * fps).astype(np.int64)
     return np.clip(np.asarray(frames, dtype=np.int64)[:, None] + steps, 0, num_frames - 1)

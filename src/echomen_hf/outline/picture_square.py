@@ -50,24 +50,30 @@ class PictureSquare:
         chunk = max(1, _CHUNK_PIXELS // self.side**2)
         for start in range(0, len(frames), chunk):
             part = frames[start : start + chunk]
-            square = self._padded(part) if self.sector is None else self.sector.crop(part)
+            square = self._cropped(part) if self.sector is None else self.sector.crop(part)
             resized = functional.resize(torch.from_numpy(square)[:, None], [size, size], antialias=True)
             small[start : start + chunk] = resized[:, 0].numpy()
         return small
 
-    def _padded(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        height, width = frames.shape[1:]
+    def _cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         square = np.zeros((len(frames), self.side, self.side), dtype=np.uint8)
-        square[:, -self.top : height - self.top, -self.left : width - self.left] = frames
+        in_picture, in_square = self._overlap(*frames.shape[1:])
+        square[in_square] = frames[in_picture]
         return square
+
+    def _overlap(self, height: int, width: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """Index of what picture and square share, in frames of the picture and in those of the square."""
+        left, top = max(self.left, 0), max(self.top, 0)
+        right, bottom = min(self.left + self.side, width), min(self.top + self.side, height)
+        rows, columns = slice(top - self.top, bottom - self.top), slice(left - self.left, right - self.left)
+        return (slice(None), slice(top, bottom), slice(left, right)), (slice(None), rows, columns)
+
+    def points_in(self, points: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+        """Move points of the picture, columns and rows `(..., 2)`, into the square that is shown at `size` pixels."""
+        return (points + 0.5 - (self.left, self.top)) * (size / self.side) - 0.5
 
     def put_back(self, logits: torch.Tensor, masks: NDArray[np.bool_]) -> None:
         """Enlarge logits of the square, `(T, size, size)`, and mark in masks `(T, H, W)` where they are above 0."""
         large = functional.resize(logits[:, None], [self.side, self.side], antialias=False)[:, 0]
-        inside = (large > 0).numpy()
-        height, width = masks.shape[1:]
-        rows = slice(max(self.top, 0), min(self.top + self.side, height))
-        columns = slice(max(self.left, 0), min(self.left + self.side, width))
-        masks[:, rows, columns] = inside[
-            :, rows.start - self.top : rows.stop - self.top, columns.start - self.left : columns.stop - self.left
-        ]
+        in_picture, in_square = self._overlap(*masks.shape[1:])
+        masks[in_picture] = (large > 0).numpy()[in_square]
