@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from echomen_hf.cli import adapt, app, echomen, export, invoke, predict, simulate
+from echomen_hf.cli import adapt, app, echomen, export, invoke, options, predict
 
 
 COMMANDS = [command.name for command in echomen.registered_commands]
@@ -84,7 +84,7 @@ def test_choices_and_defaults_are_those_of_the_library():
     assert get_args(predict.Precision) == PRECISIONS
     assert [name for name in PRECISIONS if name != "tf32"] == list(DEFAULT_MAX_CHANGE)  # exports are for CPUs
     assert get_args(export.Format) == tuple(EXPORT_PRECISIONS)
-    assert get_args(simulate.Profile) == tuple(PROFILES)
+    assert get_args(options.Profile) == tuple(PROFILES)
     defaults = inspect.signature(export.main).parameters
     assert defaults["max_mae_rise"].default == DEFAULT_MAX_MAE_RISE
     assert defaults["calibration_clips"].default == CALIBRATION_CLIPS

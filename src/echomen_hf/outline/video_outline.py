@@ -17,6 +17,7 @@ from ..model.video_reading_echomen import read_video
 from ..model.video_source_echomen import VideoSource
 from .beats import Beat, find_beats
 from .measurements import VolumeMethod, Volumes, clean_masks, measure_volumes, smooth_volumes
+from .outliner import load_outliner
 
 
 __all__ = ["Outliner", "VideoOutline", "outline_video"]
@@ -124,10 +125,7 @@ def outline_video(
     ```
     """
     video = require_moving(source if isinstance(source, EchoVideo) else read_video(source))
-    if outliner is None:
-        from . import load_outliner
-
-        outliner = load_outliner()
+    outliner = outliner or load_outliner()
     sector = _sector_of(video)
     masks = clean_masks(outliner.predict_masks(video.frames, video.fps, sector=sector))
     found = measure_volumes(masks, video.mm_per_pixel, method)
