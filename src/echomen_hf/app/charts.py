@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 
-from ..evaluation.figure_style import (
+from ..figure_style import (
     CATEGORY_COLOURS,
     NEUTRAL_COLOUR,
     SERIES_COLOURS,

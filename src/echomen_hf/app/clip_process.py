@@ -18,9 +18,10 @@ from ..model.clip_sampling_echomen import ClipSpec
 from ..model.echo_video_echomen import EchoVideo
 from ..model.sector_echomen import Sector
 from ..model.video_source_echomen import VideoReadError
-from .browser_video import overlay_saliency, resize_for_display, write_browser_video
+from ..outline.browser_video import resize_for_display, write_browser_video
 from .intake import CLIP_NAME, ReceivedClip, receive_clip
 from .limits import UploadLimits
+from .saliency_overlay import overlay_saliency
 
 
 __all__ = ["FAULT", "draw_clip", "read_clip"]
@@ -28,16 +29,16 @@ __all__ = ["FAULT", "draw_clip", "read_clip"]
 FAULT = ("ran into a fault of this program", "try another export of it, as AVI or MP4")
 """Problem and remedy of an unforeseen error."""
 
-# Without the `__init__` of the package, which loads PyTorch, a process starts in a tenth of the time.
+# Without the `__init__` of these packages, which load PyTorch, a process starts in a tenth of the time.
 _START = """
 import sys, types
-for name, folder in (("echomen_hf", sys.argv[1]), ("echomen_hf.app", sys.argv[2])):
+for name in ("echomen_hf", "echomen_hf.app", "echomen_hf.outline"):
     sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [folder]
+    sys.modules[name].__path__ = [sys.argv[1] + name.removeprefix("echomen_hf").replace(".", "/")]
 from echomen_hf.app.clip_process import main
 main()
 """
-_HERE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _CUT = "cut the clip to a few heart beats, or export it at a smaller size"
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def _run(task: str, arguments: dict[str, Any], limits: UploadLimits, seconds: fl
     request = json.dumps({"task": task, "max_bytes": limits.max_process_bytes, "arguments": arguments})
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _START, str(_HERE.parent), str(_HERE)],
+            [sys.executable, "-P", "-c", _START, str(_PACKAGE)],
             input=request.encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries may quote the file

@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from ..checkpoints import SMALL_MODEL_NOTICE
-from ..evaluation.figure_style import CATEGORY_COLOURS
+from ..figure_style import CATEGORY_COLOURS
 from ..labels import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
 from .event_handlers import ANY_CATEGORY, CLIP_LABEL, SALIENCY_LABEL, EventHandlers
 from .limits import UploadLimits

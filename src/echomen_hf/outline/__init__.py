@@ -9,12 +9,20 @@ from .outliner import LeftVentricleOutliner, LeftVentricleOutlinerConfig, load_o
 
 
 # Imported when first used: transformers gets to know the outliner in every process, and most of them measure nothing.
-_MEASURING = {"Beat": "beats", "VideoOutline": "video_outline", "outline_video": "video_outline"}
+_MEASURING = {
+    "Beat": "beats",
+    "VideoOutline": "video_outline",
+    "draw_volumes": "overlay",
+    "outline_video": "video_outline",
+    "write_overlay": "overlay",
+}
 
 __all__ = ["LeftVentricleOutliner", "LeftVentricleOutlinerConfig", "load_outliner", *_MEASURING]
 
 if TYPE_CHECKING:
     from .beats import Beat as Beat
+    from .overlay import draw_volumes as draw_volumes
+    from .overlay import write_overlay as write_overlay
     from .video_outline import VideoOutline as VideoOutline
     from .video_outline import outline_video as outline_video
 
