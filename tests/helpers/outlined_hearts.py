@@ -14,6 +14,23 @@ def beating_masks(num_frames=120, period=40, size=112, shrink=0.8):
     return inside & (rows <= 18 * scale)
 
 
+def beating_heart(**options):
+    """Frames of a dark ventricle in speckle that moves, uint8, (frames, size, size); see `beating_masks`."""
+    masks = beating_masks(**options)
+    speckle = np.random.default_rng(0).integers(90, 200, masks.shape, np.uint8)
+    return np.where(masks, np.uint8(20), speckle)
+
+
+class DarkIsVentricle:
+    """Stands for an outliner: takes what is dark for the ventricle."""
+
+    def __init__(self, ef_error=None):
+        self.config = SimpleNamespace(ef_error_quantile=ef_error)
+
+    def predict_masks(self, frames, fps, *, sector=None):
+        return frames < 60
+
+
 class KnownMasks:
     """Stands for an outliner: gives the masks that it was given."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,31 +57,32 @@ def draw_outlines(
         yield picture
 
 
-def write_overlay(outline: VideoOutline, path: str | Path) -> None:
+def write_overlay(outline: VideoOutline, path: str | Path, form: Literal["mp4", "gif"] | None = None) -> None:
     """Write a video with the border of the left ventricle, in another colour at end diastole and end systole.
 
     It shows the ultrasound fan alone: what else is on a screen, such as a patient's name, is not copied.
 
     Args:
         outline: Outline of a video.
-        path: File to write: MP4 (H.264) or, if it ends in `.gif`, an animated GIF of at most 25 frames a second.
+        path: File to write.
+        form: `"mp4"` (H.264), or `"gif"` of at most 25 frames a second. Defaults to the ending of the file.
 
     Raises:
-        ValueError: If the file has another ending.
+        ValueError: If the file ends otherwise and no form is given.
     """
-    path = Path(path)
-    if path.suffix.lower() not in (".mp4", ".gif"):
-        raise ValueError(f"{path.name} must end in .mp4 or .gif.")
+    form = form or Path(path).suffix.lower().removeprefix(".")  # type: ignore[assignment]
+    if form not in ("mp4", "gif"):
+        raise ValueError(f"{Path(path).name} must end in .mp4 or .gif.")
     frames = outline.sector.crop(outline.video.frames)
     masks = outline.sector.crop(outline.masks.view(np.uint8)).view(bool)
     fps = outline.video.fps
     pictures = draw_outlines(frames, masks, marked_frames(outline.beats, fps))
-    if path.suffix.lower() == ".mp4":
+    if form == "mp4":
         write_browser_video(path, pictures, fps)
         return
     step = max(1, round(fps / _GIF_FPS))
     first, *others = (Image.fromarray(picture) for number, picture in enumerate(pictures) if number % step == 0)
-    first.save(path, save_all=True, append_images=others, duration=round(1000 * step / fps), loop=0)
+    first.save(path, "gif", save_all=True, append_images=others, duration=round(1000 * step / fps), loop=0)
 
 
 def draw_volumes(outline: VideoOutline) -> Figure:
