@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ..model.echo_video_echomen import EchoVideo
 from ..model.sector_echomen import Sector
 from ..model.video_source_echomen import VideoReadError
 from ..outline.browser_video import resize_for_display, write_browser_video
+from ..outline.overlay import draw_outlines
 from .intake import CLIP_NAME, ReceivedClip, receive_clip
 from .limits import UploadLimits
 from .saliency_overlay import overlay_saliency
@@ -68,11 +70,23 @@ def _as_tuple(value: Any) -> Any:
 
 
 def draw_clip(
-    frames: Path, fps: float, limits: UploadLimits, *, video: Path, seconds: float, saliency: Path | None = None
+    frames: Path,
+    fps: float,
+    limits: UploadLimits,
+    *,
+    video: Path,
+    seconds: float,
+    saliency: Path | None = None,
+    masks: Path | None = None,
+    marks: Mapping[int, str] | None = None,
 ) -> None:
-    """Write the video that browsers play of frames, and of their saliency if there is any (each `.npy`)."""
-    task = {"frames": str(frames), "fps": fps, "video": str(video), "saliency": saliency and str(saliency)}
-    _run("draw", task, limits, seconds)
+    """Write the video that browsers play of frames, with their saliency or the border of masks (each `.npy`).
+
+    `marks` name frames, see `marked_frames`.
+    """
+    paths = {"frames": frames, "video": video, "saliency": saliency, "masks": masks}
+    task = {name: path and str(path) for name, path in paths.items()}
+    _run("draw", task | {"fps": fps, "marks": list((marks or {}).items())}, limits, seconds)
 
 
 def _run(task: str, arguments: dict[str, Any], limits: UploadLimits, seconds: float) -> dict[str, Any]:
@@ -151,8 +165,15 @@ def _read(
     }
 
 
-def _draw(frames: str, fps: float, video: str, saliency: str | None) -> dict[str, Any]:
-    shown = resize_for_display(np.load(frames, mmap_mode="r", allow_pickle=False))
-    painted = shown if saliency is None else overlay_saliency(shown, np.load(saliency, allow_pickle=False))
+def _draw(
+    frames: str, fps: float, video: str, saliency: str | None, masks: str | None, marks: list[tuple[int, str]]
+) -> dict[str, Any]:
+    pixels = np.load(frames, mmap_mode="r", allow_pickle=False)
+    if masks is not None:
+        painted = draw_outlines(pixels, np.load(masks, mmap_mode="r", allow_pickle=False), dict(marks))
+    else:
+        painted = resize_for_display(pixels)
+    if saliency is not None:
+        painted = overlay_saliency(painted, np.load(saliency, allow_pickle=False))
     write_browser_video(video, painted, fps)
     return {}

@@ -40,6 +40,23 @@ _SYNCHRONISE = """
   follow();
 }, 400)
 """
+# A line over the volume curve shows the moment of the clip.
+_FOLLOW = """
+() => setTimeout(() => {
+  const clip = document.querySelector("#clip video"), chart = document.querySelector(".followed");
+  if (!clip || !chart) return;
+  const cursor = chart.querySelector(".cursor"), { left, width } = chart.dataset;
+  const move = () => {
+    if (!cursor.isConnected || !clip.isConnected) return;
+    if (clip.duration > 0) {
+      cursor.style.display = "block";
+      cursor.style.left = `${+left + (+width * clip.currentTime) / clip.duration}%`;
+    }
+    requestAnimationFrame(move);
+  };
+  move();
+}, 400)
+"""
 
 
 class EchoMENApp(gr.Blocks):
@@ -193,6 +210,7 @@ def build_app(
         }
         read_upload = taken.success(handlers.read_upload, None, **reading)
         read_sample = sample.click(handlers.read_sample, [seed, category], **reading)
+        evidence.change(None, js=_FOLLOW)
         for begins in (upload.upload, sample.click):
             begins(None, js=_SCROLL)
         for ends in (read_upload, read_sample):

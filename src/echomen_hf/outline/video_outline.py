@@ -129,11 +129,12 @@ def outline_video(
     sector = _sector_of(video)
     masks = clean_masks(outliner.predict_masks(video.frames, video.fps, sector=sector))
     found = measure_volumes(masks, video.mm_per_pixel, method)
+    masks[found.is_small] = False
     volumes, beats = smooth_volumes(found.volumes, video.fps), find_beats(found.volumes, video.fps)
     return VideoOutline(
         video=video,
         sector=sector,
-        masks=masks & ~found.is_small[:, None, None],
+        masks=masks,
         volumes=volumes,
         unit=found.unit,
         beats=beats,
