@@ -34,7 +34,7 @@ def train_outliner(
     output_dir: str | os.PathLike[str],
     *,
     model: LeftVentricleOutliner | None = None,
-    epochs: float = 6,
+    epochs: float = 4,
     batch_size: int = 32,
     learning_rate: float = 3e-3,
     seed: int = 0,
