@@ -34,7 +34,7 @@ def train_outliner(
     output_dir: str | os.PathLike[str],
     *,
     model: LeftVentricleOutliner | None = None,
-    epochs: float = 6,
+    epochs: float = 4,
     batch_size: int = 32,
     learning_rate: float = 3e-3,
     seed: int = 0,
@@ -51,7 +51,7 @@ def train_outliner(
         model: Outliner to begin with. Defaults to a new one.
         epochs: Passes over the samples.
         batch_size: Samples of a step.
-        learning_rate: Highest learning rate of AdamW; it rises for 200 steps, then falls to 0 as a cosine.
+        learning_rate: Highest learning rate of AdamW; it rises at first, then falls to 0 as a cosine.
         seed: Seed of the weights, of the order and of the changes to the samples.
         save_steps: Steps from one checkpoint to the next.
         description: What the samples are, for the log.
@@ -74,7 +74,7 @@ def train_outliner(
             per_device_eval_batch_size=2 * batch_size,
             learning_rate=learning_rate,
             lr_scheduler_type="cosine",
-            warmup_steps=200,
+            warmup_steps=0.04,  # of all
             weight_decay=0.01,
             seed=seed,
             eval_strategy="epoch",
