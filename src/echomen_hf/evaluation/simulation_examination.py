@@ -48,7 +48,7 @@ SECONDS = (1.3, 4.5)
 """Shortest and longest video: from a single clip to some more than most of EchoNet-Dynamic's."""
 
 _CALIBRATION_SEED_OFFSET = 7_000_003
-_TEST_SEED_OFFSET = 9_000_011
+TEST_SEED_OFFSET = 9_000_011
 
 CHANGE_TITLES = {
     "backwards": "played backwards",
@@ -120,7 +120,7 @@ def examine_on_simulation(
     videos, and EchoNet-Dynamic's distribution within itself. The first `num_motion_videos` of them are also changed,
     see `motion_evidence`.
     """
-    videos = examination_videos(num_videos, seed + _TEST_SEED_OFFSET)
+    videos = examination_videos(num_videos, seed + TEST_SEED_OFFSET)
     labels = np.array(videos["ejection_fraction"])
     engine = make_engine(model, "torch", processor=processor)
     predicted = {"constant_guess": np.full(len(labels), _echonet_mean())}
