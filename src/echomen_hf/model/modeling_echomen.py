@@ -183,8 +183,11 @@ class EchoMENAggregator(nn.Module):
         self.fc1 = nn.Linear(config.embedding_size, config.aggregator_hidden_size, dtype=torch.float32)
         self.fc2 = nn.Linear(config.aggregator_hidden_size, config.num_experts, dtype=torch.float32)
 
+    def logits(self, embedding: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.relu(self.fc1(embedding)))
+
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        return self.fc2(F.relu(self.fc1(embedding))).softmax(dim=-1)
+        return self.logits(embedding).softmax(dim=-1)
 
 
 class EchoMENTrainingDistribution(nn.Module):
