@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from ..data.clip_dataset import FrameSource
-from ..inference import predict_split
+from ..data.clip_vectors import ClipVectors
+from ..inference import predict_split, predict_vectors
 from ..labels import category_masks
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ..model.modeling_echomen import EchoMENModel
@@ -43,6 +44,7 @@ def calibrate_model(
     progress: bool = True,
     frames: FrameSource | None = None,
     readings: Sequence[float] | None = None,
+    vectors: ClipVectors | None = None,
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model and store them in its configuration.
 
@@ -55,7 +57,13 @@ def calibrate_model(
     videos and tens of epochs, the effect is small compared with the spread of the errors; the coverage on TEST
     shows it.
     """
-    predictions = predict_split(model, processor, videos, protocol, batch_size, num_workers, progress, frames=frames)
+    if vectors is not None:
+        protocol = vectors.protocol
+        predictions = predict_vectors(model, vectors, videos)
+    else:
+        predictions = predict_split(
+            model, processor, videos, protocol, batch_size, num_workers, progress, frames=frames
+        )
     calibration = {
         **calibrate_intervals(
             [prediction.ejection_fraction for prediction in predictions],

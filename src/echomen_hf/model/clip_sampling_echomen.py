@@ -101,10 +101,10 @@ def parse_protocol(protocol: str | int) -> str:
     """Bring the name of a test protocol to the form that metrics files have.
 
     It is `"all"`, `"everyN"` such as `"every4"`, `"windows"`, `"center"`, or a number of clips, as text or number.
-    Case does not matter, and `"every1"` is `"all"`.
+    Case does not matter, and `"every1"` is `"all"`. `"vectors"` stands for the clips that a file of vectors holds.
     """
     name = str(protocol).strip().lower()
-    if name in ("all", "windows", "center"):
+    if name in ("all", "windows", "center", "vectors"):
         return name
     if name.isascii() and name.isdigit() and int(name) >= 1:
         return str(int(name))
@@ -147,6 +147,8 @@ def protocol_starts(protocol: str | int, video_length: int, fps: float, spec: Cl
     if protocol == "windows":
         stride = max(1, math.floor(spec.num_frames * spec.frame_step(fps) + 0.5))
         return np.append(np.arange(0, last, stride), last)
+    if protocol == "vectors":
+        raise ValueError("The protocol 'vectors' is that of a file of vectors, and takes no clips of a video.")
     start_stride = _start_stride(protocol)
     if start_stride is not None:
         return np.append(np.arange(0, last, start_stride), last)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from transformers.video_utils import VideoMetadata
 from .clip_sampling_echomen import ClipSpec, ShortVideos, clip_indices, protocol_starts
 from .echo_video_echomen import EchoVideo, cut_out_sector, warn_if_coloured
 from .frame_arrays_echomen import is_file, list_videos, to_echo_video
+from .video_encoder_echomen import EncoderClip, pixel_scale
 from .video_reading_echomen import read_video
 
 
@@ -133,6 +135,21 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
             num_channels=config.num_channels,
             **kwargs,
         )
+
+    @classmethod
+    def for_encoder(
+        cls, name_or_path: str | Path, config: Any, **kwargs: Unpack[EchoMENVideosKwargs]
+    ) -> "EchoMENVideoProcessor":
+        """Make the processor of a model on a pre-trained encoder: `for_model`, normalising as the encoder's own does.
+
+        Args:
+            name_or_path: Folder or Hub id of the encoder, with its processor.
+            config: Configuration of the model that `EchoMENModel.from_encoder` made.
+            kwargs: Further options of the class.
+        """
+        clip = EncoderClip(config.num_frames, config.image_size, config.num_channels)
+        mean, std = pixel_scale(name_or_path, clip)
+        return cls.for_model(config, **{"image_mean": mean, "image_std": std, **kwargs})
 
     @property
     def clip_spec(self) -> ClipSpec:
