@@ -105,7 +105,7 @@ def test_version(capsys):
     ("arguments", "message"),
     [
         (["pedict"], "error: No such command 'pedict'. Did you mean 'predict'?"),
-        (["predict", "clip.avi", "--modle", "x"], "error: No such option: --modle (Possible options: --model)"),
+        (["predict", "clip.avi", "--modle", "x"], "error: No such option: --modle (Possible options: --model"),
         (["predict"], "error: Missing argument 'FILE_OR_FOLDER'."),
         (["predict", "clip.avi", "--batch_size", "many"], "error: Invalid value for '--batch_size': "),
         (["export", "model", "--output", "x", "--format", "onyx"], "'onyx' is not one of 'openvino', 'onnx'"),

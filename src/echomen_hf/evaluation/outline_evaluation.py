@@ -18,6 +18,7 @@ from ..outline.traced_samples import read_traced_video
 from ..simulation.echo import sample_echo_parameters, simulate_echo
 from ..simulation.fans import fan_mask, whole_fan_parameters
 from ..simulation.other_recordings import OTHER_RECORDINGS, simulate_other_recording
+from .beat_agreement import BeatAgreement
 from .report import markdown_table
 from .simulation_examination import HELD_OUT, IN_RANGE, PROFILE_TITLES, TEST_SEED_OFFSET, examination_videos
 
@@ -70,7 +71,8 @@ def evaluate_outlines_on_simulation(
         progress: Whether to show progress bars.
 
     Returns:
-        Dice coefficients and shares by kind of machine, shares by kind of other recording, and frames per second.
+        Dice coefficients, shares and errors of beats by kind of machine, shares by kind of other recording, and frames
+        per second.
     """
     found: dict[str, Any] = {"settings": {"num_videos": num_videos, "num_others": num_others, "seed": seed}}
     rows = examination_videos(num_videos, seed + TEST_SEED_OFFSET)
@@ -151,7 +153,7 @@ def _traced(tracings: Sequence[Tracing]) -> OutlinedVideo:
 def _agreement(outliner: LeftVentricleOutliner, videos: Iterable[OutlinedVideo]) -> dict[str, Any]:
     """Dice coefficients of videos, each of which counts the same."""
     values: dict[str, list[float]] = {name: [] for name in _MOMENTS}
-    outlined, num_frames, seconds = [], 0, 0.0
+    outlined, num_frames, seconds, beats = [], 0, 0.0, BeatAgreement()
     for video in videos:
         start = time.perf_counter()
         masks = outliner.predict_masks(video.frames, video.fps)
@@ -162,11 +164,14 @@ def _agreement(outliner: LeftVentricleOutliner, videos: Iterable[OutlinedVideo])
         values["all_frames"].append(float(agreement.mean()))
         for moment in ("end_diastole", "end_systole"):
             values[moment].append(float(agreement[video.numbers == getattr(video, moment)][0]))
+        if len(video.masks) == len(masks):
+            beats.add(masks, video.masks, video.fps)
     return {
         "dice": {name: {"mean": float(np.mean(v)), "p5": float(np.quantile(v, 0.05))} for name, v in values.items()},
         "share_outlined": float(np.mean(outlined)),
         "num_videos": len(outlined),
         "frames_per_second": num_frames / seconds,
+        **({"beats": beats.summary()} if beats.num_videos else {}),
     }
 
 
@@ -177,10 +182,31 @@ def outline_section(evaluation: Mapping[str, Any]) -> str:
         rows.append(["tracings", *_cells(evaluation["tracings"])])
     titles = [f"Dice, {title} (5th percentile)" for title in _MOMENTS.values()]
     table = markdown_table(["Videos", "Number", *titles, "frames with an outline"], rows)
+    machines = evaluation.get("machines", {}).items()
+    beats = [(_TITLES[name], found["beats"]) for name, found in machines if "beats" in found]
+    if beats:
+        table += f"\n\n{_beat_table(beats)}"
     if "other_recordings" not in evaluation:
         return table
     others = [[kind.replace("_", " "), f"{share:.1%}"] for kind, share in evaluation["other_recordings"].items()]
     return f"{table}\n\n{markdown_table(['Recording of another kind', 'frames without an outline'], others)}"
+
+
+def _beat_table(beats: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    titles = ["Beats", "Number", "found", "invented per beat", "end diastole within 60 ms", "end systole within 60 ms"]
+    titles += ["EF of a beat, mean absolute error", "bias", "EF of a video, mean absolute error", "90 % below"]
+    shares = ("share_found", "invented_per_beat", "end_diastole_within_60_ms", "end_systole_within_60_ms")
+    errors = ("beat_ef_mae", "beat_ef_bias", "video_ef_mae", "video_ef_error_quantile")
+    rows = [
+        [
+            title,
+            str(found["num_beats"]),
+            *(f"{found[name]:.1%}" for name in shares),
+            *(f"{found[name]:.1f}" for name in errors),
+        ]
+        for title, found in beats
+    ]
+    return markdown_table(titles, rows)
 
 
 def _cells(found: Mapping[str, Any]) -> Iterator[str]:

@@ -17,12 +17,13 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
+from ..checkpoints import OUTLINE_FOLDER
 from ..model.configuration_echomen import is_of_transformers, require_positive
 from ..model.sector_echomen import Sector, find_sector
 from .picture_square import PictureSquare
 
 
-__all__ = ["LeftVentricleOutliner", "LeftVentricleOutlinerConfig"]
+__all__ = ["LeftVentricleOutliner", "LeftVentricleOutlinerConfig", "load_outliner"]
 
 
 @strict
@@ -39,6 +40,9 @@ class LeftVentricleOutlinerConfig(PreTrainedConfig):
             At 50 frames per second the default is the frame and those two before and after it.
         batch_norm_eps (`float`, *optional*, defaults to 1e-5):
             Epsilon of the batch normalisation layers.
+        ef_error_quantile (`float`, *optional*):
+            Error in EF points that 90 % of the ejection fractions from the outlines do not exceed. Without it they
+            have no interval, and are not compared with the estimates of EchoMEN.
 
     Example:
     ```python
@@ -56,6 +60,7 @@ class LeftVentricleOutlinerConfig(PreTrainedConfig):
     hidden_sizes: list[int] | tuple[int, ...] = (16, 32, 64, 128)
     frame_offsets: list[float] | tuple[float, ...] = (-0.04, 0.0, 0.04)
     batch_norm_eps: float = 1e-5
+    ef_error_quantile: float | int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Reject arguments that no field knows, and name the one class."""
@@ -214,6 +219,17 @@ class LeftVentricleOutliner(PreTrainedModel):
             square.put_back(logits[:, 0].float().cpu(), masks[start : start + batch_size])
         self.train(was_training)
         return masks
+
+
+def load_outliner() -> LeftVentricleOutliner:
+    """Load the outliner that comes with the package, trained on simulated hearts only.
+
+    docs/outline.md says how it was trained and how well it does.
+
+    Returns:
+        The model, in evaluation mode.
+    """
+    return LeftVentricleOutliner.from_pretrained(OUTLINE_FOLDER).eval()
 
 
 def neighbours(frames: NDArray[np.int64], num_frames: int, fps: float, offsets: Sequence[float]) -> NDArray[np.int64]:
