@@ -183,8 +183,7 @@ def outline_section(evaluation: Mapping[str, Any]) -> str:
         rows.append(["tracings", *_cells(evaluation["tracings"])])
     titles = [f"Dice, {title} (5th percentile)" for title in _MOMENTS.values()]
     table = markdown_table(["Videos", "Number", *titles, "frames with an outline"], rows)
-    machines = evaluation.get("machines", {}).items()
-    beats = [(_TITLES[name], found["beats"]) for name, found in machines if "beats" in found]
+    beats = [(title, machines[name]["beats"]) for name, title in _TITLES.items() if "beats" in machines.get(name, {})]
     if beats:
         table += f"\n\n{_beat_table(beats)}"
     if not others:
