@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from .model.modeling_echomen import EchoMENModel
 
 
@@ -69,6 +71,7 @@ def _register() -> None:
     from .model.configuration_echomen import EchoMENConfig
     from .model.modeling_echomen import EchoMENModel
     from .model.pipeline_echomen import EjectionFractionPipeline
+    from .model.video_encoder_echomen import PACKAGE_ENCODERS
     from .model.video_processing_echomen import EchoMENVideoProcessor
     from .outline.outliner import LeftVentricleOutliner, LeftVentricleOutlinerConfig
 
@@ -85,6 +88,19 @@ def _register() -> None:
     EchoMENModel.register_for_auto_class("AutoModel")
     EchoMENVideoProcessor.register_for_auto_class("AutoVideoProcessor")
     EchoMENModel.publisher = _publish
+    PACKAGE_ENCODERS.update(echo_uniformer=_uniformer_encoder, uvt=_uvt_encoder)
+
+
+def _uniformer_encoder() -> type[PreTrainedModel]:
+    from .methods.networks.echocotr import UniFormerEncoder  # imports the training, which most do not need
+
+    return UniFormerEncoder
+
+
+def _uvt_encoder() -> type[PreTrainedModel]:
+    from .methods.networks.uvt import UVTEncoder
+
+    return UVTEncoder
 
 
 def _publish(model: EchoMENModel, repo_id: str, **options: Any) -> str:

@@ -20,6 +20,7 @@ def count(tiny_fields):
 HEAD = 8 + 1
 PROJECTOR = (8 * 8 + 8) + (8 * 8 + 8)
 AGGREGATOR = (8 * 8 + 8) + (8 * 3 + 3)
+CLASSIFIER = (8 * 8 + 8) + (8 * 10 + 10)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,8 @@ AGGREGATOR = (8 * 8 + 8) + (8 * 3 + 3)
         ("balanced_mse", HEAD + 1),
         ("adacon", HEAD + PROJECTOR),
         ("rank_n_contrast", HEAD + HEAD),
+        ("srl", HEAD + PROJECTOR),
+        ("group_dir", PROJECTOR + 10 * HEAD + CLASSIFIER),
         ("echomen", HEAD + PROJECTOR + 3 * HEAD + AGGREGATOR),
         ("echomen_stage_1_head", HEAD + PROJECTOR),
         ("echomen_mean_of_experts", HEAD + PROJECTOR + 3 * HEAD),
@@ -40,7 +43,9 @@ def test_heads_that_are_trained(name, expected, count):
     assert count(name) == expected
 
 
-@pytest.mark.parametrize("name", ["echonet", "adacon", "rank_n_contrast", "echomen", "echomen_mean_of_experts"])
+@pytest.mark.parametrize(
+    "name", ["echonet", "adacon", "rank_n_contrast", "group_dir", "echomen", "echomen_mean_of_experts"]
+)
 def test_trainer_trains_exactly_these(name, make_trainer_of):
     method, trained = get_method(name), set()
     for stage in (1, 2) if method.training_defaults.get("stage", "both") == "both" else (1,):

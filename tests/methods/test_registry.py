@@ -25,7 +25,8 @@ class TestLookup:
         assert list_methods("rival") == [*loss_side, "esfeh", "uvt", "echognn", "echocotr"]
         networks = [name for name in list_methods() if not get_method(name).shares_encoder]
         assert networks == ["uvt", "echognn", "echocotr"]
-        assert list_methods("newer") == ["adacon", "rank_n_contrast", "balanced_mse"]
+        newer = ["adacon", "rank_n_contrast", "balanced_mse", "dist_loss", "srl", "group_dir"]
+        assert list_methods("newer") == newer
         assert list_methods("paper") == ["echomen"]
         assert len(list_methods("ablation")) == 4
 

@@ -15,6 +15,7 @@ from . import (
     calibrate,
     compare,
     demo,
+    embed,
     evaluate,
     evaluate_outline,
     examine,
@@ -43,6 +44,7 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 echomen.command("train", add_help_option=False, context_settings=PASS_ON)(train.main)
 echomen.command("evaluate")(evaluate.main)
 echomen.command("evaluate-outline")(evaluate_outline.main)
+echomen.command("embed")(embed.main)
 echomen.command("predict")(predict.main)
 echomen.command("calibrate")(calibrate.main)
 echomen.command("adapt")(adapt.main)

@@ -17,13 +17,22 @@ if TYPE_CHECKING:
 
 @takes_layout
 def main(
-    data_dir: Annotated[
-        list[str], typer.Option("--data_dir", help="Folder of a data set, or a table of videos; several may follow.")
-    ],
     model: Model,
     output: Annotated[Path, typer.Option("--output", help="Folder for the report.")],
+    data_dir: Annotated[
+        list[str] | None,
+        typer.Option("--data_dir", help="Folder of a data set, or a table of videos; several may follow."),
+    ] = None,
     further: Annotated[
         list[str] | None, typer.Argument(metavar="DATA_DIR", help="Further data sets.", show_default=False)
+    ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            "--embeddings",
+            help="File of vectors, as `echomen embed` writes it, to predict from instead of the videos; without "
+            "--data_dir, labels and splits are its columns EF and Split.",
+        ),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Split to evaluate: train, validation or test.")] = "test",
     protocol: Protocol = "windows",
@@ -65,11 +74,14 @@ def main(
     from transformers.utils import logging
 
     from ..data import is_synthetic, load_rows
+    from ..data.clip_vectors import read_clip_vectors
+    from ..data.layouts.registry import LAYOUTS, DataSet
     from ..evaluation import comparison_table, evaluate_split, save_report
     from ..evaluation.external_test import REPORT_FILE, TestSet, write_external_report
     from ..evaluation.split_evaluation import find_split, interval_table
     from ..inference import load_checkpoint
     from ..inference.windows.shared_windows import windows_of_model
+    from ..runs.files import file_checksum
     from ..runs.training_list import count_seen
     from ..training import allocator
 
@@ -79,12 +91,22 @@ def main(
     # Before hours of predicting, and not after them.
     output.mkdir(parents=True, exist_ok=True)
     loaded, processor = load_checkpoint(model, exports=True)
-    found = read_data_sets([*data_dir, *(further or [])], layout_options)
-    videos = {name: load_rows(data_set) for name, (_, data_set) in found.items()}
+    folders = [*(data_dir or []), *(further or [])]
+    vectors = None if embeddings is None else read_clip_vectors(embeddings)
+    if vectors is None and not folders:
+        raise ValueError("Give the data set to evaluate on as --data_dir, or vectors as --embeddings.")
+    if vectors is not None and len(folders) > 1:
+        raise ValueError("A file of vectors is evaluated with one data set; leave out the others.")
+    if embeddings is not None and vectors is not None and not folders:
+        data = DataSet(embeddings.absolute(), LAYOUTS["table"], [], [], file_checksum(embeddings))
+        found, videos = {embeddings.stem: (str(embeddings), data)}, {embeddings.stem: vectors.rows()}
+    else:
+        found = read_data_sets(folders, layout_options)
+        videos = {name: load_rows(data_set) for name, (_, data_set) in found.items()}
     for splits in videos.values():
         find_split(splits, split)
     loaded.to(choose_device(device))
-    windows = windows_of_model(loaded, protocol, batch_size, share_windows)
+    windows = None if vectors is not None else windows_of_model(loaded, protocol, batch_size, share_windows)
     sets = []
     for name, splits in videos.items():
         evaluation = evaluate_split(
@@ -99,6 +121,7 @@ def main(
             confidence_level=confidence_level,
             seed=seed,
             windows=windows,
+            vectors=vectors,
         )
         given, data_set = found[name]
         folder = output / name if len(found) > 1 else output

@@ -42,25 +42,38 @@ def main(context: typer.Context) -> None:
     )
     # Progress bars for every file written or read would bury those of the training.
     logging.disable_progress_bar()
-    if args.stage == "2" and model_args.model is None and not is_finished(Path(str(args.output_dir)) / "stage1"):
+    has_weights = model_args.model is not None or model_args.encoder is not None
+    has_encoder = has_weights or data_args.embeddings is not None
+    if args.stage == "2" and not has_encoder and not is_finished(Path(str(args.output_dir)) / "stage1"):
         raise ValueError(
             "Stage 2 trains experts on an encoder that stage 1 has trained: give the output folder of stage 1 as "
-            "`--output_dir`, or a trained model as `--model`."
+            "`--output_dir`, a trained model as `--model`, a pre-trained encoder as `--encoder`, or vectors as "
+            "`--embeddings`."
         )
     set_seed(args.seed)
+    data = None
+    if data_args.embeddings is not None:
+        data = load_training_data(data_args, simulation_args, args)
     if model_args.model is not None:
-        model, processor = load_checkpoint(model_args.model, headless=args.stage != "2")
+        model, processor = load_checkpoint(model_args.model, headless=args.stage != "2" or data is not None)
+    elif model_args.encoder is not None:
+        model = EchoMENModel.from_encoder(model_args.encoder, **(model_args.model_config or {}))
+        processor = EchoMENVideoProcessor.for_encoder(model_args.encoder, model.config)
     else:
-        config = EchoMENConfig(**(model_args.model_config or {}))
+        fields = dict(model_args.model_config or {})
+        if data is not None and data.vectors is not None:
+            fields["vector_size"] = data.vectors.size
+        config = EchoMENConfig(**fields)
         if model_args.backbone_checkpoint is not None:
             model = EchoMENModel.from_backbone_checkpoint(model_args.backbone_checkpoint, config)
         else:
             model = EchoMENModel(config)
         processor = EchoMENVideoProcessor.for_model(config)
-    data = load_training_data(data_args, simulation_args, args, processor)
-    origin = data_args.data_dir or f"simulation ({simulation_args.simulation_profile})"
+    if data is None:
+        data = load_training_data(data_args, simulation_args, args, processor)
+    origin = data_args.data_dir or data_args.embeddings or f"simulation ({simulation_args.simulation_profile})"
     print(f"{origin}: {len(data.train)} training and {len(data.val)} validation videos", flush=True)
-    if model_args.model is None:
+    if not has_encoder:
         mean, std = pixel_statistics(data.train, processor, data_args.statistics_videos, args.seed, data.frames)
         processor.image_mean, processor.image_std = [mean], [std]
         print(f"Pixels of the training split: mean {mean:.2f}, standard deviation {std:.2f}", flush=True)
@@ -77,6 +90,7 @@ def main(context: typer.Context) -> None:
         eval_protocol=data_args.eval_protocol,
         frames=data.frames,
         make_clips=data.make_clips,
+        vectors=data.vectors,
         run_description={
             **data.description,
             **describe_initial_weights(model_args.model, model_args.backbone_checkpoint),
@@ -93,6 +107,7 @@ def main(context: typer.Context) -> None:
                 num_workers=args.dataloader_num_workers,
                 progress=not args.disable_tqdm,
                 frames=data.frames,
+                vectors=data.vectors,
             )
             store_calibration(str(args.output_dir), trained)
         print(f"Model, video processor and logs are in {args.output_dir}", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -82,13 +83,20 @@ class TrainingClips(EpochDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Clip of one video as `pack_clip` makes it, its views as `shifts`; `labels`, EF in percent."""
         row = self.videos[index]
-        generator = np.random.default_rng((self.seed, self.epoch, index))
+        generator = self._generator(index)
         indices = self.draw_frames(row, generator)
         present = indices[indices >= 0]
         shifts = torch.stack([random_shift(self.crop_padding, generator) for _ in range(self.num_views)])
         frames = self.frames.read(row, present)
         clip = pack_clip(frames, self.processor, shifts if self.num_views > 1 else shifts[0])
         return {**clip, "labels": float(row["ejection_fraction"])}
+
+    def frames_of(self, index: int) -> NDArray[np.int64]:
+        """Frames of the clip of one video in this epoch, see `draw_frames`."""
+        return self.draw_frames(self.videos[index], self._generator(index))
+
+    def _generator(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch, index))
 
     def draw_frames(self, row: dict[str, Any], generator: np.random.Generator) -> NDArray[np.int64]:
         """Draw the frames of a training clip; a subclass may use another rule.
@@ -101,7 +109,7 @@ class TrainingClips(EpochDataset):
             Frame numbers, ascending, shape (T,); `PADDING_INDEX` past the end of the video.
         """
         num_frames, fps = video_length_and_rate(row)
-        spec = self.processor.clip_spec
+        spec = replace(self.processor.clip_spec, short_videos="zeros")  # the paper's data
         return clip_indices(random_start(num_frames, fps, spec, generator), num_frames, fps, spec)
 
 
@@ -138,6 +146,11 @@ class EvaluationClips(Dataset):
     def video_index(self) -> NDArray[np.int64]:
         """Position of the video that each clip comes from, shape (clips,)."""
         return np.array([position for position, _ in self._clips], dtype=np.int64)
+
+    @property
+    def clip_starts(self) -> list[int]:
+        """First frame of each clip."""
+        return [start for _, start in self._clips]
 
     @property
     def labels(self) -> NDArray[np.float64]:

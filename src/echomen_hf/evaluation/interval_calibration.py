@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from ..data.clip_dataset import FrameSource
-from ..inference import predict_split
+from ..data.clip_vectors import ClipVectors
+from ..inference import predict_split, predict_vectors
 from ..labels import category_masks
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol
 from ..model.modeling_echomen import EchoMENModel
@@ -42,8 +43,12 @@ def calibrate_model(
     num_workers: int = 0,
     progress: bool = True,
     frames: FrameSource | None = None,
+    readings: Sequence[float] | None = None,
+    vectors: ClipVectors | None = None,
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model and store them in its configuration.
+
+    The intervals hold the EF of the rows, or, if given, `readings` of them in percent.
 
     An EchoMEN model also learns how the embeddings of the videos are distributed, so that it can tell when a video is
     not like them.
@@ -52,11 +57,17 @@ def calibrate_model(
     videos and tens of epochs, the effect is small compared with the spread of the errors; the coverage on TEST
     shows it.
     """
-    predictions = predict_split(model, processor, videos, protocol, batch_size, num_workers, progress, frames=frames)
+    if vectors is not None:
+        protocol = vectors.protocol
+        predictions = predict_vectors(model, vectors, videos)
+    else:
+        predictions = predict_split(
+            model, processor, videos, protocol, batch_size, num_workers, progress, frames=frames
+        )
     calibration = {
         **calibrate_intervals(
             [prediction.ejection_fraction for prediction in predictions],
-            [row["ejection_fraction"] for row in videos],
+            [row["ejection_fraction"] for row in videos] if readings is None else readings,
             coverage,
         ),
         "protocol": parse_protocol(protocol),

@@ -12,8 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..data.clip_vectors import ClipVectors
 from ..data.layouts.tables import SPLIT_NAMES
-from ..inference import SharedWindows, VideoPrediction, predict_split
+from ..inference import SharedWindows, VideoPrediction, predict_split, predict_vectors
 from ..labels import CATEGORY_TITLES, ExpertWeightTable
 from ..metrics import ef_regression_metrics, oracle_predictions
 from ..model.modeling_echomen import EchoMENModel
@@ -142,6 +143,7 @@ def evaluate_split(
     seed: int = 0,
     progress: bool = True,
     windows: SharedWindows | None = None,
+    vectors: ClipVectors | None = None,
 ) -> SplitEvaluation:
     """Predict every video of a split and measure the errors.
 
@@ -159,6 +161,7 @@ def evaluate_split(
         seed: Seed of the bootstrap.
         progress: Whether to show a progress bar.
         windows: What runs the encoder on all clips of a video together; by default, each clip runs on its own.
+        vectors: Vectors of the clips, which are then predicted from instead of the videos; the protocol is theirs.
 
     Returns:
         The evaluation. For a model of stage 1 it compares the stage-1 head with the constant guess only.
@@ -172,9 +175,13 @@ def evaluate_split(
             "`confidence_level` lies between 0 and 1, such as 0.95, and `bootstrap_samples` is not negative; got "
             f"{confidence_level} and {bootstrap_samples}."
         )
-    predictions = predict_split(
-        model, processor, videos[name], protocol, batch_size, num_workers, progress, windows=windows
-    )
+    if vectors is not None:
+        protocol = vectors.protocol
+        predictions = predict_vectors(model, vectors, videos[name])
+    else:
+        predictions = predict_split(
+            model, processor, videos[name], protocol, batch_size, num_workers, progress, windows=windows
+        )
     references = np.asarray(videos[name]["ejection_fraction"], dtype=np.float64)
     labels = {key: np.asarray(rows["ejection_fraction"], dtype=np.float64) for key, rows in videos.items()}
     experts = np.stack([prediction.expert_predictions for prediction in predictions])  # (N, M)

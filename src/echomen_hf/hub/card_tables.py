@@ -92,9 +92,10 @@ def hyperparameter_table(record: RunRecord) -> str:
 
 def configuration_table(config: EchoMENConfig) -> str:
     """Every field of the model's configuration."""
-    # Intervals have a section of their own.
+    # Intervals have a section of their own, and an encoder other than R(2+1)D is described above.
     own_sections = ("interval_calibration", "recalibration", "usual_distance")
-    names = [name for name in EchoMENConfig.own_fields() if name not in own_sections]
+    of_encoder = ("encoder_config", "encoder_license", "encoder_name_or_path", "encoder_pooling", "vector_size")
+    names = [name for name in EchoMENConfig.own_fields() if name not in (*own_sections, *of_encoder)]
     return markdown_table(["Field", "Value"], [[f"`{name}`", setting(getattr(config, name))] for name in names])
 
 

@@ -97,7 +97,7 @@ def create_model_card(
     columns = column_errors(record)
     synthetic = ("synthetic-data",) if record.training_data == "synthetic" else ()
     card_data = ModelCardData(
-        **license_fields(record, license),
+        **license_fields(record, license, config.encoder_license),
         library_name="transformers",
         pipeline_tag="video-classification",
         tags=[*CARD_TAGS, *synthetic, *tags],
@@ -166,10 +166,12 @@ def warn_about_unknown_settings(config: EchoMENConfig, record: RunRecord) -> Non
         record.warnings.append(f"run.json does not state {', '.join(absent)}; the card calls them unknown.")
 
 
-def license_fields(record: RunRecord, license: str | None) -> dict[str, str]:
+def license_fields(record: RunRecord, license: str | None, encoder_license: str | None = None) -> dict[str, str]:
     """Metadata of the licence; if the training data are unknown, of the strictest that may apply."""
     if license is not None:
         return {"license": license}
+    if record.settings.get("model.encoder_name_or_path") and record.training_data == "synthetic":
+        return {"license": "other", "license_name": encoder_license or "that-of-the-encoder"}
     if has_free_weights(record):
         return {"license": "apache-2.0"}
     return {
@@ -240,12 +242,14 @@ def initial_weights(record: RunRecord) -> str:
     for name in ("run.model", "run.backbone_checkpoint"):
         if record.settings.get(name):
             return f"`{Path(record.settings[name]).name}`"
+    if encoder := record.settings.get("model.encoder_name_or_path"):
+        return f"`{encoder}`"
     return RANDOM
 
 
 def has_free_weights(record: RunRecord) -> bool:
     """Whether only simulated data went into the weights."""
-    if record.training_data != "synthetic":
+    if record.training_data != "synthetic" or record.settings.get("model.encoder_name_or_path"):
         return False
     return initial_weights(record) == RANDOM or weights_are_simulated(record.settings)
 

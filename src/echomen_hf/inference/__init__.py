@@ -7,6 +7,7 @@ from .engines.engine import ENGINE_NAMES, PRECISIONS, Engine
 from .engines.factory import make_engine
 from .groups import GroupPrediction, combine_videos, find_groups, video_variances, write_groups
 from .predictor import Predictor, find_videos
+from .vector_prediction import predict_vectors
 from .video_prediction import VideoPrediction, predict_split, predict_video
 from .windows import SharedWindows
 
@@ -27,6 +28,7 @@ __all__ = [
     "make_engine",
     "predict_archive",
     "predict_split",
+    "predict_vectors",
     "predict_video",
     "read_manifest",
     "video_variances",

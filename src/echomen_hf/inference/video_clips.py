@@ -82,10 +82,14 @@ class VideoClips:
         return indices[indices >= 0]
 
     def whole_video(self) -> NDArray[np.uint8]:
-        """Put the frames where they are in the video, shape (N, H, W); black where no clip looks."""
+        """Put the frames where they are in the video, shape (N, H, W); black where no clip looks.
+
+        A video that is filled up otherwise than with zeros is as long as its clip.
+        """
         frames = np.zeros((self.num_frames, *self._frames.shape[1:]), dtype=np.uint8)
         frames[self._needed] = self._frames
-        return frames
+        clip = self.spec.within(np.arange(self.spec.span(self.fps)), self.num_frames)
+        return frames if len(clip) <= self.num_frames or clip[-1] < 0 else frames[clip]
 
 
 class ClipsOfSplit(Dataset):

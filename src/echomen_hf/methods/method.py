@@ -155,10 +155,12 @@ def trained_parameter_count(method: Method, model: PreTrainedModel) -> int:
 def _is_idle(name: str, method: Method, model: PreTrainedModel) -> bool:
     if not isinstance(model, EchoMENModel):
         return False
-    is_single_stage = method.training_defaults.get("stage", "both") == "1"
+    uses_experts = getattr(method.loss, "uses_experts", False)
+    is_without = method.training_defaults.get("stage", "both") == "1" and not uses_experts
     idle = {
         "projector": method.loss is not None and not getattr(method.loss, "uses_projection", False),
-        "experts": is_single_stage,
-        "aggregator": is_single_stage or model.config.expert_aggregation != "aggregator",
+        "regression_head": uses_experts,
+        "experts": is_without,
+        "aggregator": is_without or model.config.expert_aggregation != "aggregator",
     }
     return idle.get(name.split(".")[0], False)

@@ -36,6 +36,9 @@ class MethodLoss(nn.Module):
     uses_projection = False
     """Whether the projector is part of the loss, and therefore trained."""
 
+    uses_experts = False
+    """Whether experts and aggregator are, instead of the regression head."""
+
     def __init__(self, train_labels: NDArray[np.float64]) -> None:
         super().__init__()
 

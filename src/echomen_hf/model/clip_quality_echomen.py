@@ -113,7 +113,8 @@ def _length_findings(video: EchoVideo, spec: ClipSpec) -> list[Finding]:
         return [Finding("unusable", f"The clip lasts {seconds:.2f} s, too short for a whole heart beat.")]
     if video.num_frames < spec.span(video.fps):
         text = f"The clip lasts {seconds:.2f} s, less than the {looked_at:.1f} s that the model looks at"
-        return [Finding("doubtful", f"{text}; it may not hold a whole heart beat, and the rest is blank.")]
+        rest = "blank" if spec.short_videos == "zeros" else "filled up from it"
+        return [Finding("doubtful", f"{text}; it may not hold a whole heart beat, and the rest is {rest}.")]
     return []
 
 

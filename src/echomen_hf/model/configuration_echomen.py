@@ -1,7 +1,7 @@
 """EchoMEN model configuration."""
 
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from .prediction_interval_echomen import check_calibration
 from .recalibration_echomen import check_recalibration
+from .video_encoder_echomen import as_encoder_config, encoder_clip, encoder_embedding_size
 
 
 logger = logging.get_logger(__name__)
@@ -100,7 +101,7 @@ class ClipConfig(PreTrainedConfig):
 
 @strict
 class EchoMENConfig(ClipConfig):
-    r"""Configuration of an EchoMEN model: an R(2+1)D video encoder, a projector, a regression head and M experts.
+    r"""Configuration of an EchoMEN model: a video encoder, a projector, a regression head and M experts.
 
     The defaults give the network of the paper: R(2+1)D-18 on 32 frames of 112 x 112 pixels with three experts,
     31.7 million parameters in all, 31.3 million of them in the encoder. The shape of a clip is documented at
@@ -116,6 +117,19 @@ class EchoMENConfig(ClipConfig):
             channels, as in torchvision, and to the same proportion for other widths.
         stem_stride (`int`, *optional*, defaults to 2):
             Stride of the stem in height and width; 4 quarters the cost of everything behind it.
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*):
+            Configuration of a video model of transformers, such as VideoMAE, TimeSformer, ViViT or V-JEPA 2, or of
+            `UniFormerConfig` or `UVTConfig`, that takes the place of R(2+1)D. `num_frames`, `image_size` and
+            `num_channels` then follow it, and the fields above are not used.
+        encoder_pooling (`str`, *optional*, defaults to `"mean"`):
+            How such a model makes one vector of a clip: `"mean"` of its tokens, or by its own `"pooler"`; the vector
+            is layer-normalised.
+        encoder_name_or_path (`str`, *optional*):
+            Name of the pre-trained weights of such a model, for the model card.
+        encoder_license (`str`, *optional*):
+            Their licence, likewise; `None` if it is not known.
+        vector_size (`int`, *optional*):
+            Length of the vectors that a model without an encoder was trained on; it takes `embedding` only.
         num_experts (`int`, *optional*, defaults to 3):
             Number of regression experts M.
         expert_top_k (`int`, *optional*):
@@ -173,6 +187,11 @@ class EchoMENConfig(ClipConfig):
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
     stem_mid_channels: int | None = None
     stem_stride: int = 2
+    encoder_config: dict[str, Any] | PreTrainedConfig | None = None
+    encoder_pooling: Literal["mean", "pooler"] = "mean"
+    encoder_name_or_path: str | None = None
+    encoder_license: str | None = None
+    vector_size: int | None = None
     num_experts: int = 3
     expert_top_k: int | None = None
     aggregator_hidden_size: int = 128
@@ -192,20 +211,29 @@ class EchoMENConfig(ClipConfig):
 
     def __post_init__(self, **kwargs):
         """Fill in derived values."""
+        if self.encoder_config is not None:
+            self.encoder_config = as_encoder_config(self.encoder_config)
+            self.num_frames, self.image_size, self.num_channels = encoder_clip(self.encoder_config)
         if self.stem_mid_channels is None and self.hidden_sizes:
             self.stem_mid_channels = max(1, round(45 * self.hidden_sizes[0] / 64))
         if self.projection_hidden_size is None and self.hidden_sizes:
-            self.projection_hidden_size = self.hidden_sizes[-1]
+            self.projection_hidden_size = self.embedding_size
         super().__post_init__(**kwargs)
 
     @property
     def embedding_size(self) -> int:
         """Size of the pooled encoder feature."""
+        if self.vector_size is not None:
+            return self.vector_size
+        if isinstance(self.encoder_config, PreTrainedConfig):
+            return encoder_embedding_size(self.encoder_config, self.encoder_pooling)
         return self.hidden_sizes[-1]
 
     @property
     def num_hidden_layers(self) -> int:
         """Number of encoder stages, so that `output_hidden_states` can select hidden states by negative index."""
+        if self.encoder_config is not None:
+            return cast(Any, self.encoder_config).num_hidden_layers
         return len(self.depths)
 
     def validate_encoder(self):
@@ -218,6 +246,10 @@ class EchoMENConfig(ClipConfig):
         if min(self.depths) < 1 or min(self.hidden_sizes) < 1:
             raise ValueError("Every stage needs at least one block and one channel.")
         require_positive(self, "stem_mid_channels", "stem_stride")
+        if self.vector_size is not None:
+            require_positive(self, "vector_size")
+            if self.encoder_config is not None:
+                raise ValueError("`vector_size` is that of a model without an encoder; leave out `encoder_config`.")
 
     def validate_heads(self):
         """Check the sizes of the projector, the experts and the aggregator."""

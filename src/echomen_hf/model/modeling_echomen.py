@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import initialization as init
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, logging
@@ -20,6 +21,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .backbone_weights_echomen import check_backbone_state, read_backbone_state
 from .configuration_echomen import EchoMENConfig
 from .recalibration_echomen import recalibrate
+from .video_encoder_echomen import NoEncoder, VideoEncoder, load_video_model, origin_of_weights
 
 
 logger = logging.get_logger(__name__)
@@ -183,8 +185,11 @@ class EchoMENAggregator(nn.Module):
         self.fc1 = nn.Linear(config.embedding_size, config.aggregator_hidden_size, dtype=torch.float32)
         self.fc2 = nn.Linear(config.aggregator_hidden_size, config.num_experts, dtype=torch.float32)
 
+    def logits(self, embedding: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.relu(self.fc1(embedding)))
+
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        return self.fc2(F.relu(self.fc1(embedding))).softmax(dim=-1)
+        return self.logits(embedding).softmax(dim=-1)
 
 
 class EchoMENTrainingDistribution(nn.Module):
@@ -243,7 +248,9 @@ class EchoMENPreTrainedModel(PreTrainedModel):
 
 
 class EchoMENModel(EchoMENPreTrainedModel):
-    """EchoMEN: an R(2+1)D encoder shared by M regression experts that an aggregator weighs (section 2 of the paper).
+    """EchoMEN: a video encoder shared by M regression experts that an aggregator weighs (section 2 of the paper).
+
+    The encoder is R(2+1)D, or with `encoder_config` another video model.
 
     Example:
     ```python
@@ -262,7 +269,10 @@ class EchoMENModel(EchoMENPreTrainedModel):
 
     def __init__(self, config: EchoMENConfig) -> None:
         super().__init__(config)
-        self.encoder = R2Plus1DEncoder(config)
+        # The type of what most code works on; the others take in the same clips.
+        self.encoder: R2Plus1DEncoder = cast(Any, make_encoder(config))
+        if isinstance(encoder := cast(nn.Module, self.encoder), VideoEncoder):
+            self.supports_gradient_checkpointing = encoder.model.supports_gradient_checkpointing
         self.projector = EchoMENProjector(config)
         self.regression_head = EchoMENRegressionHead(config)
         self.experts = nn.ModuleList(EchoMENRegressionHead(config) for _ in range(config.num_experts))
@@ -302,7 +312,10 @@ class EchoMENModel(EchoMENPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the layer that takes in the pixels."""
-        return self.encoder.stem[0]
+        encoder: nn.Module = self.encoder
+        if isinstance(encoder, VideoEncoder):
+            return encoder.model.get_input_embeddings()
+        return self.encoder.stem[0] if isinstance(encoder, R2Plus1DEncoder) else encoder
 
     def set_training_distribution(
         self, mean: torch.Tensor | None, precision: torch.Tensor | None = None, usual_distance: float | None = None
@@ -327,10 +340,14 @@ class EchoMENModel(EchoMENPreTrainedModel):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "EchoMENModel":
-        """Set training mode; a frozen encoder stays in evaluation mode, so that batch statistics do not move."""
+        """Set training mode; what is frozen in the encoder keeps its batch statistics, and a frozen encoder all."""
         super().train(mode)
         if getattr(self, "encoder_frozen", False):
             self.encoder.eval()
+        elif mode:
+            for layer in self.encoder.modules():
+                if isinstance(layer, _BatchNorm) and not cast(torch.Tensor, layer.weight).requires_grad:
+                    layer.eval()
         return self
 
     @capture_outputs(tie_last_hidden_states=False)
@@ -346,14 +363,14 @@ class EchoMENModel(EchoMENPreTrainedModel):
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(B, T, C, H, W)`, *optional*):
-                Clips of T frames, normalised by the video processor. Any T, H and W work; the configured ones are
-                those the weights were trained for.
+                Clips of T frames, normalised by the video processor. R(2+1)D takes any T, H and W; the configured
+                ones are those the weights were trained for.
             embedding (`torch.FloatTensor` of shape `(B, D)`, *optional*):
                 Output of the encoder from an earlier pass, instead of `pixel_values`.
             labels (`torch.FloatTensor` of shape `(B,)`, *optional*):
                 Ejection fraction in percent.
             output_hidden_states (`bool`, *optional*):
-                Whether to return the output of the stem and of every stage.
+                Whether to return the output of the stem and of every stage of R(2+1)D.
             return_dict (`bool`, *optional*):
                 Whether to return an `EchoMENOutput` or a plain tuple.
 
@@ -465,6 +482,31 @@ class EchoMENModel(EchoMENPreTrainedModel):
             model.regression_head.load_state_dict(head)
             model.config.prediction_head = "regression"
         return model.eval()
+
+    @classmethod
+    def from_encoder(cls, name_or_path: str | Path, **fields: Any) -> "EchoMENModel":
+        """Build a model on a pre-trained video model of transformers, in evaluation mode; its heads are not trained.
+
+        Args:
+            name_or_path: Folder or Hub id of a video model, such as `facebook/vjepa2-vitl-fpc64-256`.
+            fields: Further fields of the configuration. Name and licence of the weights are stored there.
+        """
+        pretrained = load_video_model(name_or_path)
+        own = {"prediction_head": None, **origin_of_weights(name_or_path), **fields}
+        model = cls(EchoMENConfig(encoder_config=pretrained.config, **own))
+        encoder = cast(VideoEncoder, cast(nn.Module, model.encoder)).model
+        wanted = encoder.state_dict().keys()
+        encoder.load_state_dict({name: value for name, value in pretrained.state_dict().items() if name in wanted})
+        return model.eval()
+
+
+def make_encoder(config: EchoMENConfig) -> nn.Module:
+    """Make the encoder that a configuration describes."""
+    if config.vector_size is not None:
+        return NoEncoder()
+    if config.encoder_config is not None:
+        return VideoEncoder(cast(PreTrainedConfig, config.encoder_config), config.encoder_pooling)
+    return R2Plus1DEncoder(config)
 
 
 def check_pixel_values(pixel_values: torch.Tensor, num_channels: int) -> None:

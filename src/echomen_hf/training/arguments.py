@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from ..model.video_reading_echomen import DECODERS
 from ..runs.files import folder_name
+from .encoder_training import parse_train_encoder
 
 
 __all__ = ["DataArguments", "EchoMENTrainingArguments", "ModelArguments", "SimulationArguments"]
@@ -37,6 +38,11 @@ class DataArguments:
     """Videos to train on, and the way clips are taken from them."""
 
     data_dir: str | None = HfArg(default=None, help="Folder of the data set, or a table of videos.")
+    embeddings: str | None = HfArg(
+        default=None,
+        help="File of vectors of the clips, as `echomen embed` writes it, on which stage 2 trains instead of the "
+        "videos. Labels and splits come from data_dir, or else from its columns EF and Split.",
+    )
     layout: str | None = HfArg(
         default=None,
         help="Layout of the data: echonet_dynamic, echonet_pediatric, camus, mimic_lvvol or table. Defaults to the "
@@ -147,6 +153,11 @@ class ModelArguments:
     backbone_checkpoint: str | None = HfArg(
         default=None, help="R(2+1)D weights for the encoder of a new model, in torchvision's names."
     )
+    encoder: str | None = HfArg(
+        default=None,
+        help="Folder or Hub id of a pre-trained video model of transformers that is the encoder of a new model, such "
+        "as VideoMAE or V-JEPA 2.",
+    )
 
     def __post_init__(self) -> None:
         """Read a configuration given as JSON and reject contradictions."""
@@ -155,11 +166,14 @@ class ModelArguments:
                 self.model_config = json.loads(self.model_config)
             except json.JSONDecodeError as error:
                 raise ValueError(f"`model_config` is not valid JSON ({error}): {self.model_config}") from error
-        if self.model is not None and (self.model_config is not None or self.backbone_checkpoint is not None):
+        of_new_model = (self.model_config, self.backbone_checkpoint, self.encoder)
+        if self.model is not None and any(value is not None for value in of_new_model):
             raise ValueError(
-                "`model` continues from a whole model; leave out `model_config` and `backbone_checkpoint`, which make "
-                "a new one."
+                "`model` continues from a whole model; leave out `model_config`, `backbone_checkpoint` and `encoder`, "
+                "which make a new one."
             )
+        if self.encoder is not None and self.backbone_checkpoint is not None:
+            raise ValueError("`backbone_checkpoint` has weights of R(2+1)D, and `encoder` is another one: give one.")
 
 
 @dataclass
@@ -234,6 +248,12 @@ class EchoMENTrainingArguments(TrainingArguments):
         help="Label distance d_ij of equation 2; none gives plain SupCon (ablation a).",
     )
     label_distance_scale: float = HfArg(default=1.0, help="Factor on the label distance.")
+    train_encoder: str = HfArg(
+        default="all",
+        help="Part of the encoder that stage 1 trains: none, last_N (its last N blocks, such as last_2), lora "
+        "(matrices of low rank beside its linear layers) or all.",
+    )
+    lora_rank: int = HfArg(default=8, help="Rank of these matrices.")
     num_views: int = HfArg(default=2, help="Random crops of each training clip in stage 1.")
     expert_bin_width: float = HfArg(
         default=1.0, help="Width in EF points of the label bins of the sample weights (equation 4)."
@@ -385,10 +405,12 @@ class EchoMENTrainingArguments(TrainingArguments):
         return total // parts
 
     def _check_values(self) -> None:
+        parse_train_encoder(self.train_encoder)
         for name in (
             "aggregator_learning_rate_factor",
             "contrastive_temperature",
             "expert_bin_width",
+            "lora_rank",
             "lr_decay_factor",
             "num_views",
         ):

@@ -68,8 +68,9 @@ def temporal_convolutions(model: PreTrainedModel, num_frames: int | None = None)
 
             handles.append(module.register_forward_pre_hook(note))
     mode, config = model.training, model.config
-    # Space does not matter here: stem and stages halve it until one pixel is left.
-    side = 2 ** len(config.hidden_sizes) if isinstance(model, EchoMENModel) else config.image_size
+    # Space does not matter to R(2+1)D: stem and stages halve it until one pixel is left.
+    has_own_encoder = isinstance(model, EchoMENModel) and config.encoder_config is None
+    side = 2 ** len(config.hidden_sizes) if has_own_encoder else config.image_size
     clip = torch.zeros(1, num_frames or config.num_frames, config.num_channels, side, side, device=model.device)
     try:
         with torch.no_grad():
@@ -103,6 +104,7 @@ def bf16_error(layer: nn.Conv3d, num_frames: int, batch_size: int = 2, side: int
     """Measure the largest relative error of output and gradients in bfloat16; infinite if one is not finite."""
     generator = torch.Generator().manual_seed(0)
     device = layer.weight.device
+    side = max(side, *layer.kernel_size[1:])
     shape = (batch_size, layer.in_channels, num_frames, side, side)
     features = torch.randn(shape, generator=generator).to(device)
     if layer.weight.is_contiguous(memory_format=torch.channels_last_3d):

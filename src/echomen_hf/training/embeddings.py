@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -15,39 +16,57 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data.clip_dataset import EvaluationClips, TrainingClips
+from ..data.clip_dataset import EvaluationClips, TrainingClips, ejection_fractions
+from ..data.clip_vectors import ClipVectors
 from ..data.collation import collate_clips
 from ..data.device_clips import with_pixel_values
 from ..data.epoch_dataset import EpochDataset
+from ..model.clip_sampling_echomen import parse_protocol
 from ..model.float32_precision_echomen import float32_precision
 from ..model.modeling_echomen import EchoMENModel
+from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..runs.files import replacing
 from .arguments import EchoMENTrainingArguments
 
 
-__all__ = ["EvaluationEmbeddings", "TrainingEmbeddings", "embed_for_stage_2"]
+__all__ = ["EvaluationEmbeddings", "TrainingEmbeddings", "embed_for_stage_2", "vectors_of_splits"]
 
 
 class TrainingEmbeddings(EpochDataset):
     """Embeddings of several random clips per training video, float32, (draws, videos, D); every epoch shows one draw.
 
     Epoch e shows the clips that `TrainingClips` would draw in epoch e modulo the number of draws. With as many draws
-    as epochs, the result is that of training on videos.
+    as epochs, the result is that of training on videos. With `positions`, (draws, videos), the embeddings are those of
+    clips in any order, (clips, D).
     """
 
-    def __init__(self, embeddings: torch.Tensor, labels: list[float]) -> None:
+    def __init__(
+        self, embeddings: torch.Tensor, labels: list[float], positions: NDArray[np.int64] | None = None
+    ) -> None:
         super().__init__()
+        if positions is None:
+            positions = np.arange(embeddings.shape[0] * embeddings.shape[1]).reshape(embeddings.shape[:2])
+            embeddings = embeddings.flatten(0, 1)  # (draws, videos, D) -> (clips, D)
         self.embeddings = embeddings
         self.ejection_fractions = labels
+        self.positions = positions
+
+    @classmethod
+    def of_vectors(cls, vectors: ClipVectors, rows: Sequence[dict[str, Any]]) -> TrainingEmbeddings:
+        """Take the vectors of a training split; epoch e shows clip e of a video, modulo their number."""
+        clips = vectors.clips_of(rows)
+        draws = max(map(len, clips))
+        positions = np.stack([np.resize(of_video, draws) for of_video in clips], axis=1)  # (draws, videos)
+        return cls(vectors.vectors, ejection_fractions(rows), positions)
 
     def __len__(self) -> int:
         """Count the videos."""
-        return self.embeddings.shape[1]
+        return self.positions.shape[1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Look up the `embedding`, float32, (D,), and `labels`, EF in percent, of one video."""
-        draw = self.epoch % len(self.embeddings)
-        return {"embedding": self.embeddings[draw, index], "labels": self.ejection_fractions[index]}
+        draw = self.epoch % len(self.positions)
+        return {"embedding": self.embeddings[self.positions[draw, index]], "labels": self.ejection_fractions[index]}
 
 
 class EvaluationEmbeddings(Dataset):
@@ -61,6 +80,17 @@ class EvaluationEmbeddings(Dataset):
         self.video_index = video_index
         self.labels = labels
         self.file_names = file_names
+
+    @classmethod
+    def of_vectors(cls, vectors: ClipVectors, rows: Sequence[dict[str, Any]]) -> EvaluationEmbeddings:
+        """Take the vectors of all clips of a split."""
+        clips = vectors.clips_of(rows)
+        return cls(
+            vectors.vectors[torch.from_numpy(np.concatenate(clips))],
+            np.repeat(np.arange(len(clips)), [len(of_video) for of_video in clips]),
+            np.array(ejection_fractions(rows), dtype=np.float64),
+            [row["file_name"] for row in rows],
+        )
 
     def __len__(self) -> int:
         """Count the clips of all videos."""
@@ -131,8 +161,52 @@ def embed(model: EchoMENModel, dataset: Dataset, args: EchoMENTrainingArguments,
     with float32_precision(), torch.autocast(args.device.type, half, enabled=args.bf16 or args.fp16):
         for batch in tqdm(loader, desc=f"Embedding {name}", unit="batch", disable=args.disable_tqdm, leave=False):
             clips = with_pixel_values(batch, args.device)["pixel_values"].to(args.device)
-            embeddings.append(model(pixel_values=clips).embedding.float().cpu())
+            embeddings.append(model.encoder(clips).float().cpu())
     return torch.cat(embeddings)
+
+
+def vectors_of_splits(
+    model: EchoMENModel,
+    processor: EchoMENVideoProcessor,
+    videos: Mapping[str, Any],
+    args: EchoMENTrainingArguments,
+    protocol: str,
+    crop_padding: int,
+) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
+    """Embed every split of a data set, pass by pass; yields vectors and the columns of `write_clip_vectors`.
+
+    With `args.embedding_draws`, the clips of the training split are those that stage 2 draws.
+    """
+    for split, rows in videos.items():
+        labels = np.array(ejection_fractions(rows))
+        names = np.array(list(rows["file_name"]), dtype=object)
+        if split == "train" and args.embedding_draws:
+            clips = TrainingClips(rows, processor, 1, crop_padding, args.seed + 2)
+            for draw in range(args.embedding_draws):
+                clips.set_epoch(draw)
+                starts = [int(clips.frames_of(index)[0]) for index in range(len(clips))]
+                yield (
+                    embed(model, clips, args, f"{split}-{draw:03d}"),
+                    columns_of(names, starts, draw, split, labels),
+                )
+        else:
+            evaluation = EvaluationClips(rows, processor, parse_protocol(protocol))
+            index = evaluation.video_index
+            vectors = embed(model, evaluation, args, split)
+            yield vectors, columns_of(names[index], evaluation.clip_starts, 0, split, labels[index])
+
+
+def columns_of(
+    names: NDArray, starts: Sequence[int], draw: int, split: str, labels: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Make the columns of a file of vectors."""
+    return {
+        "file_name": names.tolist(),
+        "clip_start": list(starts),
+        "draw": [draw] * len(names),
+        "split": [split] * len(names),
+        "EF": labels.tolist(),
+    }
 
 
 def fingerprint(

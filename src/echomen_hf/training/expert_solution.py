@@ -11,6 +11,8 @@ from .embeddings import TrainingEmbeddings
 
 __all__ = ["set_experts_to_their_optimum", "solve_experts"]
 
+_ROWS_AT_ONCE = 8192
+
 
 def solve_experts(
     embeddings: torch.Tensor, labels: torch.Tensor, sample_weights: torch.Tensor, weight_decay: float = 0.0
@@ -22,17 +24,24 @@ def solve_experts(
     than dimensions, it is the solution with the smallest weights. For embeddings, (N, D), labels, (N,), and weights,
     (N, M), the result is weights, (M, D), and biases, (M,), in float64.
     """
-    features, targets = embeddings.double(), labels.double()
+    targets = labels.double()
+    # Part by part: all embeddings in double precision may not fit into the memory.
+    parts = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(embeddings), _ROWS_AT_ONCE)]
     weights, biases = [], []
     for column in sample_weights.double().unbind(dim=1):
         share = column / column.sum()
-        center, mean = share @ features, share @ targets
-        root = (column / len(column)).sqrt()
-        rows = root[:, None] * (features - center)  # (N, D)
+        center = torch.stack([share[part] @ embeddings[part].double() for part in parts]).sum(dim=0)
+        mean = share @ targets
+        square, product = center.new_zeros(len(center), len(center)), torch.zeros_like(center)
+        for part in parts:
+            root = (column[part] / len(column)).sqrt()
+            rows = root[:, None] * (embeddings[part].double() - center)  # (n, D)
+            square.addmm_(rows.T, rows)
+            product += rows.T @ (root * (targets[part] - mean))
         # Below a part in 1e12 of the largest, an eigenvalue is rounding and not a direction of the embeddings.
-        values, directions = torch.linalg.eigh(rows.T @ rows)
+        values, directions = torch.linalg.eigh(square)
         kept = values > 1e-12 * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
-        projected = directions[:, kept].T @ (rows.T @ (root * (targets - mean)))
+        projected = directions[:, kept].T @ product
         weight = directions[:, kept] @ (projected / (values[kept] + weight_decay / 2))
         weights.append(weight)
         biases.append(mean - weight @ center)
@@ -45,9 +54,9 @@ def set_experts_to_their_optimum(
 ) -> None:
     """Give the experts of a model the weights to which training on embeddings converges; all draws count alike."""
     labels = torch.tensor(dataset.ejection_fractions, dtype=torch.float64)
-    draws = len(dataset.embeddings)
+    draws = len(dataset.positions)
     weights, biases = solve_experts(
-        dataset.embeddings.flatten(0, 1),  # (K, N, D) -> (K * N, D)
+        dataset.embeddings[torch.from_numpy(dataset.positions.reshape(-1))],  # (K * N, D)
         labels.repeat(draws),
         torch.as_tensor(table(labels)).repeat(draws, 1),
         weight_decay,

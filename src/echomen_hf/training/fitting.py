@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import PartialState
 from transformers import EvalPrediction, PreTrainedConfig, set_seed
 from transformers.utils import logging
 
 from ..data.clip_dataset import EvaluationClips, FrameSource, TrainingClips
+from ..data.clip_vectors import ClipVectors
 from ..model.clip_sampling_echomen import parse_protocol
 from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
@@ -54,6 +55,7 @@ def fit(
     run_description: dict[str, Any] | None = None,
     make_trainer: Callable[..., EchoMENTrainer] = EchoMENTrainer,
     make_clips: Callable[..., TrainingClips] = TrainingClips,
+    vectors: ClipVectors | None = None,
 ) -> EchoMENModel:
     """Train the stages one after the other, continuing where an earlier call with the same settings stopped.
 
@@ -73,6 +75,8 @@ def fit(
         run_description: Further settings that a resumed run must match, such as the initial weights.
         make_trainer: Class of the trainer, or a function that makes one.
         make_clips: Class of the training clips, or a function that makes them.
+        vectors: Vectors of the clips of both splits, on which stage 2 is trained instead of the videos, of which then
+            only names and labels are needed.
 
     Returns:
         The best model of the last stage that is finished, in evaluation mode.
@@ -82,22 +86,30 @@ def fit(
     """
     keep_large_blocks(args.keep_large_blocks)
     if 2 in args.stages and args.expert_solver == "least_squares":
-        require_solvable(model, args)
+        require_solvable(model, args, has_embeddings=args.embedding_draws > 0 or vectors is not None)
     output_dir = Path(str(args.output_dir))
     require_shared_folder(output_dir)
-    evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol), frames)
-    training = {
-        stage: make_clips(
-            train_videos, processor, args.num_views if stage == 1 else 1, crop_padding, args.seed + stage, frames
-        )
-        for stage in args.stages
-    }
+    training: dict[int, TrainingClips | TrainingEmbeddings]
+    evaluation: EvaluationClips | EvaluationEmbeddings
+    if vectors is not None:
+        require_fitting_vectors(model, args, vectors)
+        eval_protocol = vectors.protocol
+        training = {2: TrainingEmbeddings.of_vectors(vectors, train_videos)}
+        evaluation = EvaluationEmbeddings.of_vectors(vectors, val_videos)
+    else:
+        evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol), frames)
+        training = {
+            stage: make_clips(
+                train_videos, processor, args.num_views if stage == 1 else 1, crop_padding, args.seed + stage, frames
+            )
+            for stage in args.stages
+        }
     for stage in args.stages:
         require_metric(args.for_stage(stage, str(output_dir)).metric_for_best_model, evaluation)
     description = {
         **(run_description or {}),
         "crop_padding": crop_padding,
-        "eval_protocol": evaluation.protocol,
+        "eval_protocol": parse_protocol(eval_protocol),
         "metric_for_best_model": args.chosen_metric,
         "num_processes": args.world_size,
     }
@@ -129,8 +141,8 @@ def fit(
 def fit_stage(
     model: EchoMENModel,
     processor: EchoMENVideoProcessor,
-    train_dataset: TrainingClips,
-    eval_dataset: EvaluationClips,
+    train_dataset: TrainingClips | TrainingEmbeddings,
+    eval_dataset: EvaluationClips | EvaluationEmbeddings,
     args: EchoMENTrainingArguments,
     make_trainer: Callable[..., EchoMENTrainer] = EchoMENTrainer,
 ) -> EchoMENModel:
@@ -139,8 +151,8 @@ def fit_stage(
     Args:
         model: Model with the weights that the stage starts from.
         processor: Video processor.
-        train_dataset: Training clips.
-        eval_dataset: Validation clips.
+        train_dataset: Training clips, or their embeddings for stage 2.
+        eval_dataset: Validation clips, likewise.
         args: Arguments of this stage, see `EchoMENTrainingArguments.for_stage`.
         make_trainer: Class of the trainer, or a function that makes one.
     """
@@ -153,13 +165,19 @@ def fit_stage(
         logger.warning(f"Stage {args.stage} continues from {checkpoint}.")
     # The random numbers of a stage must not depend on whether the one before it ran in this process.
     set_seed(args.seed)
-    training: TrainingClips | TrainingEmbeddings = train_dataset
-    evaluation: EvaluationClips | EvaluationEmbeddings = eval_dataset
-    if args.stage == "2" and args.embedding_draws:
+    training, evaluation = train_dataset, eval_dataset
+    has_clips = isinstance(training, TrainingClips) and isinstance(evaluation, EvaluationClips)
+    if args.stage == "2" and args.embedding_draws and has_clips:
         wait = PartialState().wait_for_everyone
         training, evaluation = embed_for_stage_2(
-            model, train_dataset, eval_dataset, args, folder / EMBEDDINGS_FOLDER, wait
+            model,
+            cast(TrainingClips, training),
+            cast(EvaluationClips, evaluation),
+            args,
+            folder / EMBEDDINGS_FOLDER,
+            wait,
         )
+    if isinstance(training, TrainingEmbeddings):
         # Reading a row of memory in another process would cost more than it saves.
         args = args.replace(dataloader_num_workers=0, dataloader_persistent_workers=False)
     trainer = make_trainer(
@@ -172,7 +190,18 @@ def fit_stage(
     return type(model).from_pretrained(folder)
 
 
-def require_metric(name: str | None, evaluation: EvaluationClips) -> None:
+def require_fitting_vectors(model: EchoMENModel, args: EchoMENTrainingArguments, vectors: ClipVectors) -> None:
+    """Refuse vectors that the model, or the stage, cannot be trained on."""
+    if args.stages != (2,):
+        raise ValueError("Vectors are what stage 2 is trained on: set `--stage 2`.")
+    if vectors.size != model.config.embedding_size:
+        raise ValueError(
+            f"The vectors in {vectors.name} have {vectors.size} numbers, and the encoder of the model makes "
+            f"{model.config.embedding_size}: give those that it made, or leave the model out to train heads alone."
+        )
+
+
+def require_metric(name: str | None, evaluation: EvaluationClips | EvaluationEmbeddings) -> None:
     """Refuse a metric for the best epoch that the validation split does not give, before hours of training."""
     if name is None:
         return
@@ -186,9 +215,9 @@ def require_metric(name: str | None, evaluation: EvaluationClips) -> None:
         )
 
 
-def require_solvable(model: EchoMENModel, args: EchoMENTrainingArguments) -> None:
+def require_solvable(model: EchoMENModel, args: EchoMENTrainingArguments, has_embeddings: bool) -> None:
     """Refuse experts in closed form that stage 2 could not have, before hours of stage 1."""
-    if not args.embedding_draws:
+    if not has_embeddings:
         raise ValueError("`expert_solver: least_squares` solves experts from embeddings: set `embedding_draws`.")
     if model.config.expert_aggregation != "aggregator":
         raise ValueError(
@@ -209,13 +238,20 @@ def claim_output_dir(
     set_by_training = {"prediction_head", "expert_bin_width", "expert_min_count", "usual_distance", *CALIBRATIONS}
     own = {field.name for field in fields(model.config)} - inherited - set_by_training
     now = {
-        **{f"model.{name}": getattr(model.config, name) for name in own},
+        **{f"model.{name}": described(getattr(model.config, name)) for name in own},
         **{f"processor.{k}": v for k, v in processor.to_dict().items() if k != "auto_map"},
         **{f"training.{k}": v for k, v in args.to_dict().items() if k in COMPARED_ARGUMENTS},
         **{f"run.{k}": v for k, v in description.items()},
     }
     # An argument that a run does not know is younger than the run, which had what is now its default.
     claim_run(output_dir, now, default_settings(model, now))
+
+
+def described(value: Any) -> Any:
+    """Describe a field of a configuration, which may be a configuration itself, without versions of libraries."""
+    if not isinstance(value, PreTrainedConfig):
+        return value
+    return {name: each for name, each in value.to_dict().items() if name not in ("transformers_version", "dtype")}
 
 
 def default_settings(model: EchoMENModel, known: Iterable[str]) -> dict[str, Any]:

@@ -23,9 +23,10 @@ RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
 """Recipes that come with the package."""
 
 EXCLUDED = {
-    "model": ("model_config", "backbone_checkpoint"),
+    "model": ("model_config", "backbone_checkpoint", "encoder"),
     "model_config": ("model",),
-    "backbone_checkpoint": ("model",),
+    "backbone_checkpoint": ("model", "encoder"),
+    "encoder": ("model", "backbone_checkpoint"),
     "total_train_batch_size": ("per_device_train_batch_size",),
     "per_device_train_batch_size": ("total_train_batch_size",),
 }

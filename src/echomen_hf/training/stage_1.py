@@ -9,6 +9,7 @@ import torch
 from ..losses import LabelDistance, LDWSupConLoss, squared_error
 from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
 from .arguments import EchoMENTrainingArguments
+from .encoder_training import merge_low_rank, train_part_of_encoder
 from .gather import loss_of_all_processes
 from .stage import Loss, Stage
 
@@ -30,13 +31,18 @@ class Stage1(Stage):
         ).to(args.device)
 
     def prepare(self, model: EchoMENModel, train_dataset: Any) -> None:
-        """Fix experts and aggregator."""
+        """Fix experts, aggregator, and the part of the encoder that is not trained."""
         model.config.prediction_head = "regression"
-        model.freeze_encoder(False)
+        train_part_of_encoder(model, self.args.train_encoder, self.args.lora_rank)
         model.projector.requires_grad_(True)
         model.regression_head.requires_grad_(True)
         model.experts.requires_grad_(False)
         model.aggregator.requires_grad_(False)
+
+    def leave(self, model: EchoMENModel) -> None:
+        """Add what low-rank training has found to the weights, and let everything be trained again."""
+        merge_low_rank(model.encoder)
+        super().leave(model)
 
     def loss(self, model: EchoMENModel, outputs: EchoMENOutput, labels: torch.Tensor, num_views: int) -> Loss:
         """Compute the loss of a batch; pairs reach over all processes."""

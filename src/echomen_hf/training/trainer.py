@@ -136,6 +136,11 @@ class EchoMENTrainer(HubTrainer):
         finally:
             self.stage.leave(self.model)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        # Low-rank matrices have to be there before they are loaded.
+        self.prepare_stage()
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def evaluation_loop(
         self,
         dataloader: Any,

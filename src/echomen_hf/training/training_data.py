@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +12,11 @@ import datasets
 
 from ..data import FrameCache, load_rows, raise_for_problems, read_data_set, validate_videos
 from ..data.clip_dataset import FrameSource, TrainingClips
+from ..data.clip_vectors import ClipVectors, read_clip_vectors
 from ..data.decoded_frames import DecodedFrames
 from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
 from ..model.video_reading_echomen import require_decoder
+from ..runs.files import file_checksum
 from ..simulation import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos
 from .arguments import DataArguments, EchoMENTrainingArguments, SimulationArguments
 from .processes import sees_folder_of_first_process
@@ -28,22 +30,26 @@ _VAL_SEED_OFFSET = 1_000_003
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Videos of both splits, the source of their frames (`None`: their files), and what run.json records of them."""
+    """Videos of both splits, the source of their frames (`None`: their files), what run.json records, and vectors."""
 
     train: Sequence[dict[str, Any]]
     val: Sequence[dict[str, Any]]
     frames: FrameSource | None = None
     make_clips: Callable[..., TrainingClips] = TrainingClips
     description: dict[str, Any] = field(default_factory=dict)
+    vectors: ClipVectors | None = None
 
 
 def load_training_data(
     data_args: DataArguments,
     simulation_args: SimulationArguments,
     args: EchoMENTrainingArguments,
-    processor: EchoMENVideoProcessor,
+    processor: EchoMENVideoProcessor | None = None,
 ) -> TrainingData:
-    """Load the data set in `data_dir`, or prepare the simulation of `simulated_videos`."""
+    """Load the data set in `data_dir`, or vectors, or prepare the simulation of `simulated_videos`."""
+    if data_args.embeddings is not None:
+        return _load_vectors(data_args, simulation_args)
+    assert processor is not None
     if bool(data_args.data_dir) == bool(simulation_args.simulated_videos):
         raise ValueError(
             "Give either `--data_dir`, the folder of a data set, or `--simulated_videos`, the number of "
@@ -54,17 +60,41 @@ def load_training_data(
     return _load(data_args, args, processor)
 
 
+def _load_vectors(data_args: DataArguments, simulation_args: SimulationArguments) -> TrainingData:
+    """Take the labels of vectors from the data set, whose videos are not opened, or from the file of vectors."""
+    if simulation_args.simulated_videos or data_args.frame_cache is not None:
+        raise ValueError(
+            "`--embeddings` takes the place of videos: leave out `--simulated_videos` and `--frame_cache`."
+        )
+    vectors = read_clip_vectors(str(data_args.embeddings))
+    if data_args.data_dir is None:
+        videos = vectors.rows()
+        description = {}
+    else:
+        data_set = read_data_set(str(data_args.data_dir), **data_args.layout_options)
+        videos = load_rows(data_set)
+        description = {"file_list_sha256": data_set.checksum}
+    require_splits(videos, data_args.data_dir or vectors.name)
+    description["embeddings_sha256"] = file_checksum(Path(str(data_args.embeddings)))
+    return TrainingData(videos["train"], videos["validation"], description=description, vectors=vectors)
+
+
+def require_splits(videos: Mapping[str, Any], name: str) -> None:
+    """Refuse a data set without training or validation videos."""
+    for split, title in (("train", "TRAIN"), ("validation", "VAL")):
+        if split not in videos:
+            raise ValueError(
+                f"{name} has no {split} videos, which training needs; mark some as {title} in the Split column of its "
+                "table, or divide all by `--split_by patient`."
+            )
+
+
 def _load(data_args: DataArguments, args: EchoMENTrainingArguments, processor: EchoMENVideoProcessor) -> TrainingData:
     require_decoder(data_args.decoder)
     with main_process_first(args, Path(datasets.config.HF_DATASETS_CACHE), "loading the data set"):
         data_set = read_data_set(str(data_args.data_dir), **data_args.layout_options)
         videos = load_rows(data_set)
-    for split, name in (("train", "TRAIN"), ("validation", "VAL")):
-        if split not in videos:
-            raise ValueError(
-                f"{data_args.data_dir} has no {split} videos, which training needs; mark some as {name} in the Split "
-                "column of its FileList.csv, or divide all by `--split_by patient`."
-            )
+    require_splits(videos, str(data_args.data_dir))
     train, val = videos["train"], videos["validation"]
     if data_args.validate_data != "none" and args.process_index == 0:
         for rows in (train, val):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from transformers import PreTrainedConfig
 
 from ...model.configuration_echomen import EchoMENConfig
-from ...model.modeling_echomen import EchoMENModel
+from ...model.modeling_echomen import EchoMENModel, R2Plus1DEncoder
 from .bf16_rounding import round_filters
 from .folding import fold_batch_norms
 
@@ -46,7 +47,9 @@ class FoldedEncoder(NamedTuple):
     def convolution_weights(self) -> dict[str, NDArray]:
         """Weights of every convolution, float32, under the name of its layer."""
         layers = self.module.named_modules()
-        return {name: layer.weight.detach().numpy() for name, layer in layers if isinstance(layer, nn.Conv3d)}
+        return {
+            name: layer.weight.detach().numpy() for name, layer in layers if isinstance(layer, (nn.Conv2d, nn.Conv3d))
+        }
 
 
 def trace_encoder(model: EchoMENModel, *, for_bf16: bool = False) -> FoldedEncoder:
@@ -54,14 +57,25 @@ def trace_encoder(model: EchoMENModel, *, for_bf16: bool = False) -> FoldedEncod
 
     With `for_bf16`, weights are rounded for a runtime that turns them to bfloat16.
     """
-    encoder = fold_batch_norms(copy.deepcopy(model.encoder).cpu().float())
-    if for_bf16:
-        round_filters(encoder)
+    encoder: nn.Module = copy.deepcopy(model.encoder).cpu().float()
+    if isinstance(encoder, R2Plus1DEncoder):
+        encoder = fold_batch_norms(encoder)
+        if for_bf16:
+            round_filters(encoder)
     shape = ClipShape.of(model.config)
-    # Two clips: a batch of one would be taken for a constant.
-    program = torch.export.export(
-        encoder, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
-    )
+    try:
+        # Two clips: a batch of one would be taken for a constant.
+        program = torch.export.export(
+            encoder.eval(), (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+        )
+    except Exception as error:  # whatever the code of another library raises on the way
+        if isinstance(encoder, R2Plus1DEncoder):
+            raise
+        kind = cast(PreTrainedConfig, model.config.encoder_config).model_type
+        raise ValueError(
+            f"The encoder of this model ({kind}) cannot be converted for another runtime; use engine 'torch': "
+            + " ".join(str(error).split())[:300]
+        ) from error
     return FoldedEncoder(encoder, program, shape)
 
 

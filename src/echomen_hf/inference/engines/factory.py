@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
+import torch
+from torch import nn
+
 from ...model.modeling_echomen import EchoMENModel
+from ...model.video_encoder_echomen import NoEncoder, VideoEncoder
 from ...model.video_processing_echomen import EchoMENVideoProcessor
 from .engine import Engine, check_engine, is_echomen
 
@@ -47,6 +51,8 @@ def make_engine(
     check_engine(engine, precision)
     if not is_echomen(model):
         raise ValueError(f"Engines run the encoder of EchoMEN; a {type(model).__name__} runs as it is, without one.")
+    if isinstance(cast(nn.Module, model.encoder), NoEncoder):
+        model.encoder(torch.empty(0))  # raises the error that says what to do
     if engine == "onnx":
         from .onnx_engine import ONNXEngine
 
@@ -55,6 +61,13 @@ def make_engine(
         from .openvino_engine import OpenVINOEngine
 
         return OpenVINOEngine.from_model(model, cast(Literal["fp32", "bf16"], precision))
+    if isinstance(other := cast(nn.Module, model.encoder), VideoEncoder):
+        if engine == "compile":
+            kind = other.model.config.model_type
+            raise ValueError(f"Engine 'compile' runs R(2+1)D only, and this encoder is {kind}: choose torch or onnx.")
+        from .plain_engine import PlainEngine
+
+        return PlainEngine(model, precision)
     if engine == "compile":
         from .compiled_engine import CompiledEngine
 

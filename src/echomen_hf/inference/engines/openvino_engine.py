@@ -138,9 +138,9 @@ def convert_to_openvino(encoder: FoldedEncoder) -> openvino.Model:
     for node in graph.get_ordered_ops():
         if node.get_type_name() == "Convolution":
             values = cast("openvino.op.Constant", node.input_value(1).get_node()).data
-            node.set_friendly_name(
-                next(name for name, w in weights.items() if w.shape == values.shape and np.array_equal(w, values))
-            )
+            same = (name for name, w in weights.items() if w.shape == values.shape and np.array_equal(w, values))
+            # Encoders other than R(2+1)D may have convolutions whose weights the conversion has changed.
+            node.set_friendly_name(next(same, node.get_friendly_name()))
     return graph
 
 

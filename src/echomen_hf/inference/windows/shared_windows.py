@@ -195,7 +195,8 @@ def windows_of_engine(
     """
     if not isinstance(engine, TorchEngine):
         if share_windows:
-            other = "a network of another architecture" if engine is None else f"engine {engine.name!r}"
+            name = TorchEngine.name if engine is None else engine.name
+            other = "a network of another architecture" if name == TorchEngine.name else f"engine {name!r}"
             raise ValueError(f"Clips can share work with the engine 'torch' only, not with {other}; leave it out.")
         return None
     if share_windows is None:

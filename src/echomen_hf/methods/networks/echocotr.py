@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import maybe_autocast
 
 from ...model.modeling_echomen import EchoMENOutput, EchoMENRegressionHead
@@ -13,7 +14,7 @@ from .architecture import ArchitectureTrainer, ClipModel, single_prediction
 from .configuration_uniformer import UniFormerConfig
 
 
-__all__ = ["ECHOCOTR", "UniFormerModel"]
+__all__ = ["ECHOCOTR", "UniFormerEncoder", "UniFormerModel"]
 
 
 class PatchEmbedding(nn.Module):
@@ -101,14 +102,13 @@ def position_encoding(channels: int) -> nn.Conv3d:
     return nn.Conv3d(channels, channels, 3, padding=1, groups=channels)
 
 
-class UniFormerModel(ClipModel):
-    """UniFormer with one regression head on the pooled feature."""
+class UniFormerLayers(ClipModel):
+    """Layers of UniFormer, from a clip to its features."""
 
     config: UniFormerConfig
     config_class = UniFormerConfig
     supports_gradient_checkpointing = False
     _no_split_modules = ["LocalBlock", "GlobalBlock"]
-    _keep_in_fp32_modules_strict = ["regression_head"]
 
     def __init__(self, config: UniFormerConfig) -> None:
         super().__init__(config)
@@ -126,19 +126,45 @@ class UniFormerModel(ClipModel):
             self.stages.append(nn.Sequential(*[block(channels, config) for _ in range(depth)]))
             in_channels = channels
         self.norm = nn.BatchNorm3d(in_channels)
-        self.regression_head = EchoMENRegressionHead(config)
-        self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the layer that takes in the pixels."""
         return self.get_submodule("embeddings.0.projection")
 
-    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> EchoMENOutput:
-        """Estimate the ejection fraction of clips, (B, T, C, H, W)."""
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Compute the features of clips; (B, T, C, H, W) -> (B, D, T', H', W')."""
         hidden_state = self.channels_first(pixel_values)
         for embedding, stage in zip(self.embeddings, self.stages):
             hidden_state = stage(embedding(hidden_state))
-        hidden_state = self.norm(hidden_state)
+        return self.norm(hidden_state)
+
+
+class UniFormerEncoder(UniFormerLayers):
+    """UniFormer without a head, as an encoder of EchoMEN."""
+
+    def __init__(self, config: UniFormerConfig) -> None:
+        super().__init__(config)
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor) -> BaseModelOutput:
+        """Encode clips, (B, T, C, H, W), as tokens."""
+        features = self.features(pixel_values)
+        return BaseModelOutput(features.flatten(2).transpose(1, 2))  # (B, D, T, H, W) -> (B, L, D)
+
+
+class UniFormerModel(UniFormerLayers):
+    """UniFormer with one regression head on the pooled feature."""
+
+    _keep_in_fp32_modules_strict = ["regression_head"]
+
+    def __init__(self, config: UniFormerConfig) -> None:
+        super().__init__(config)
+        self.regression_head = EchoMENRegressionHead(config)
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> EchoMENOutput:
+        """Estimate the ejection fraction of clips, (B, T, C, H, W)."""
+        hidden_state = self.features(pixel_values)
         dtype = torch.promote_types(hidden_state.dtype, torch.float32)
         pooled = hidden_state.mean(dim=(2, 3, 4), dtype=dtype)  # (B, C, T, H, W) -> (B, C)
         with maybe_autocast(pooled.device.type, enabled=False):

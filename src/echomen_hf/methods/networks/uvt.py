@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import BertConfig
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.bert.modeling_bert import BertEncoder
 
 from ...model.modeling_echomen import EchoMENOutput
@@ -20,7 +21,7 @@ from .configuration_uvt import UVTConfig
 from .uvt_clips import UVTTrainingClips, UVTVideoProcessor
 
 
-__all__ = ["UVT", "UVTLoss", "UVTModel", "UVTOutput"]
+__all__ = ["UVT", "UVTEncoder", "UVTLoss", "UVTModel", "UVTOutput"]
 
 
 @dataclass
@@ -99,11 +100,11 @@ class FrameHead(nn.Sequential):
         )
 
 
-class UVTModel(ClipModel):
-    """UVT: frame encoder, BERT's encoder without position embedding, and heads for ejection fraction and phase.
+class UVTLayers(ClipModel):
+    """Frame encoder of UVT, and BERT's encoder without position embedding.
 
     Without position embedding a clip may have any number of frames, such as all those of a video. Frames that fill a
-    clip up past the end of a video are seen by none of the others, and no head averages them.
+    clip up past the end of a video are seen by none of the others, and have no share in what is averaged.
     """
 
     config: UVTConfig
@@ -126,13 +127,45 @@ class UVTModel(ClipModel):
             attn_implementation=config._attn_implementation,
         )
         self.transformer = BertEncoder(bert_config)
-        self.ejection_fraction_head = FrameHead(config)
-        self.phase_head = FrameHead(config)
-        self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the layer that takes in the pixels."""
         return self.frame_encoder.stem[0]
+
+    def features(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the features of the frames of clips, (B, T, D), and the share of each in its clip, (B, T, 1)."""
+        present = present_frames(pixel_values)  # (B, T)
+        frames = self.frame_encoder(self.channels_first(pixel_values))  # (B, T, D)
+        mask = create_bidirectional_mask(self.transformer.config, frames, present)
+        total, hidden_state = frames, frames
+        for layer in self.transformer.layer:
+            hidden_state = layer(hidden_state, mask)
+            total = total + hidden_state
+        features = total / (len(self.transformer.layer) + 1)  # the mean over all hidden states
+        return features, (present / present.sum(dim=1, keepdim=True)).unsqueeze(-1)
+
+
+class UVTEncoder(UVTLayers):
+    """UVT without heads, as an encoder of EchoMEN."""
+
+    def __init__(self, config: UVTConfig) -> None:
+        super().__init__(config)
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor) -> BaseModelOutput:
+        """Encode clips, (B, T, C, H, W), as tokens (B, T, D) whose mean is that of the frames that a video has."""
+        features, share = self.features(pixel_values)
+        return BaseModelOutput(features * (share * share.shape[1]).to(features.dtype))
+
+
+class UVTModel(UVTLayers):
+    """UVT with heads for ejection fraction and phase."""
+
+    def __init__(self, config: UVTConfig) -> None:
+        super().__init__(config)
+        self.ejection_fraction_head = FrameHead(config)
+        self.phase_head = FrameHead(config)
+        self.post_init()
 
     def forward(
         self,
@@ -144,15 +177,7 @@ class UVTModel(ClipModel):
 
         `phase_labels` are the phases, (B, T), between -1 and 1; NaN where not known.
         """
-        present = present_frames(pixel_values)  # (B, T)
-        frames = self.frame_encoder(self.channels_first(pixel_values))  # (B, T, D)
-        mask = create_bidirectional_mask(self.transformer.config, frames, present)
-        total, hidden_state = frames, frames
-        for layer in self.transformer.layer:
-            hidden_state = layer(hidden_state, mask)
-            total = total + hidden_state
-        features = total / (len(self.transformer.layer) + 1)  # the mean over all hidden states
-        share = (present / present.sum(dim=1, keepdim=True)).unsqueeze(-1)  # (B, T, 1)
+        features, share = self.features(pixel_values)
         fractions = self.ejection_fraction_head(features).float().sigmoid()  # (B, T, 1)
         phase = self.phase_head(features).float().tanh().squeeze(-1)  # (B, T)
         return single_prediction(

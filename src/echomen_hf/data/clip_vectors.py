@@ -1,0 +1,313 @@
+"""Files of vectors of clips, made by an encoder of this package or any other: Parquet or safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..runs.files import replacing
+from .layouts.tables import SPLIT_NAMES, without_suffix
+
+
+__all__ = ["ClipVectors", "read_clip_vectors", "write_clip_vectors"]
+
+SUFFIXES = (".parquet", ".safetensors")
+# What a column may be called, in lower case and without underscores.
+COLUMNS = {
+    "file_name": ("filename", "file", "name"),
+    "vector": ("vector", "embedding", "features"),
+    "clip_start": ("clipstart", "start"),
+    "draw": ("draw",),
+    "split": ("split",),
+    "ejection_fraction": ("ejectionfraction", "ef", "lvef"),
+}
+_NUMBERS = {"clip_start": np.int64, "draw": np.int64, "ejection_fraction": np.float64}
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class ClipVectors:
+    """Vectors of clips, and which video each is of.
+
+    Args:
+        name: Name of the file, for messages.
+        vectors: Vectors, float32, shape (clips, D).
+        file_names: Names of the videos, in the order of their first clip.
+        clips: Positions of the clips of every video in `vectors`.
+        ejection_fractions: EF of every video in percent, if the file has them; NaN where it has none.
+        splits: Split of every video, if the file has them.
+        protocol: Test protocol by which the clips were taken; `vectors` if the file does not say.
+    """
+
+    name: str
+    vectors: torch.Tensor
+    file_names: Sequence[str]
+    clips: Sequence[NDArray[np.int64]]
+    ejection_fractions: NDArray[np.float64] | None = None
+    splits: Sequence[str] | None = None
+    protocol: str = "vectors"
+
+    @property
+    def size(self) -> int:
+        """Length of a vector."""
+        return self.vectors.shape[1]
+
+    def clips_of(self, rows: Any) -> list[NDArray[np.int64]]:
+        """Find the clips of every video of a split.
+
+        Args:
+            rows: Rows of `load_videos`, or a list of dictionaries, with `file_name`.
+
+        Raises:
+            ValueError: If a video has no vector.
+        """
+        position = {without_suffix(name): index for index, name in enumerate(self.file_names)}
+        names = list(rows["file_name"]) if hasattr(rows, "column_names") else [row["file_name"] for row in rows]
+        missing = [name for name in names if without_suffix(name) not in position]
+        if missing:
+            raise ValueError(
+                f"{self.name} has no vector of {len(missing)} of {len(names)} videos that have a label, such as "
+                f"{missing[0]}: embed all videos, or leave these out of the data set."
+            )
+        return [self.clips[position[without_suffix(name)]] for name in names]
+
+    def rows(self) -> datasets.DatasetDict:
+        """Make a data set, without videos, of the labels and splits that the file itself has.
+
+        Raises:
+            ValueError: If it has none, or a label that is no ejection fraction.
+        """
+        if self.ejection_fractions is None or self.splits is None:
+            raise ValueError(
+                f"{self.name} has no column EF, or no column Split: give the data set that has them as `--data_dir`, "
+                "or add both columns to the file."
+            )
+        values = self.ejection_fractions
+        wrong = np.flatnonzero(~((values >= 0) & (values <= 100)))
+        if len(wrong):
+            raise ValueError(
+                f"{self.name}: the EF of {len(wrong)} videos is missing or not within 0 to 100 %, such as that of "
+                f"{self.file_names[wrong[0]]}."
+            )
+        found: dict[str, list[int]] = {}
+        for index, split in enumerate(self.splits):
+            name = SPLIT_NAMES.get(str(split).strip().lower())
+            if name is None:
+                raise ValueError(
+                    f"{self.name}: {self.file_names[index]} is in the split {split!r}; splits are TRAIN, VAL and TEST."
+                )
+            found.setdefault(name, []).append(index)
+        return datasets.DatasetDict(
+            {
+                name: datasets.Dataset.from_dict(
+                    {
+                        "file_name": [self.file_names[index] for index in found[name]],
+                        "ejection_fraction": values[found[name]].tolist(),
+                    }
+                )
+                for name in ("train", "validation", "test")
+                if name in found
+            }
+        )
+
+
+def read_clip_vectors(path: str | Path) -> ClipVectors:
+    """Read a file of vectors.
+
+    Args:
+        path: `.parquet` with a row per clip: `file_name`, `vector` (a list of numbers, all of one length), and
+            optionally `clip_start`, `draw`, `split` and `EF`; or `.safetensors` with a tensor `vectors`, shape
+            (clips, D), and the other columns, each a list, as JSON in the metadata entry `columns`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a column is missing, vectors have different lengths or hold NaN, a clip occurs twice, or a
+            video has two labels.
+    """
+    path = Path(path)
+    check_suffix(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file of vectors {path}.")
+    reader = read_parquet if path.suffix == ".parquet" else read_safetensors
+    vectors, columns, protocol = reader(path)
+    names = columns["file_name"]
+    if not len(vectors):
+        raise ValueError(f"{path.name} holds no vector.")
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        finite = vectors[start : start + _ROWS_AT_ONCE].isfinite().all(dim=1)
+        if not finite.all():
+            bad = start + int((~finite).nonzero()[0, 0])
+            raise ValueError(
+                f"{path.name}: the vector of clip {bad} ({names[bad]}) holds NaN or infinity; embed this video again."
+            )
+    clips, values = group_by_video(path.name, columns)
+    return ClipVectors(
+        path.name,
+        vectors,
+        list(clips),
+        [np.array(positions, dtype=np.int64) for positions in clips.values()],
+        None if "ejection_fraction" not in values else np.array(values["ejection_fraction"], dtype=np.float64),
+        values.get("split"),
+        protocol,
+    )
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file of another kind."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"Vectors are in {' or '.join(SUFFIXES)} files, got {path.name}.")
+
+
+def group_by_video(
+    name: str, columns: Mapping[str, Sequence[Any]]
+) -> tuple[dict[str, list[int]], dict[str, list[Any]]]:
+    """Find the clips of every video, and the label and split of each; refuse clips that occur twice."""
+    clips: dict[str, list[int]] = {}
+    shown: set[tuple[Any, ...]] = set()
+    keys = [columns[key] for key in ("clip_start", "draw") if key in columns]
+    for index, video in enumerate(columns["file_name"]):
+        clip = (video, *(int(key[index]) for key in keys))
+        if clip in shown:
+            remedy = "" if keys else " Clips of one video need a column `clip_start`."
+            raise ValueError(f"{name}: two vectors are of the same clip, {clip}.{remedy}")
+        shown.add(clip)
+        clips.setdefault(str(video), []).append(index)
+    values: dict[str, list[Any]] = {}
+    for key in ("ejection_fraction", "split"):
+        if key in columns:
+            column = columns[key]
+            values[key] = [column[positions[0]] for positions in clips.values()]
+            for video, positions in clips.items():
+                different = {str(column[position]) for position in positions}
+                if len(different) > 1:
+                    raise ValueError(f"{name}: {video} has different values of {key}: {', '.join(sorted(different))}.")
+    return clips, values
+
+
+def meaning_of(columns: Iterable[str]) -> dict[str, str]:
+    """Find which column is which; both names by meaning."""
+    plain = {column.lower().replace("_", ""): column for column in columns}
+    return {key: plain[name] for key, names in COLUMNS.items() for name in reversed(names) if name in plain}
+
+
+def read_parquet(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
+    """Read a Parquet file part by part, so that nothing but the vectors stays in memory."""
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path.name} is no Parquet file: {error}") from error
+    found = meaning_of(file.schema_arrow.names)
+    for key in ("file_name", "vector"):
+        if key not in found:
+            raise ValueError(f"{path.name} has no column {key}; it has {', '.join(file.schema_arrow.names)}.")
+    vectors: torch.Tensor | None = None
+    parts: dict[str, list[Any]] = {key: [] for key in found if key != "vector"}
+    row = 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(found.values())):
+        column = batch.column(found["vector"])
+        is_list = (pa.types.is_list, pa.types.is_fixed_size_list, pa.types.is_large_list)
+        if not any(is_kind(column.type) for is_kind in is_list):
+            raise ValueError(f"{path.name}: the column {found['vector']} holds {column.type} and no lists of numbers.")
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        size = int(lengths[0]) if vectors is None else vectors.shape[1]
+        wrong = np.flatnonzero(lengths != size)
+        if len(wrong) or size == 0:
+            bad = int(wrong[0]) if len(wrong) else 0
+            raise ValueError(
+                f"{path.name}: vectors have different lengths, {size} and {lengths[bad]} "
+                f"({batch.column(found['file_name'])[bad]}); all must come from one encoder."
+            )
+        values = column.flatten().to_numpy(zero_copy_only=False)
+        if vectors is None:
+            vectors = torch.empty(file.metadata.num_rows, size)
+        vectors[row : row + len(batch)] = torch.from_numpy(values.astype(np.float32).reshape(len(batch), size))
+        row += len(batch)
+        for key, part in parts.items():
+            part.append(batch.column(found[key]))
+    columns = {key: plain_column(path.name, key, pa.chunked_array(part)) for key, part in parts.items() if part}
+    protocol = (file.schema_arrow.metadata or {}).get(b"protocol", b"vectors").decode()
+    return torch.empty(0, 0) if vectors is None else vectors, {"file_name": [], **columns}, protocol
+
+
+def plain_column(name: str, key: str, column: pa.ChunkedArray) -> Any:
+    """Convert a column to a list of texts or an array of numbers."""
+    if key not in _NUMBERS:
+        return [str(value) for value in column.to_pylist()]
+    try:
+        kind = pa.from_numpy_dtype(_NUMBERS[key])
+        return pc.fill_null(column.cast(kind), float("nan") if key == "ejection_fraction" else -1).to_numpy()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{name}: the column {key} does not hold numbers: {error}") from error
+
+
+def read_safetensors(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
+    """Read a safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            names = list(file.keys())
+            if "vectors" not in names:
+                raise ValueError(f"{path.name} has no tensor `vectors`; it has {', '.join(names)}.")
+            vectors = file.get_tensor("vectors").float()
+        given = json.loads(metadata.get("columns", "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path.name} is no safetensors file of vectors: {error}") from error
+    columns = {key: given[name] for key, name in meaning_of(given).items()}
+    if vectors.ndim != 2 or len(columns.get("file_name", ())) != len(vectors):
+        raise ValueError(
+            f"{path.name}: `vectors` must have shape (clips, D), and the metadata entry `columns` a `file_name` for "
+            f"each clip; got {tuple(vectors.shape)} and {len(columns.get('file_name', ()))} names."
+        )
+    return vectors, columns, metadata.get("protocol", "vectors")
+
+
+def write_clip_vectors(
+    path: str | Path, parts: Iterable[tuple[torch.Tensor, Mapping[str, Sequence[Any]]]], protocol: str
+) -> int:
+    """Write a file of vectors whole or not at all, Parquet or safetensors by its suffix.
+
+    Args:
+        path: File to write.
+        parts: Vectors, float32, shape (clips, D), and columns of as many values: `file_name`, `clip_start`, `draw`,
+            `split` and `EF`; Parquet is written part by part.
+        protocol: Test protocol by which the clips were taken.
+
+    Returns:
+        Number of clips.
+    """
+    path = Path(path)
+    check_suffix(path)
+    count = 0
+    with replacing(path) as partial:
+        if path.suffix == ".safetensors":
+            made = list(parts)
+            joined = {key: [value for _, columns in made for value in columns[key]] for key in made[0][1]}
+            vectors = torch.cat([vectors for vectors, _ in made])
+            metadata = {"columns": json.dumps(joined), "protocol": protocol}
+            save_file({"vectors": vectors.contiguous()}, partial, metadata)
+            return len(vectors)
+        writer: pq.ParquetWriter | None = None
+        for vectors, columns in parts:
+            flat = pa.array(vectors.contiguous().numpy().reshape(-1))
+            table = pa.table({**columns, "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
+            table = table.replace_schema_metadata({"protocol": protocol})
+            if writer is None:
+                writer = pq.ParquetWriter(partial, table.schema)
+            writer.write_table(table, _ROWS_AT_ONCE)
+            count += len(vectors)
+        if writer is not None:
+            writer.close()
+    return count

@@ -1,0 +1,121 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from echomen_hf import EchoMENModel, Predictor
+from echomen_hf.cli import invoke
+from echomen_hf.data.clip_vectors import read_clip_vectors
+
+
+STAGE_2 = ["--stage", "2", "--stage2_num_train_epochs", "3", "--optim", "adamw_torch", "--learning_rate", "1e-2"]
+STAGE_2 += ["--report_to", "none", "--use_cpu", "--disable_tqdm", "true", "--crop_padding", "3", "--seed", "5"]
+STAGE_2 += ["--per_device_train_batch_size", "6", "--eval_protocol", "windows"]
+
+
+@pytest.fixture(scope="module")
+def vectors(trained, echonet_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("vectors") / "vectors.parquet"
+    flags = ["--draws", "3", "--crop_padding", "3", "--seed", "5", "--device", "cpu", "--num_workers", "0"]
+    invoke(["embed", "--model", str(trained), "--data_dir", str(echonet_dir), "--output", str(path), *flags])
+    return path
+
+
+@pytest.fixture(scope="module")
+def on_vectors(trained, vectors, tmp_path_factory):
+    """Heads of the trained model, trained again on vectors, with labels from the file itself."""
+    output = tmp_path_factory.mktemp("on_vectors") / "run"
+    invoke(["train", *STAGE_2, "--model", str(trained), "--embeddings", str(vectors), "--output_dir", str(output)])
+    return output
+
+
+def assert_equal_weights(first, second):
+    first, second = (EchoMENModel.from_pretrained(folder).state_dict() for folder in (first, second))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_stage_2_on_vectors_equals_stage_2_through_the_encoder(trained, on_vectors, echonet_dir, tmp_path):
+    flags = ["--model", str(trained), "--data_dir", str(echonet_dir), "--embedding_draws", "3"]
+    invoke(["train", *STAGE_2, *flags, "--output_dir", str(tmp_path / "run")])
+    assert_equal_weights(on_vectors, tmp_path / "run")
+    configs = [EchoMENModel.from_pretrained(folder).config for folder in (on_vectors, tmp_path / "run")]
+    assert configs[0].interval_calibration == configs[1].interval_calibration
+    assert configs[0].usual_distance == configs[1].usual_distance
+
+
+def test_evaluation_of_vectors_equals_that_of_the_videos(on_vectors, vectors, echonet_dir, tmp_path):
+    given = ["--model", str(on_vectors), "--bootstrap_samples", "20", "--device", "cpu"]
+    invoke(["evaluate", *given, "--embeddings", str(vectors), "--output", str(tmp_path / "vectors")])
+    invoke(["evaluate", *given, "--data_dir", str(echonet_dir), "--output", str(tmp_path / "videos")])
+    tables = [pd.read_csv(tmp_path / name / "predictions.csv") for name in ("vectors", "videos")]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-5)
+    found, expected = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("vectors", "videos"))
+    known = {name: value for name, value in expected["metrics"].items() if value is not None}
+    assert {name: found["metrics"][name] for name in known} == pytest.approx(known, rel=1e-5)
+    assert found["comparison"].keys() == expected["comparison"].keys()
+    assert found["prediction_intervals"] is not None
+    assert (tmp_path / "vectors" / "report.md").is_file()
+
+
+def test_clips_are_those_of_the_protocol(vectors, echonet_dir):
+    found = pd.read_parquet(vectors)
+    assert set(found["split"]) == {"train", "validation", "test"}
+    counts = found[found["split"] == "train"].groupby("file_name").size()
+    assert set(counts) == {3}
+    assert read_clip_vectors(vectors).protocol == "windows"
+    assert found.groupby("file_name")["EF"].nunique().max() == 1
+
+
+def test_heads_alone_on_vectors_of_any_origin(echonet_dir, tmp_path):
+    """Vectors that tell the EF, of an encoder that nobody here has; labels and splits are those of the data set."""
+    table = pd.read_csv(echonet_dir / "FileList.csv")
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(24, generator=generator)
+    noise = torch.randn(len(table), 24, generator=generator)
+    made = (torch.tensor(table["EF"].to_numpy() / 50 - 1)[:, None] * direction + 0.1 * noise).float()
+    names = table["FileName"]
+    pd.DataFrame({"file_name": names, "features": list(made.numpy())}).to_parquet(tmp_path / "theirs.parquet")
+    flags = ["--embeddings", str(tmp_path / "theirs.parquet"), "--data_dir", str(echonet_dir)]
+    flags += ["--expert_solver", "least_squares", "--model_config", '{"num_experts": 2}']
+    output = tmp_path / "run"
+    invoke(["train", *STAGE_2, *flags, "--output_dir", str(output)])
+    config = EchoMENModel.from_pretrained(output).config
+    assert (config.vector_size, config.embedding_size, config.num_experts) == (24, 24, 2)
+    assert config.interval_calibration["protocol"] == "vectors"
+    given = ["--model", str(output), "--bootstrap_samples", "0", "--device", "cpu"]
+    invoke(["evaluate", *given, *flags[:4], "--output", str(tmp_path / "test")])
+    metrics = json.loads((tmp_path / "test" / "metrics.json").read_text())["metrics"]
+    assert metrics["mae"] < 3
+    with pytest.raises(ValueError, match="no encoder: it was trained on vectors"):
+        Predictor(str(output))
+
+
+class TestBadInput:
+    def test_stage_1(self, vectors, tmp_path):
+        flags = ["--embeddings", str(vectors), "--output_dir", str(tmp_path / "run")]
+        with pytest.raises(ValueError, match="Vectors are what stage 2 is trained on: set `--stage 2`"):
+            invoke(["train", *STAGE_2, *flags, "--stage", "both"])
+
+    def test_vectors_of_another_encoder(self, trained, vectors, tmp_path):
+        found = pd.read_parquet(vectors)
+        found["vector"] = [[1.0, *vector] for vector in found["vector"]]
+        found.to_parquet(tmp_path / "longer.parquet")
+        flags = ["--embeddings", str(tmp_path / "longer.parquet"), "--model", str(trained)]
+        with pytest.raises(ValueError, match="have 9 numbers, and the encoder of the model makes 8"):
+            invoke(["train", *STAGE_2, *flags, "--output_dir", str(tmp_path / "run")])
+        with pytest.raises(ValueError, match="have 9 numbers, and the model works on 8"):
+            invoke(["evaluate", *flags, "--output", str(tmp_path / "test"), "--device", "cpu"])
+
+    def test_two_sources(self, trained, echonet_dir, tmp_path):
+        flags = ["--data_dir", str(echonet_dir), "--output", str(tmp_path / "x.parquet")]
+        with pytest.raises(ValueError, match="either --model, an EchoMEN model, or --encoder"):
+            invoke(["embed", *flags])
+        with pytest.raises(ValueError, match=r"in .parquet or .safetensors files"):
+            invoke(["embed", "--model", str(trained), *flags[:2], "--output", str(tmp_path / "x.csv")])
+
+    def test_nothing_to_evaluate_on(self, trained, tmp_path):
+        with pytest.raises(ValueError, match="as --data_dir, or vectors as --embeddings"):
+            invoke(["evaluate", "--model", str(trained), "--output", str(tmp_path)])
