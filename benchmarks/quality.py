@@ -20,7 +20,13 @@ from tqdm.auto import tqdm
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor, Predictor
 from echomen_hf.cli.command_line import run_script
 from echomen_hf.evaluation.report import markdown_table, package_versions
-from echomen_hf.evaluation.simulation_examination import PROFILE_TITLES, examination_videos, simulated_frames
+from echomen_hf.evaluation.simulation_examination import (
+    HELD_OUT,
+    IN_RANGE,
+    PROFILE_TITLES,
+    examination_videos,
+    simulated_frames,
+)
 from echomen_hf.inference import load_checkpoint, predict_video
 from echomen_hf.inference.video_prediction import VideoPrediction
 from echomen_hf.model.echo_video_echomen import EchoVideo
@@ -94,7 +100,7 @@ def other_recordings(
     """Predict recordings of another kind, every second one of a view from a machine that training never shows."""
     size = processor.crop_size["height"]
     for number in range(args.num_videos):
-        profile = tuple(PROFILE_TITLES)[number % 2]
+        profile = (IN_RANGE, HELD_OUT)[number % 2]
         frames = simulate_other_recording(kind, SEED_OFFSET + args.seed + number, 100, FPS, size, profile)
         yield predict_video(model, processor, EchoVideo(frames, FPS, kind))
 

@@ -19,8 +19,8 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, VIDEO_PROCESSOR_N
 
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
 from echomen_hf.cli.command_line import run_script
-from echomen_hf.evaluation.figure_style import CATEGORY_COLOURS, NEUTRAL_COLOUR, new_figure, styled
 from echomen_hf.evaluation.report import write_json
+from echomen_hf.figure_style import CATEGORY_COLOURS, NEUTRAL_COLOUR, new_figure, styled
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.labels import CATEGORY_TITLES
 from echomen_hf.runs.run_folder import RUN_FILE

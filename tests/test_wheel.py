@@ -55,7 +55,11 @@ def run(wheel, tmp_path_factory):
 def test_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"echomen_hf"}
-    assert {"echomen_hf/recipes/paper.yaml", "echomen_hf/checkpoints/small/model.safetensors"} <= set(names)
+    assert {
+        "echomen_hf/recipes/paper.yaml",
+        "echomen_hf/checkpoints/small/model.safetensors",
+        "echomen_hf/checkpoints/outline/model.safetensors",
+    } <= set(names)
     assert not [name for name in names if "__pycache__" in name]
 
 

@@ -63,7 +63,7 @@ class _RegistersAfterImport(threading.local):
 
 
 def _register() -> None:
-    """Teach transformers the model type `echomen` and the task `ejection-fraction`."""
+    """Teach transformers the model types of the package and the task `ejection-fraction`."""
     from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor
     from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -73,8 +73,11 @@ def _register() -> None:
     from .model.pipeline_echomen import EjectionFractionPipeline
     from .model.video_encoder_echomen import PACKAGE_ENCODERS
     from .model.video_processing_echomen import EchoMENVideoProcessor
+    from .outline.outliner import LeftVentricleOutliner, LeftVentricleOutlinerConfig
 
     AutoConfig.register("echomen", EchoMENConfig, exist_ok=True)
+    AutoConfig.register("echomen_outline", LeftVentricleOutlinerConfig, exist_ok=True)
+    AutoModel.register(LeftVentricleOutlinerConfig, LeftVentricleOutliner, exist_ok=True)
     AutoModel.register(EchoMENConfig, EchoMENModel, exist_ok=True)
     AutoModelForVideoClassification.register(EchoMENConfig, EchoMENModel, exist_ok=True)
     AutoVideoProcessor.register(EchoMENConfig, EchoMENVideoProcessor, exist_ok=True)

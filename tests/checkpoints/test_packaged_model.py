@@ -78,11 +78,12 @@ def test_the_card_shows_what_was_measured_on_these_weights(examination):
 
 
 def test_what_was_measured_is_what_is_asked_of_it(examination):
-    assert examination["settings"]["num_videos"] >= 3000
+    assert examination["settings"]["num_videos"] >= 2000
     assert examination["held_out_ratio"] <= 1.3
     for category in ("hfref", "hfmref", "hfpef"):
-        assert examination["intervals"]["wide"][category]["coverage"] == pytest.approx(0.9, abs=0.03)
-        assert examination["intervals"]["wide"][category]["n"] >= 900
+        for shown in examination["intervals"].values():
+            assert shown[category]["coverage"] == pytest.approx(0.9, abs=0.03)
+            assert shown[category]["n"] >= 400
     assert examination["motion"]["still"]["p90"] < 20
     for name in INVARIANCES:
         assert examination["motion"][name]["mean"] < 3, name

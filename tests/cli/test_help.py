@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from echomen_hf.cli import adapt, app, echomen, export, invoke, predict, simulate
+from echomen_hf.cli import adapt, app, echomen, export, invoke, options, predict
 
 
 COMMANDS = [command.name for command in echomen.registered_commands]
@@ -84,7 +84,7 @@ def test_choices_and_defaults_are_those_of_the_library():
     assert get_args(predict.Precision) == PRECISIONS
     assert [name for name in PRECISIONS if name != "tf32"] == list(DEFAULT_MAX_CHANGE)  # exports are for CPUs
     assert get_args(export.Format) == tuple(EXPORT_PRECISIONS)
-    assert get_args(simulate.Profile) == tuple(PROFILES)
+    assert get_args(options.Profile) == tuple(PROFILES)
     defaults = inspect.signature(export.main).parameters
     assert defaults["max_mae_rise"].default == DEFAULT_MAX_MAE_RISE
     assert defaults["calibration_clips"].default == CALIBRATION_CLIPS
@@ -105,7 +105,7 @@ def test_version(capsys):
     ("arguments", "message"),
     [
         (["pedict"], "error: No such command 'pedict'. Did you mean 'predict'?"),
-        (["predict", "clip.avi", "--modle", "x"], "error: No such option: --modle (Possible options: --model)"),
+        (["predict", "clip.avi", "--modle", "x"], "error: No such option: --modle (Possible options: --model"),
         (["predict"], "error: Missing argument 'FILE_OR_FOLDER'."),
         (["predict", "clip.avi", "--batch_size", "many"], "error: Invalid value for '--batch_size': "),
         (["export", "model", "--output", "x", "--format", "onyx"], "'onyx' is not one of 'openvino', 'onnx'"),

@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from echomen_hf.evaluation.figure_style import CATEGORY_COLOURS
 from echomen_hf.evaluation.figures import (
     bland_altman_figure,
     error_by_band_figure,
@@ -16,6 +15,7 @@ from echomen_hf.evaluation.figures import (
     save_figures,
     scatter_figure,
 )
+from echomen_hf.figure_style import CATEGORY_COLOURS
 from echomen_hf.labels import ExpertWeightTable, bin_counts
 from echomen_hf.metrics import bland_altman_limits, ef_regression_metrics, error_by_band
 

@@ -1,14 +1,21 @@
 """Measuring a model on simulated hearts."""
 
+import numpy as np
 import pytest
 
 from echomen_hf.evaluation.simulation_examination import (
+    PROFILE_TITLES,
+    READER_ERROR,
+    _InTurn,
+    _readings,
     accuracy_section,
     calibrate_on_simulation,
     coverage_section,
     echonet_weighted,
+    examination_videos,
     examine_on_simulation,
     motion_section,
+    simulated_frames,
 )
 from echomen_hf.labels import HEART_FAILURE_CATEGORIES
 
@@ -22,7 +29,7 @@ def examination(tiny_model, tiny_processor):
 
 
 def test_each_category_is_a_third_and_profiles_share_their_hearts(examination):
-    for name in ("wide", "held_out_vendor", "constant_guess"):
+    for name in ("constant_guess", *PROFILE_TITLES):
         metrics = examination["accuracy"][name]
         counts = [metrics[f"n_{category}"] for category in HEART_FAILURE_CATEGORIES]
         assert sum(counts) == 9
@@ -32,6 +39,26 @@ def test_each_category_is_a_third_and_profiles_share_their_hearts(examination):
     assert examination["held_out_ratio"] == pytest.approx(other["mae"] / wide["mae"])
     # An untrained model says nothing: its intervals must be as wide as the categories, and hold everything.
     assert examination["intervals"]["wide"]["all"]["coverage"] == 1.0
+
+
+def test_calibration_shows_every_way_in_turn(tiny_processor):
+    videos = examination_videos(len(PROFILE_TITLES), seed=1)
+    sources = [simulated_frames(tiny_processor, profile) for profile in PROFILE_TITLES]
+    shown = [_InTurn(tuple(sources)).read(row, np.array([3])) for row in videos]
+    for row, source, frames in zip(videos, sources, shown, strict=True):
+        np.testing.assert_array_equal(frames, source.read(row, np.array([3])))
+    assert not np.array_equal(sources[0].read(videos[0], np.array([3])), sources[2].read(videos[0], np.array([3])))
+
+
+def test_readings_have_the_error_of_a_reader():
+    videos = examination_videos(2000, seed=1)
+    errors = np.array(_readings(videos)) - videos["ejection_fraction"]
+    assert errors.std() == pytest.approx(READER_ERROR, rel=0.05)
+    assert abs(errors.mean()) < 0.3
+    assert _readings(videos) == _readings(videos)
+    assert not np.allclose(
+        errors, np.array(_readings(other := examination_videos(2000, 2))) - other["ejection_fraction"]
+    )
 
 
 def test_a_still_clip_and_every_change_are_measured(examination):

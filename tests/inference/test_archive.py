@@ -44,7 +44,7 @@ main("predict")
 class StandIn:
     """A predictor whose estimate depends on the path alone."""
 
-    protocol, engine = "windows", SimpleNamespace(precision="fp32")
+    protocol, engine, outliner = "windows", SimpleNamespace(precision="fp32"), None
 
     def __init__(self):
         self.seen = []

@@ -1,12 +1,14 @@
 """Every way from a file to its ejection fraction gives the same number, to the last digit."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from echomen_hf import EjectionFractionPipeline, Predictor, load_echonet_dynamic, read_video
 from echomen_hf.inference import predict_split, predict_video
-from echomen_hf.inference.windows import windows_of_engine
+from echomen_hf.inference.windows import SharedWindows, windows_of_engine
+from echomen_hf.model.clip_sampling_echomen import ShortVideos
 from echomen_hf.model.echo_video_echomen import EchoVideo
 from echomen_hf.simulation import ExportSettings, export_clip, simulate_echo, write_avi
 
@@ -104,3 +106,22 @@ def test_same_numbers_of_clips_encoded_together(experienced_model, three_channel
     assert numbers(next(result for _, result in predictor.predict_files([path]))) == expected
     assert numbers(predict_video(*parts, read_video(path), **options)) == expected
     assert numbers(predict_split(*parts, [row], progress=False, **options)[0]) == expected
+
+
+@pytest.mark.parametrize("rule", get_args(ShortVideos))
+def test_same_numbers_of_a_video_shorter_than_a_clip(experienced_model, three_channel_processor, row, rule, tmp_path):
+    path, frames = tmp_path / "short.avi", simulate_echo(3, num_frames=40).frames
+    write_avi(path, frames, 50.0)
+    three_channel_processor.short_videos = rule
+    three_channel_processor.sampling_period = 8  # so that a clip shorter than the model's may hold a beat
+    predictor = Predictor(experienced_model, three_channel_processor, "all", "cpu", BATCH_SIZE)
+    found = every_way(predictor, {**row, "video": {"path": str(path)}, "num_frames": 40, "fps": 50.0})
+    expected = found["predictor"]
+    assert len(expected["clips"]) == 1
+    assert all(way == expected for way in found.values())
+    windows = SharedWindows(experienced_model.encoder)
+    together = predict_video(experienced_model, three_channel_processor, read_video(path), "all", windows=windows)
+    assert together.ejection_fraction == pytest.approx(expected["ejection_fraction"], abs=1e-3)
+    three_channel_processor.short_videos = "loop" if rule == "zeros" else "zeros"
+    other = Predictor(experienced_model, three_channel_processor, "all", "cpu", BATCH_SIZE)
+    assert other(path).ejection_fraction != expected["ejection_fraction"]

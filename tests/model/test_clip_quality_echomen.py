@@ -12,6 +12,7 @@ from echomen_hf.model.clip_quality_echomen import (
     check_clip,
     inspect_clip,
     inspect_estimate,
+    inspect_readings,
     overall_quality,
 )
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
@@ -26,6 +27,23 @@ SPEC = ClipSpec()
 
 def make_video(frames: np.ndarray, **changes) -> EchoVideo:
     return dataclasses.replace(EchoVideo(frames, 50.0, "a.avi"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "outline", "disagree"),
+    [
+        ((50.0, 60.0), (40.0, 49.9), True),
+        ((50.0, 60.0), (60.1, 70.0), True),
+        ((50.0, 60.0), (40.0, 50.0), False),
+        ((50.0, 60.0), (52.0, 55.0), False),
+        (None, (40.0, 45.0), False),
+        ((50.0, 60.0), None, False),
+    ],
+)
+def test_two_readings_disagree_if_their_intervals_do(estimate, outline, disagree):
+    found = inspect_readings(estimate, outline)
+    assert [finding.quality for finding in found] == ["doubtful"] * disagree
+    assert all("Two readings disagree: 50 to 60 % by the estimate" in finding.reason for finding in found)
 
 
 def test_nothing_speaks_against_a_beating_heart(echonet_dir):

@@ -6,6 +6,7 @@ import pytest
 from echomen_hf.model.clip_sampling_echomen import (
     DEFAULT_PROTOCOL,
     ClipSpec,
+    ShortVideos,
     clip_indices,
     parse_protocol,
     protocol_starts,
@@ -61,6 +62,28 @@ def test_clip_indices_mark_frames_past_the_end() -> None:
     indices = clip_indices(start=1, video_length=8, fps=50, spec=ClipSpec(num_frames=5))
     np.testing.assert_array_equal(indices, [1, 3, 5, 7, -1])
     assert indices.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("zeros", [0, 2, -1, -1, -1, -1]),
+        ("last_frame", [0, 2, 3, 3, 3, 3]),
+        ("loop", [0, 2, 0, 2, 0, 2]),
+        ("back_and_forth", [0, 2, 2, 0, 2, 2]),  # 0 1 2 3 2 1 0 1 2 3 2
+    ],
+)
+def test_a_short_video_is_filled_up(rule: ShortVideos, expected: list[int]) -> None:
+    spec = ClipSpec(num_frames=6, short_videos=rule)
+    np.testing.assert_array_equal(clip_indices(0, 4, 50, spec), expected)
+    long_enough = clip_indices(3, 14, 50, spec)
+    np.testing.assert_array_equal(long_enough, [3, 5, 7, 9, 11, 13])
+    assert set(clip_indices(0, 1, 50, spec)) <= {0, -1}
+
+
+def test_an_unknown_rule_for_short_videos_lists_the_choices() -> None:
+    with pytest.raises(ValueError, match="zeros, last_frame, loop, back_and_forth, got 'mirror'"):
+        ClipSpec(short_videos="mirror")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("start", [-1, 10])

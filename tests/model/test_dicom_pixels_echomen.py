@@ -145,20 +145,29 @@ class TestNative:
 
     @pytest.mark.parametrize("crop_region", [True, False])
     @pytest.mark.parametrize(
-        ("elements", "aspect"),
+        ("elements", "aspect", "mm_per_pixel"),
         [
-            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": -0.02}, 2),
-            ({"PhysicalDeltaX": 0.02, "PhysicalDeltaY": 0.02}, 1),
-            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0.02, "PhysicalUnitsXDirection": 4}, 1),  # seconds
-            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0.02, "RegionDataType": 3}, 1),  # Doppler
-            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0}, 1),
-            ({"PhysicalDeltaX": 0.04}, 1),
-            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0.02, "image": {"PixelSpacing": [0.3, 0.3]}}, 1),
+            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": -0.02}, 2, 0.2),
+            ({"PhysicalDeltaX": 0.02, "PhysicalDeltaY": 0.02}, 1, 0.2),
+            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0.02, "PhysicalUnitsXDirection": 4}, 1, None),  # seconds
+            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0.02, "RegionDataType": 3}, 1, None),  # Doppler
+            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0}, 1, None),
+            ({"PhysicalDeltaX": 0.04}, 1, None),
+            ({"PhysicalDeltaX": 0.02, "PhysicalDeltaY": 0.02, "image": {"PixelSpacing": [0.3, 0.3]}}, 1, 0.2),
+            ({"image": {"PixelSpacing": [0.3, 0.6]}}, 2, 0.3),
+            ({"image": {"PixelSpacing": [0.0003, 0.0003]}}, 1, None),  # metres
+            ({"PhysicalDeltaX": 0.04, "PhysicalDeltaY": 0.02, "image": {"PixelAspectRatio": [1, 1]}}, 1, None),
         ],
         ids=str,
     )
-    def test_the_region_tells_the_shape_of_pixels(
-        self, tmp_path: Path, truth: Frames, elements: dict[str, Any], aspect: int, crop_region: bool
+    def test_the_region_tells_shape_and_size_of_pixels(
+        self,
+        tmp_path: Path,
+        truth: Frames,
+        elements: dict[str, Any],
+        aspect: int,
+        mm_per_pixel: float | None,
+        crop_region: bool,
     ) -> None:
         place = region(0, 0, 29, 39)
         place.PhysicalUnitsXDirection = place.PhysicalUnitsYDirection = 3
@@ -171,6 +180,7 @@ class TestNative:
         options = {"crop_region": crop_region, "margin": 0.0, "square": False}
         video, info = read_dicom(path, **options), probe_dicom(path, **options)
         assert video.frames.shape == (6, 40, 30 * aspect) == (info.num_frames, info.height, info.width)
+        assert video.mm_per_pixel == (mm_per_pixel and pytest.approx(mm_per_pixel))
         if aspect == 2:
             assert np.abs(video.frames.astype(int) - truth).mean() < 8
         np.testing.assert_array_equal(read_dicom(path, [4], **options).frames[0], video.frames[4])

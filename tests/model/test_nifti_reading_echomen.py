@@ -55,6 +55,13 @@ def test_pixels_become_square(path):
     assert video.frames.shape == (3, 40, 32)
     np.testing.assert_array_equal(video.frames, [square_pixels(frame, 2.0) for frame in frames])
     assert (probe_video(path).height, probe_video(path).width) == (40, 32)
+    assert video.mm_per_pixel == pytest.approx(0.154)
+
+
+@pytest.mark.parametrize(("units", "side", "expected"), [(0, 0.3, None), (1, 3e-4, 0.3), (2, 0.3, 0.3), (3, 300, 0.3)])
+def test_pixels_have_the_size_that_the_header_states(path, units, side, expected):
+    write_nifti(path, known_frames(), (side, side), time_step=0.02, units=units + 8)
+    assert read_video(path).mm_per_pixel == (expected and pytest.approx(expected))
 
 
 def test_commands_take_it(tmp_path):

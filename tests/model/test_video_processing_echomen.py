@@ -53,8 +53,11 @@ class TestSampling:
         clip = processor(video, video_metadata={"fps": 25.0, "total_num_frames": 90}, return_tensors="pt")
         assert levels(clip["pixel_values"][0]) == list(range(29, 29 + 32))
 
-    def test_short_video_ends_in_zeros(self, processor, video):
-        clip = processor(video[:20], return_tensors="pt")["pixel_values"][0]
+    def test_short_video_is_filled_up(self, processor, video):
+        for options in ({}, {"short_videos": "loop"}):
+            clip = processor(video[:20], **options, return_tensors="pt")["pixel_values"][0]
+            assert levels(clip) == list(range(0, 20, 2)) * 3 + [0, 2]
+        clip = processor(video[:20], short_videos="zeros", return_tensors="pt")["pixel_values"][0]
         assert levels(clip[:10]) == list(range(0, 20, 2))
         assert (clip[10:] == 0).all()
 
@@ -73,8 +76,11 @@ class TestSampling:
         clips = processor.make_clips(EchoVideo(video, 50.0, "video"), [0, 5, 60])
         assert clips.shape == (3, 32, 3, 112, 112)
         assert levels(clips[1]) == list(range(5, 5 + 63, 2))
-        assert levels(clips[2][:15]) == list(range(60, 90, 2))
-        assert (clips[2][15:] == 0).all()
+        assert levels(clips[2]) == [*range(60, 90, 2), *range(0, 34, 2)]
+        processor.short_videos = "zeros"
+        clips = processor.make_clips(EchoVideo(video, 50.0, "video"), [60])
+        assert levels(clips[0][:15]) == list(range(60, 90, 2))
+        assert (clips[0][15:] == 0).all()
 
 
 class TestFrames:
@@ -219,12 +225,13 @@ def test_a_clip_of_a_data_set_stays_as_it_is():
     assert cropped.frames is clip
 
 
-def test_a_processor_whose_file_does_not_mention_the_fan_leaves_screens_as_they_are(tmp_path):
+@pytest.mark.parametrize(("option", "before"), [("do_find_sector", False), ("short_videos", "zeros")])
+def test_a_processor_whose_file_does_not_mention_an_option_works_as_before(option, before, tmp_path):
     processor = EchoMENVideoProcessor()
     processor.save_pretrained(tmp_path)
-    assert EchoMENVideoProcessor.from_pretrained(tmp_path).do_find_sector is True
+    assert getattr(EchoMENVideoProcessor.from_pretrained(tmp_path), option) == getattr(processor, option) != before
     path = tmp_path / "video_preprocessor_config.json"
     settings = json.loads(path.read_text())
-    del settings["do_find_sector"]
+    del settings[option]
     path.write_text(json.dumps(settings))
-    assert EchoMENVideoProcessor.from_pretrained(tmp_path).do_find_sector is False
+    assert getattr(EchoMENVideoProcessor.from_pretrained(tmp_path), option) == before

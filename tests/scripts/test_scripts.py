@@ -15,6 +15,7 @@ COMMANDS = {
     "compare_methods": "compare",
     "demo": "demo",
     "evaluate": "evaluate",
+    "evaluate_outline": "evaluate-outline",
     "examine_on_simulation": "examine",
     "export": "export",
     "import_weights": "import-weights",
@@ -22,6 +23,7 @@ COMMANDS = {
     "predict": "predict",
     "push_to_hub": "push",
     "train": "train",
+    "train_outline": "train-outline",
 }
 
 

@@ -5,6 +5,7 @@ import pytest
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from benchmarks.simulation_realism import cavity_mask
+from echomen_hf.data.tracings import polygon_mask
 from echomen_hf.simulation import EchoParameters, disk_volume, ejection_fraction, sample_echo_parameters, simulate_echo
 
 
@@ -83,6 +84,48 @@ def test_the_dark_cavity_in_the_image_has_the_traced_area(seed):
     end_systolic = dark_area(echo.frames[echo.end_systolic_frame], around)
     assert end_diastolic == pytest.approx((diastole & around).sum(), rel=0.2)
     assert end_systolic == pytest.approx((systole & around).sum(), rel=0.3)
+
+
+def test_the_outline_is_the_traced_one_at_both_ends_of_the_beat():
+    echo = simulate_echo(11, 55.0, num_frames=60, render=False, profile="wide")
+    assert echo.outlines.shape == (60, 97, 2)
+    for tracing, frame in zip(echo.tracings, (echo.end_diastolic_frame, echo.end_systolic_frame), strict=True):
+        outline = np.concatenate([echo.outlines[frame], echo.outlines[frame, :1]])
+        apex, annulus = tracing[0, :2], tracing[0, 2:]
+        along = (annulus - apex) / np.hypot(*(annulus - apex))
+        # every chord ends on the outline
+        for end in (*tracing[1:, :2], *tracing[1:, 2:]):
+            steps = np.diff(outline, axis=0)
+            share = np.clip(((end - outline[:-1]) * steps).sum(1) / (steps**2).sum(1), 0, 1)
+            assert np.hypot(*(outline[:-1] + share[:, None] * steps - end).T).min() < 0.1
+        level = (outline - apex) @ along / np.hypot(*(annulus - apex))
+        assert (level.min(), level.max()) == pytest.approx((0, 1), abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", [21, 22])
+def test_the_outline_encloses_the_dark_cavity_in_every_frame(seed):
+    parameters = clear_view(seed, 60.0)
+    anatomy = dataclasses.replace(parameters.anatomy, apex_depth=30.0)
+    # a dyssynchronous heart that moves on the screen, on a machine that repeats frames
+    motion = dataclasses.replace(parameters.motion, dyssynchrony=0.7, probe_sway=6.0)
+    display = dataclasses.replace(parameters.display, acquired_share=0.5)
+    echo = simulate_echo(
+        seed, parameters=dataclasses.replace(parameters, anatomy=anatomy, motion=motion, display=display)
+    )
+    for frame, outline in list(zip(echo.frames, echo.outlines, strict=True))[::5]:
+        smooth = gaussian_filter(frame.astype(float), 0.7)
+        mask = polygon_mask(outline, 112, 112)
+        centre = outline.mean(axis=0)
+        wall = polygon_mask(centre + 1.12 * (outline - centre), 112, 112) & ~mask
+        inner = polygon_mask(centre + 0.85 * (outline - centre), 112, 112)
+        assert smooth[inner].mean() < 0.35 * smooth[wall].mean()
+    assert np.array_equal(echo.outlines[::2][1:15], echo.outlines[1::2][1:15])
+
+
+def test_some_frames_have_the_outlines_that_they_have_in_the_whole_clip():
+    whole = simulate_echo(13, num_frames=50, render=False)
+    some = simulate_echo(13, num_frames=50, render=False, frames=np.array([3, 17, 40]))
+    assert np.array_equal(some.outlines, whole.outlines[[3, 17, 40]])
 
 
 def test_the_cavity_is_darker_than_the_wall_in_ordinary_clips():

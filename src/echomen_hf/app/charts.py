@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 
-from ..evaluation.figure_style import (
+from ..figure_style import (
     CATEGORY_COLOURS,
     NEUTRAL_COLOUR,
     SERIES_COLOURS,
@@ -23,10 +23,11 @@ from ..evaluation.figure_style import (
     shade_categories,
 )
 from ..labels import CATEGORY_TITLES, EF_RANGE, HEART_FAILURE_CATEGORIES
+from ..outline import VideoOutline
 from .reader import Reading
 
 
-__all__ = ["draw_experts", "draw_gauge", "draw_windows"]
+__all__ = ["VOLUME_PANEL", "draw_experts", "draw_gauge", "draw_volumes", "draw_windows"]
 
 # Colours that no drawing uses, each to be replaced by the page's own colour.
 _INK, _MUTED, _GRID = "#010203", "#040506", "#070809"
@@ -50,6 +51,9 @@ _STYLE = STYLE | {
 }
 _SERIES = SERIES_COLOURS[0]
 _WIDTH = 3.9  # inches: the drawings keep a size at which their text can be read on a phone
+VOLUME_PANEL = (0.15, 0.83)
+"""Left end and width of the panel of volumes, as shares of the drawing: the page moves a line along it."""
+
 # The style of matplotlib is global, and several visitors are served at a time.
 _drawing = threading.Lock()
 
@@ -150,6 +154,33 @@ def draw_windows(reading: Reading) -> str:
         panel.spines["left"].set_visible(False)
 
     return _svg(draw, 2.2, "Ejection fraction of every window over time")
+
+
+def draw_volumes(outline: VideoOutline) -> str:
+    """Volume of the left ventricle over time, with end diastole and end systole of every beat, and beats as ticks."""
+
+    def draw(figure: Figure) -> None:
+        left, width = VOLUME_PANEL
+        panel = figure.add_axes((left, 0.27, width, 0.66))
+        seconds = np.arange(len(outline.volumes)) / outline.video.fps
+        panel.plot(seconds, outline.volumes, color=_SERIES, linewidth=1.8)
+        for ends, fill in (("ed_frame", _SERIES), ("es_frame", "none")):
+            frames = [getattr(beat, ends) for beat in outline.beats]
+            panel.plot(seconds[frames], outline.volumes[frames], "o", color=_INK, markerfacecolor=fill, markersize=5)
+        top = np.nanmax(outline.volumes, initial=0)
+        for beat in outline.beats:
+            middle = seconds[[beat.ed_frame, beat.es_frame]].mean()
+            panel.text(middle, 0.02 * top, f"{beat.ejection_fraction:.0f} %", fontsize=8.5, color=_MUTED, ha="center")
+        # Ticks at the end diastoles; the end of the clip closes the axis.
+        starts = [float(seconds[beat.ed_frame]) for beat in outline.beats]
+        unit = "mL" if outline.unit == "mL" else "1000 pixels³"
+        panel.set(xlim=(0, len(seconds) / outline.video.fps), ylim=(0, 1.1 * top or 1), ylabel=f"volume ({unit})")
+        panel.set_xticks(starts, [f"{start:.1f}" for start in starts])
+        panel.set_xlabel("beats, from end diastole (s)")
+        panel.tick_params(axis="x", length=5, color=_MUTED)
+        panel.tick_params(axis="y", labelcolor=_MUTED)
+
+    return _svg(draw, 2.2, "Volume of the left ventricle over time")
 
 
 def _angle(ejection_fraction: float) -> float:

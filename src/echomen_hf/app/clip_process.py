@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from ..model.clip_sampling_echomen import ClipSpec
 from ..model.echo_video_echomen import EchoVideo
 from ..model.sector_echomen import Sector
 from ..model.video_source_echomen import VideoReadError
-from .browser_video import overlay_saliency, resize_for_display, write_browser_video
+from ..outline.browser_video import resize_for_display, write_browser_video
+from ..outline.overlay import draw_outlines
 from .intake import CLIP_NAME, ReceivedClip, receive_clip
 from .limits import UploadLimits
+from .saliency_overlay import overlay_saliency
 
 
 __all__ = ["FAULT", "draw_clip", "read_clip"]
@@ -28,16 +31,16 @@ __all__ = ["FAULT", "draw_clip", "read_clip"]
 FAULT = ("ran into a fault of this program", "try another export of it, as AVI or MP4")
 """Problem and remedy of an unforeseen error."""
 
-# Without the `__init__` of the package, which loads PyTorch, a process starts in a tenth of the time.
+# Without the `__init__` of these packages, which load PyTorch, a process starts in a tenth of the time.
 _START = """
 import sys, types
-for name, folder in (("echomen_hf", sys.argv[1]), ("echomen_hf.app", sys.argv[2])):
+for name in ("echomen_hf", "echomen_hf.app", "echomen_hf.outline"):
     sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [folder]
+    sys.modules[name].__path__ = [sys.argv[1] + name.removeprefix("echomen_hf").replace(".", "/")]
 from echomen_hf.app.clip_process import main
 main()
 """
-_HERE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _CUT = "cut the clip to a few heart beats, or export it at a smaller size"
 
 logger = logging.getLogger(__name__)
@@ -67,11 +70,23 @@ def _as_tuple(value: Any) -> Any:
 
 
 def draw_clip(
-    frames: Path, fps: float, limits: UploadLimits, *, video: Path, seconds: float, saliency: Path | None = None
+    frames: Path,
+    fps: float,
+    limits: UploadLimits,
+    *,
+    video: Path,
+    seconds: float,
+    saliency: Path | None = None,
+    masks: Path | None = None,
+    marks: Mapping[int, str] | None = None,
 ) -> None:
-    """Write the video that browsers play of frames, and of their saliency if there is any (each `.npy`)."""
-    task = {"frames": str(frames), "fps": fps, "video": str(video), "saliency": saliency and str(saliency)}
-    _run("draw", task, limits, seconds)
+    """Write the video that browsers play of frames, with their saliency or the border of masks (each `.npy`).
+
+    `marks` name frames, see `marked_frames`.
+    """
+    paths = {"frames": frames, "video": video, "saliency": saliency, "masks": masks}
+    task = {name: path and str(path) for name, path in paths.items()}
+    _run("draw", task | {"fps": fps, "marks": list((marks or {}).items())}, limits, seconds)
 
 
 def _run(task: str, arguments: dict[str, Any], limits: UploadLimits, seconds: float) -> dict[str, Any]:
@@ -79,7 +94,7 @@ def _run(task: str, arguments: dict[str, Any], limits: UploadLimits, seconds: fl
     request = json.dumps({"task": task, "max_bytes": limits.max_process_bytes, "arguments": arguments})
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _START, str(_HERE.parent), str(_HERE)],
+            [sys.executable, "-P", "-c", _START, str(_PACKAGE)],
             input=request.encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries may quote the file
@@ -150,8 +165,15 @@ def _read(
     }
 
 
-def _draw(frames: str, fps: float, video: str, saliency: str | None) -> dict[str, Any]:
-    shown = resize_for_display(np.load(frames, mmap_mode="r", allow_pickle=False))
-    painted = shown if saliency is None else overlay_saliency(shown, np.load(saliency, allow_pickle=False))
+def _draw(
+    frames: str, fps: float, video: str, saliency: str | None, masks: str | None, marks: list[tuple[int, str]]
+) -> dict[str, Any]:
+    pixels = np.load(frames, mmap_mode="r", allow_pickle=False)
+    if masks is not None:
+        painted = draw_outlines(pixels, np.load(masks, mmap_mode="r", allow_pickle=False), dict(marks))
+    else:
+        painted = resize_for_display(pixels)
+    if saliency is not None:
+        painted = overlay_saliency(painted, np.load(saliency, allow_pickle=False))
     write_browser_video(video, painted, fps)
     return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -15,6 +16,7 @@ import gradio as gr
 import numpy as np
 
 from ..model.video_source_echomen import VideoReadError
+from ..outline.overlay import marked_frames
 from .clip_process import FAULT, draw_clip, place_of, read_clip
 from .intake import CLIP_NAME, ReceivedClip
 from .limits import UploadLimits
@@ -43,14 +45,14 @@ class _Turn:
     def __init__(self, files: SessionFiles, session: str) -> None:
         self.deadline = time.monotonic() + _SECONDS_PER_CLIP
         self.clip, self.looked = (files.new_file(session, ".mp4") for _ in range(2))
-        self.frames, self.saliency = (files.new_file(session, ".npy") for _ in range(2))
+        self.frames, self.saliency, self.masks = (files.new_file(session, ".npy") for _ in range(3))
 
     @property
     def seconds_left(self) -> float:
         return self.deadline - time.monotonic()
 
     def remove_arrays(self) -> None:
-        for path in (self.frames, self.saliency):
+        for path in (self.frames, self.saliency, self.masks):
             path.unlink(missing_ok=True)
 
     def remove_files(self) -> None:
@@ -145,6 +147,7 @@ class EventHandlers:
                     if last is not None:
                         last.remove_files()
                 reading = self.reader.read(clip.video)
+                self._draw_outline(clip, reading, turn)
                 outputs = self._show(clip, reading, turn)
             # The estimate need not wait for the saliency, which takes longer.
             if is_shown():
@@ -162,6 +165,19 @@ class EventHandlers:
                 turn.remove_arrays() if is_shown() else turn.remove_files()
             if session not in self._visits:
                 self.files.forget(session)
+
+    def _draw_outline(self, clip: ReceivedClip, reading: Reading, turn: _Turn) -> None:
+        """Draw the border of the ventricle into the clip; if that takes too long, the clip stays as it is."""
+        outline = reading.outline
+        if outline is None or not outline.masks.any():
+            return
+        fps, outlined = clip.video.fps, turn.looked
+        np.save(turn.masks, outline.masks)
+        with contextlib.suppress(VideoReadError):
+            marks = marked_frames(outline.beats, fps)
+            seconds = turn.seconds_left
+            draw_clip(turn.frames, fps, self.limits, video=outlined, seconds=seconds, masks=turn.masks, marks=marks)
+            outlined.replace(turn.clip)
 
     def _show(self, clip: ReceivedClip, reading: Reading, turn: _Turn) -> list[Any]:
         return [

@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from ..checkpoints import SMALL_MODEL_NOTICE
-from ..evaluation.figure_style import CATEGORY_COLOURS
+from ..figure_style import CATEGORY_COLOURS
 from ..labels import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
 from .event_handlers import ANY_CATEGORY, CLIP_LABEL, SALIENCY_LABEL, EventHandlers
 from .limits import UploadLimits
@@ -38,6 +38,23 @@ _SYNCHRONISE = """
   for (const event of ["play", "pause", "seeked"]) clip.addEventListener(event, follow);
   looked.addEventListener("loadeddata", follow);
   follow();
+}, 400)
+"""
+# A line over the volume curve shows the moment of the clip.
+_FOLLOW = """
+() => setTimeout(() => {
+  const clip = document.querySelector("#clip video"), chart = document.querySelector(".followed");
+  if (!clip || !chart) return;
+  const cursor = chart.querySelector(".cursor"), { left, width } = chart.dataset;
+  const move = () => {
+    if (!cursor.isConnected || !clip.isConnected) return;
+    if (clip.duration > 0) {
+      cursor.style.display = "block";
+      cursor.style.left = `${+left + (+width * clip.currentTime) / clip.duration}%`;
+    }
+    requestAnimationFrame(move);
+  };
+  move();
 }, 400)
 """
 
@@ -193,6 +210,7 @@ def build_app(
         }
         read_upload = taken.success(handlers.read_upload, None, **reading)
         read_sample = sample.click(handlers.read_sample, [seed, category], **reading)
+        evidence.change(None, js=_FOLLOW)
         for begins in (upload.upload, sample.click):
             begins(None, js=_SCROLL)
         for ends in (read_upload, read_sample):

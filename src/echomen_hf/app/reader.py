@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import warnings
@@ -19,6 +20,7 @@ from ..model.clip_quality_echomen import ClipQualityWarning, Quality
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL
 from ..model.echo_video_echomen import EchoVideo
 from ..model.pipeline_echomen import EjectionFractionPipeline
+from ..outline import VideoOutline, load_outliner, outline_video
 from ..runs.files import folder_or_id
 from ..simulation import simulate_echo
 from .intake import MAX_WINDOWS, ReceivedClip, num_windows, receive_frames
@@ -49,6 +51,7 @@ class Reading:
     window_ejection_fractions: list[float]
     window_seconds: float
     seconds: float
+    outline: VideoOutline | None = None
 
 
 class ClipReader:
@@ -64,7 +67,11 @@ class ClipReader:
         self.model = predictor.model.requires_grad_(False)
         self.processor = predictor.processor
         self.pipeline = EjectionFractionPipeline(
-            model=self.model, video_processor=self.processor, device=predictor.device, batch_size=4
+            model=self.model,
+            video_processor=self.processor,
+            device=predictor.device,
+            batch_size=4,
+            outline=functools.partial(outline_video, outliner=load_outliner().to(predictor.device)),
         )
         self.is_small_model = model is None or is_small_model(model)
         if model is None or self.is_small_model:
@@ -93,6 +100,7 @@ class ClipReader:
                     "category_probabilities",
                     "experts",
                     "weights",
+                    "outline",
                 )
             },
             coverage=None if result["interval"] is None else self.model.config.interval_calibration["coverage"],

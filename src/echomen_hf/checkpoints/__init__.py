@@ -1,4 +1,4 @@
-"""The small model that comes with the package, trained on simulated hearts only."""
+"""The models that come with the package, trained on simulated hearts only."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from pathlib import Path
 from ..model.modeling_echomen import EchoMENModel
 
 
-__all__ = ["SMALL_MODEL_FOLDER", "SMALL_MODEL_NAME", "SMALL_MODEL_NOTICE", "is_small_model", "load_small"]
+__all__ = [
+    "OUTLINE_FOLDER",
+    "SMALL_MODEL_FOLDER",
+    "SMALL_MODEL_NAME",
+    "SMALL_MODEL_NOTICE",
+    "is_small_model",
+    "load_small",
+]
 
 SMALL_MODEL_FOLDER = Path(__file__).parent / "small"
 """Folder with configuration, weights, video processor, card and measurements, as `from_pretrained` reads it."""
+
+OUTLINE_FOLDER = Path(__file__).parent / "outline"
+"""Folder with configuration, weights, card and measurements of the outliner of the left ventricle."""
 
 SMALL_MODEL_NAME = "echomen_hf small (trained on SIMULATED hearts only)"
 """Name of the model for users."""

@@ -17,6 +17,7 @@ from . import (
     demo,
     embed,
     evaluate,
+    evaluate_outline,
     examine,
     export,
     import_weights,
@@ -24,6 +25,7 @@ from . import (
     push,
     simulate,
     train,
+    train_outline,
     version,
 )
 from .command_line import run_script
@@ -41,6 +43,7 @@ echomen = typer.Typer(
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 echomen.command("train", add_help_option=False, context_settings=PASS_ON)(train.main)
 echomen.command("evaluate")(evaluate.main)
+echomen.command("evaluate-outline")(evaluate_outline.main)
 echomen.command("embed")(embed.main)
 echomen.command("predict")(predict.main)
 echomen.command("calibrate")(calibrate.main)
@@ -50,6 +53,7 @@ echomen.command("export")(export.main)
 echomen.command("import-weights")(import_weights.main)
 echomen.command("simulate")(simulate.main)
 echomen.command("examine")(examine.main)
+echomen.command("train-outline")(train_outline.main)
 echomen.command("push")(push.main)
 echomen.command("app")(app.main)
 echomen.command("demo")(demo.main)

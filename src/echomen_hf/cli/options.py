@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 
+# Spelled out, since the module that defines them imports scipy; a test compares them.
+Profile = Literal["reference", "wide", "held_out_vendor"]
 DataDir = Annotated[str, typer.Option("--data_dir", help="Folder of the data set, or a table of videos.")]
 # Spelled as in the arguments of a training, whose module imports torch; a test compares them.
 LAYOUT_OPTIONS: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -83,6 +83,22 @@ def main(
     force: Annotated[
         bool, typer.Option("--force", help="Estimate unusable videos too, which otherwise get no EF.")
     ] = False,
+    outline: Annotated[
+        bool,
+        typer.Option(
+            "--outline",
+            help="Outline the left ventricle too: a second ejection fraction, and with --output one row per beat in "
+            "OUTPUT_beats.csv.",
+        ),
+    ] = False,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(
+            "--overlay",
+            help="Folder for a video with the outline (MP4) and a picture of the volume curve (PNG) of each file; "
+            "needs --outline.",
+        ),
+    ] = None,
     keep_large_blocks: KeepLargeBlocks = False,
 ) -> int:
     """Estimate the ejection fraction of video or DICOM files.
@@ -99,6 +115,10 @@ def main(
     calibrated model gives the interval that holds the true ejection fraction in, say, 90 % of the patients of each
     category, if they are like those it was calibrated on.
 
+    --outline marks the left ventricle in every frame, finds the beats, and gives the ejection fraction of each. Where
+    this reading contradicts the estimate, the quality is doubtful. The network is the package's own, trained on
+    simulated hearts. --overlay shows the ultrasound fan alone, and nothing else of a screen.
+
     --group_by gives one ejection fraction for the videos of a patient or study, with their spread. It has no interval,
     since that of one video does not hold for several.
 
@@ -114,6 +134,8 @@ def main(
             if paths
             else "Missing argument 'FILE_OR_FOLDER'. Name videos, folders or a --manifest."
         )
+    if overlay is not None and not outline:
+        raise ValueError("--overlay draws the outline: add --outline.")
     if resume and output is None:
         raise ValueError("--resume continues a table: name it as --output.")
     from rich.console import Console
@@ -141,6 +163,7 @@ def main(
         precision=precision,
         num_workers=workers,
         force=force,
+        outline=outline,
     )
     console = Console(stderr=True, quiet=not is_main_process())
     rows = predict_archive(
@@ -149,6 +172,7 @@ def main(
         output,
         model=model,
         resume=resume,
+        overlay=overlay,
         progress=lambda rows, total: track(rows, "Predicting", total, console=console),
     )
     if not is_main_process():
@@ -201,16 +225,24 @@ def print_table(rows: list[dict[str, str]], calibration: dict[str, Any] | None) 
 
     interval = f"{calibration['coverage']:.0%} interval" if calibration else "interval"
     table = Table(Column("file", overflow="fold"), "EF (%)", interval, "category", "quality", "clip sd", "clips")
+    outlined = ["EF_outline", "beats"] if rows and "EF_outline" in rows[0] else []
+    for title in ("EF by outline (%)", "beats")[: len(outlined)]:
+        table.add_column(title)
     for row in rows:
         ends = f"{row['interval_low']} to {row['interval_high']}" if row["interval_low"] else ""
         if row["EF_pred"] and not calibration:
             ends = "not calibrated"
-        shown = [row["EF_pred"], ends, *(row[name] for name in ("category", "quality", "clip_sd", "clips"))]
-        table.add_row(escape(row["file"]), *(shown if not row["error"] else ["not readable", *[""] * 5]))
+        names = ["category", "quality", "clip_sd", "clips", *outlined]
+        shown = [row["EF_pred"], ends, *(row[name] for name in names)]
+        table.add_row(
+            escape(row["file"]), *(shown if not row["error"] else ["not readable", *[""] * (1 + len(names))])
+        )
     Console().print(table)
     for row in rows:
         if row["reasons"]:
             print(f"{row['file']}: {row['quality']}. {row['reasons']}")
+        if row.get("outline_reasons"):
+            print(f"{row['file']}: outline: {row['outline_reasons']}")
 
 
 def print_groups(predictions: list[GroupPrediction], group_by: str) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-
-# Spelled out, since the module that defines them imports scipy; a test compares them.
-Profile = Literal["reference", "wide", "held_out_vendor"]
+from .options import Profile
 
 
 def main(

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from ..evaluation.figure_style import (
+from ..evaluation.figures import draw_band_counts, expert_mae_figure, save_figures
+from ..figure_style import (
     NEUTRAL_COLOUR,
     SERIES_COLOURS,
     SeriesStyle,
@@ -22,7 +23,6 @@ from ..evaluation.figure_style import (
     shade_categories,
     styled,
 )
-from ..evaluation.figures import draw_band_counts, expert_mae_figure, save_figures
 from ..labels import EF_RANGE
 from ..metrics import ef_regression_metrics, error_by_band, oracle_predictions
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES

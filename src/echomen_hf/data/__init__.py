@@ -8,6 +8,7 @@ from .layouts.registry import read_data_set
 from .loading import EchoNetFormatError, LayoutError, load_echonet_dynamic, load_rows, load_videos
 from .pixel_statistics import pixel_statistics
 from .provenance import is_synthetic
+from .tracings import Tracing, polygon_mask, read_tracings
 from .validation import VideoProblem, VideoValidationError, raise_for_problems, validate_videos
 
 
@@ -16,6 +17,7 @@ __all__ = [
     "EvaluationClips",
     "FrameCache",
     "LayoutError",
+    "Tracing",
     "TrainingClips",
     "VideoProblem",
     "VideoValidationError",
@@ -25,8 +27,10 @@ __all__ = [
     "load_rows",
     "load_videos",
     "pixel_statistics",
+    "polygon_mask",
     "raise_for_problems",
     "read_data_set",
+    "read_tracings",
     "validate_videos",
     "with_pixel_values",
 ]

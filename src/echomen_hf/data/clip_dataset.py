@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -108,7 +109,7 @@ class TrainingClips(EpochDataset):
             Frame numbers, ascending, shape (T,); `PADDING_INDEX` past the end of the video.
         """
         num_frames, fps = video_length_and_rate(row)
-        spec = self.processor.clip_spec
+        spec = replace(self.processor.clip_spec, short_videos="zeros")  # the paper's data
         return clip_indices(random_start(num_frames, fps, spec, generator), num_frames, fps, spec)
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from .figure_style import NEUTRAL_COLOUR, SeriesStyle, label_ef_axis, new_figure, shade_categories, styled
+from ..figure_style import NEUTRAL_COLOUR, SeriesStyle, label_ef_axis, new_figure, shade_categories, styled
 
 
 __all__ = ["example_predictions_figure"]

@@ -16,17 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from ..labels import (
-    CATEGORY_TITLES,
-    EF_RANGE,
-    HEART_FAILURE_CATEGORIES,
-    ExpertWeightTable,
-    bin_counts,
-    category_masks,
-    num_label_bins,
-)
-from ..metrics import BandErrors, bland_altman_limits, ef_regression_metrics, error_by_band, validate_predictions
-from .figure_style import (
+from ..figure_style import (
     CATEGORY_COLOURS,
     COUNT_COLOUR,
     NEUTRAL_COLOUR,
@@ -39,6 +29,16 @@ from .figure_style import (
     shade_categories,
     styled,
 )
+from ..labels import (
+    CATEGORY_TITLES,
+    EF_RANGE,
+    HEART_FAILURE_CATEGORIES,
+    ExpertWeightTable,
+    bin_counts,
+    category_masks,
+    num_label_bins,
+)
+from ..metrics import BandErrors, bland_altman_limits, ef_regression_metrics, error_by_band, validate_predictions
 
 
 __all__ = [

@@ -43,9 +43,12 @@ def calibrate_model(
     num_workers: int = 0,
     progress: bool = True,
     frames: FrameSource | None = None,
+    readings: Sequence[float] | None = None,
     vectors: ClipVectors | None = None,
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model and store them in its configuration.
+
+    The intervals hold the EF of the rows, or, if given, `readings` of them in percent.
 
     An EchoMEN model also learns how the embeddings of the videos are distributed, so that it can tell when a video is
     not like them.
@@ -64,7 +67,7 @@ def calibrate_model(
     calibration = {
         **calibrate_intervals(
             [prediction.ejection_fraction for prediction in predictions],
-            [row["ejection_fraction"] for row in videos],
+            [row["ejection_fraction"] for row in videos] if readings is None else readings,
             coverage,
         ),
         "protocol": parse_protocol(protocol),

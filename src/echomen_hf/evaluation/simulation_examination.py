@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from ..inference import make_engine, predict_split, predict_video
@@ -31,15 +33,22 @@ __all__ = [
     "motion_section",
 ]
 
-IN_RANGE, HELD_OUT = "wide", "held_out_vendor"
+IN_RANGE, HELD_OUT, WHOLE_FAN = "wide", "held_out_vendor", "whole_fan"
 
-PROFILE_TITLES = {IN_RANGE: "machines as in training", HELD_OUT: "a machine never seen"}
+PROFILE_TITLES = {
+    IN_RANGE: "machines as in training",
+    HELD_OUT: "a machine never seen",
+    WHOLE_FAN: "whole fans, as cut out of screens",
+}
+
+READER_ERROR = 4.0
+"""Standard deviation of a reader's error in EF points."""
 
 SECONDS = (1.3, 4.5)
 """Shortest and longest video: from a single clip to some more than most of EchoNet-Dynamic's."""
 
 _CALIBRATION_SEED_OFFSET = 7_000_003
-_TEST_SEED_OFFSET = 9_000_011
+TEST_SEED_OFFSET = 9_000_011
 
 CHANGE_TITLES = {
     "backwards": "played backwards",
@@ -60,16 +69,38 @@ def calibrate_on_simulation(
     num_workers: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Calibrate the prediction intervals of a model on simulated videos that no training has seen."""
+    """Calibrate the prediction intervals of a model on simulated videos that no training has seen.
+
+    They are to hold the EF that a reader would give, and as often on another machine and on exports: each video is
+    shown in one of the ways of `PROFILE_TITLES`, and its EF has a reader's error.
+    """
+    videos = examination_videos(num_videos, seed + _CALIBRATION_SEED_OFFSET)
     return calibrate_model(
         model,
         processor,
-        examination_videos(num_videos, seed + _CALIBRATION_SEED_OFFSET),
+        videos,
         coverage=coverage,
         num_workers=num_workers,
         progress=progress,
-        frames=simulated_frames(processor, IN_RANGE),
+        frames=_InTurn(tuple(simulated_frames(processor, profile) for profile in PROFILE_TITLES)),
+        readings=_readings(videos),
     )
+
+
+@dataclass(frozen=True)
+class _InTurn:
+    """Frames from one source after the other."""
+
+    sources: tuple[SimulatedFrames, ...]
+
+    def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        return self.sources[row["seed"][-1] % len(self.sources)].read(row, indices)
+
+
+def _readings(videos: SimulatedVideos) -> list[float]:
+    """EF of videos in percent, as a reader with an error would give them."""
+    errors = READER_ERROR * np.random.default_rng([videos.seed, 2]).standard_normal(len(videos))
+    return np.clip(np.array(videos["ejection_fraction"]) + errors, 0, 100).tolist()
 
 
 def examine_on_simulation(
@@ -85,15 +116,15 @@ def examine_on_simulation(
 ) -> dict[str, Any]:
     """Measure a model on simulated videos that neither training nor calibration has seen.
 
-    Both profiles show the same hearts on different machines. Each heart-failure category has the same number of
+    All ways of `PROFILE_TITLES` show the same hearts. Each heart-failure category has the same number of
     videos, and EchoNet-Dynamic's distribution within itself. The first `num_motion_videos` of them are also changed,
     see `motion_evidence`.
     """
-    videos = examination_videos(num_videos, seed + _TEST_SEED_OFFSET)
+    videos = examination_videos(num_videos, seed + TEST_SEED_OFFSET)
     labels = np.array(videos["ejection_fraction"])
     engine = make_engine(model, "torch", processor=processor)
     predicted = {"constant_guess": np.full(len(labels), _echonet_mean())}
-    for profile in (IN_RANGE, HELD_OUT):
+    for profile in PROFILE_TITLES:
         predictions = predict_split(
             model,
             processor,
@@ -115,16 +146,17 @@ def examine_on_simulation(
             "num_motion_videos": min(num_motion_videos, num_videos),
             "num_videos": num_videos,
             "protocol": DEFAULT_PROTOCOL,
+            "reader_error": READER_ERROR,
             "seconds": list(SECONDS),
             "seed": seed,
         },
         "accuracy": accuracy,
         "echonet_mae": {name: echonet_weighted(metrics) for name, metrics in accuracy.items()},
         "calibration": calibration,
-        "spearman": {name: float(spearmanr(predicted[name], labels).statistic) for name in (IN_RANGE, HELD_OUT)},
+        "spearman": {name: float(spearmanr(predicted[name], labels).statistic) for name in PROFILE_TITLES},
         "held_out_ratio": accuracy[HELD_OUT]["mae"] / accuracy[IN_RANGE]["mae"],
         "intervals": {
-            profile: interval_metrics(predicted[profile], labels, calibration) for profile in (IN_RANGE, HELD_OUT)
+            profile: interval_metrics(predicted[profile], _readings(videos), calibration) for profile in PROFILE_TITLES
         }
         if calibration
         else None,
@@ -138,8 +170,9 @@ def examination_videos(num_videos: int, seed: int) -> SimulatedVideos:
 
 
 def simulated_frames(processor: EchoMENVideoProcessor, profile: str) -> SimulatedFrames:
-    """Return the source of the frames of simulated videos."""
-    return SimulatedFrames(profile, image_size=as_size(processor.crop_size).height)
+    """Return the source of the frames of simulated videos, shown in one of the ways of `PROFILE_TITLES`."""
+    size, is_whole = as_size(processor.crop_size).height, profile == WHOLE_FAN
+    return SimulatedFrames(IN_RANGE if is_whole else profile, image_size=size, whole_fan_share=float(is_whole))
 
 
 def echonet_weighted(metrics: Mapping[str, float]) -> float:
@@ -213,7 +246,7 @@ def coverage_section(examination: Mapping[str, Any]) -> str:
         rows.append([title, *shares, f"{found['all']['width']:.1f}"])
     titles = [CATEGORY_TITLES[name] for name in HEART_FAILURE_CATEGORIES]
     header = [
-        f"Share within the {examination['calibration']['coverage']:.0%} interval",
+        f"Readings within the {examination['calibration']['coverage']:.0%} interval",
         *titles,
         "Mean width (EF points)",
     ]

@@ -23,6 +23,7 @@ from ..model.clip_quality_echomen import ClipQualityWarning
 from ..runs.files import escape_formula, folder_or_id, unescape_formula, weights_checksum
 from ..runs.processes import process_rank
 from .archive_files import ArchiveFile, Place
+from .outlined_archive import OUTLINE_COLUMNS, outline_cells, write_beats, write_pictures
 from .predictor import Predictor
 from .video_prediction import VideoPrediction
 
@@ -34,7 +35,7 @@ COLUMNS = [
     *("expert_spread", "clip_sd", "clips"),
     *("model", "warning", "error", "protocol", "precision", "weights"),
 ]
-"""Columns of the table; those of a manifest follow."""
+"""Columns of the table; those of outlines, if there are any, and of a manifest follow."""
 
 _NUMBERS = ("EF_pred", "interval_low", "interval_high", "expert_spread", "clip_sd")
 _RUN = ("model", "protocol", "precision", "weights")
@@ -51,6 +52,7 @@ def predict_archive(
     *,
     model: str | Path | None = None,
     resume: bool = False,
+    overlay: str | Path | None = None,
     progress: Progress = lambda rows, total: rows,
 ) -> list[Row]:
     """Estimate many files, and keep a row of each as soon as it is known.
@@ -60,6 +62,8 @@ def predict_archive(
     `accelerate launch --multi_gpu` or `torch.distributed.run` started share the files, and the first of them puts
     their rows together at the end.
 
+    A predictor that outlines gives more columns, and a table of all beats beside `output`, see `write_beats`.
+
     Args:
         predictor: Predictor.
         files: Files, from `list_files` or `read_manifest`.
@@ -67,23 +71,32 @@ def predict_archive(
             it hold the rows until the end. A table at a URL is written once a minute. Defaults to none.
         model: What the predictor was loaded from, for the column `model`; a folder is named by its last part.
         resume: Whether to continue the table that `output` holds.
+        overlay: Folder for a video with the outline and a picture of the volume curve of every file, by its name and
+            `.mp4` or `.png`; without `output`, for the table of beats too. Defaults to none.
         progress: Function that is given the rows that are still to come and their number, and passes them on.
 
     Returns:
         A row for every file in their order. Processes after the first return nothing.
 
     Raises:
-        ValueError: If several processes have no output, if the columns of a manifest are those of the table, or if the
-            output to continue is of other files, another model or another protocol.
+        ValueError: If there is an overlay to draw and the predictor does not outline, if several processes have no
+            output, if the columns of a manifest are those of the table, or if the output to continue is of other
+            files, another model or another protocol.
     """
+    if overlay is not None and predictor.outliner is None:
+        raise ValueError("Overlays need outlines: make the predictor with `outline=True`, or add `--outline`.")
     rank, num_processes = process_rank()
     run = _describe_run(predictor, model)
     if output is None:
         if num_processes > 1:
             raise ValueError("Several processes can share files only with a table to write; name it as `--output`.")
-        return list(progress(_predict(predictor, files, run), len(files)))
-    columns = [*COLUMNS, *(files[0].columns if files else {})]
-    if clashes := sorted(set(COLUMNS) & set(columns[len(COLUMNS) :])):
+        rows = list(progress(_predict(predictor, files, run, overlay), len(files)))
+        if overlay is not None:
+            write_beats(rows, Path(overlay) / "outlines.csv")
+        return rows
+    own = _columns(predictor)
+    columns = [*own, *(files[0].columns if files else {})]
+    if clashes := sorted(set(own) & set(columns[len(own) :])):
         raise ValueError(f"The manifest has columns that the output has too: {', '.join(clashes)}. Rename them.")
     table = _Table(Place(output), columns, [file.name for file in files], run)
     with _process_group(num_processes) as group:
@@ -91,10 +104,12 @@ def predict_archive(
         # By place in the list, so that processes agree whatever is done already.
         mine = [file for file in files[rank::num_processes] if file.name not in done]
         with table.writer(rank, num_processes) as write:
-            for row in progress(_predict(predictor, mine, run), len(mine)):
+            for row in progress(_predict(predictor, mine, run, overlay), len(mine)):
                 write(row)
         group.wait()
         rows = table.finish() if rank == 0 else []
+        if rank == 0 and predictor.outliner is not None:
+            write_beats(rows, output)
         group.wait()
     return rows
 
@@ -110,17 +125,24 @@ def _describe_run(predictor: Predictor, model: str | Path | None) -> Row:
     }
 
 
-def _predict(predictor: Predictor, files: list[ArchiveFile], run: Row) -> Iterator[Row]:
-    """Make the row of each file, in which its name stands in place of its path."""
+def _columns(predictor: Predictor) -> list[str]:
+    return [*COLUMNS, *(OUTLINE_COLUMNS if predictor.outliner is not None else ())]
+
+
+def _predict(predictor: Predictor, files: list[ArchiveFile], run: Row, overlay: str | Path | None) -> Iterator[Row]:
+    """Make the row of each file, in which its name stands in place of its path, and its pictures before."""
+    columns = _columns(predictor)
     with warnings.catch_warnings():
         heard: list[str] = []
         warnings.simplefilter("ignore", ClipQualityWarning)  # the column reasons has them
         warnings.showwarning = lambda message, *_, **__: heard.append(str(message))
         results = predictor.predict_files(file.source for file in files)
         for file, (_, result) in zip(files, results, strict=True):
-            row = dict.fromkeys(COLUMNS, "") | {"file": file.name, **run, **file.columns}
+            row = dict.fromkeys(columns, "") | {"file": file.name, **run, **file.columns}
             row["warning"] = file.without_path(" ".join(heard))
             heard.clear()
+            if overlay is not None and isinstance(result, VideoPrediction):
+                write_pictures(result.outline, Path(overlay), file.name)
             yield row | _cells(file, result)
 
 
@@ -128,6 +150,7 @@ def _cells(file: ArchiveFile, result: VideoPrediction | Exception) -> Row:
     if isinstance(result, Exception):
         return {"error": file.without_path(str(result)) or type(result).__name__}
     low, high = result.interval or (math.nan, math.nan)
+    outlined = {} if result.outline is None else outline_cells(result.outline)
     return {
         "EF_pred": _number(result.ejection_fraction),
         "interval_low": _number(low),
@@ -138,6 +161,7 @@ def _cells(file: ArchiveFile, result: VideoPrediction | Exception) -> Row:
         "expert_spread": _number(result.expert_spread),
         "clip_sd": _number(result.clip_sd),
         "clips": str(result.num_clips),
+        **outlined,
     }
 
 
@@ -287,10 +311,19 @@ class _Table:
         import pandas as pd
 
         table = pd.DataFrame(rows, columns=self.columns, dtype="string")
-        for name in _NUMBERS:
+        numbers, counts = _number_columns(self.columns)
+        for name in numbers:
             table[name] = [float(cell or "nan") for cell in table[name]]
-        table["clips"] = pd.array([int(cell) if cell else None for cell in table["clips"]], dtype="Int64")
+        for name in counts:
+            table[name] = pd.array([int(cell) if cell else None for cell in table[name]], dtype="Int64")
         return table.to_parquet(index=False)
+
+
+def _number_columns(columns: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Columns of numbers with decimals and of whole numbers; a manifest may call its own as outlines call theirs."""
+    if set(OUTLINE_COLUMNS) <= set(columns):
+        return [*_NUMBERS, "EF_outline", "EF_outline_sd"], ["clips", "beats"]
+    return [*_NUMBERS], ["clips"]
 
 
 def _write_rows(file: Any, *rows: list[str]) -> None:
@@ -317,6 +350,6 @@ def _from_parquet(data: bytes) -> tuple[list[str], list[list[str]]]:
     table = pd.read_parquet(io.BytesIO(data))
     if not set(_NUMBERS) <= set(table):
         return list(table), []
-    for name in _NUMBERS:
+    for name in _number_columns(table)[0]:
         table[name] = ["" if pd.isna(value) else f"{value:.2f}" for value in table[name]]
     return list(table), table.astype("string").fillna("").to_numpy().tolist()

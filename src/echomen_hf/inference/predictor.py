@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.utils import logging
@@ -18,6 +18,7 @@ from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..model.video_reading_echomen import read_video
 from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
+from ..outline import load_outliner
 from ..runs.processes import available_cores
 from .checkpoint import load_checkpoint
 from .engines.engine import Engine, check_engine, is_echomen
@@ -28,6 +29,9 @@ from .video_clips import VideoClips
 from .video_prediction import VideoPrediction, predict_clips
 from .windows import SharedWindows, windows_of_engine
 
+
+if TYPE_CHECKING:
+    from ..outline.video_outline import Outliner
 
 __all__ = ["Predictor", "find_videos"]
 
@@ -61,6 +65,9 @@ class Predictor:
             common, see `SharedWindows`: `all` takes half the time, and results are the same but for rounding. Defaults
             to sharing with the engine `torch` on CPUs; `True` asks for it on any device.
         force: Whether an unusable video is given an estimate, instead of NaN.
+        outline: Whether to outline the left ventricle too: predictions then have an `outline`, and where its ejection
+            fraction contradicts the estimate the quality is `"doubtful"`. An outliner takes the place of the one that
+            comes with the package.
 
     Raises:
         ValueError: If engine and precision do not go together, or are not those of the export, or if clips are to
@@ -88,6 +95,7 @@ class Predictor:
         num_workers: int | None = None,
         share_windows: bool | None = None,
         force: bool = False,
+        outline: bool | Outliner = False,
     ) -> None:
         self.force = force
         for name, value in (("batch_size", batch_size), ("num_workers", num_workers)):
@@ -126,6 +134,11 @@ class Predictor:
                     self.model, engine, precision or "fp32", processor=processor, batch_size=self.batch_size
                 )
         self._clip_processor = _with_channels_of(self.processor, self.engine)
+        self.outliner: Outliner | None = None
+        if outline is True:
+            self.outliner = load_outliner().to(self.device)
+        elif outline is not False:
+            self.outliner = outline
         self._windows: SharedWindows | None = windows_of_engine(
             self.engine, self.protocol, self.batch_size, share_windows
         )
@@ -169,9 +182,15 @@ class Predictor:
         return predict_clips(self.model, self._clip_processor, videos, *options)
 
     def _read_clips(self, source: str | Path | bytes) -> VideoClips:
-        video = self.processor.crop_to_sector(read_video(source))
+        whole = read_video(source)
+        video = self.processor.crop_to_sector(whole)
         findings = check_clip(video, self.processor.clip_spec)
-        return VideoClips.of(video, self._clip_processor, self.protocol, findings)
+        outline = None
+        if self.outliner is not None:
+            from ..outline import outline_video  # scipy.signal takes most of a second
+
+            outline = outline_video(whole, self.outliner)
+        return VideoClips.of(video, self._clip_processor, self.protocol, findings, outline)
 
 
 def _load_exported(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from ..model.clip_sampling_echomen import ClipSpec, clip_indices, protocol_start
 from ..model.echo_video_echomen import EchoVideo
 from ..model.video_processing_echomen import EchoMENVideoProcessor
 
+
+if TYPE_CHECKING:
+    from ..outline import VideoOutline
 
 __all__ = ["ClipsOfSplit", "VideoClips"]
 
@@ -31,6 +34,7 @@ class VideoClips:
         protocol: Which clips to take, see `protocol_starts`.
         read: Function that reads the frames of some numbers, resized, uint8, (K,) -> (K, H, W).
         findings: What speaks against an estimate of the video, from `inspect_clip`.
+        outline: Outline of the left ventricle, if it was asked for.
     """
 
     def __init__(
@@ -42,8 +46,9 @@ class VideoClips:
         protocol: str,
         read: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
         findings: Sequence[Finding] = (),
+        outline: VideoOutline | None = None,
     ) -> None:
-        self.findings = findings
+        self.findings, self.outline = findings, outline
         self.name, self.num_frames, self.fps, self.spec = name, num_frames, fps, spec
         self.starts = protocol_starts(protocol, num_frames, fps, spec)
         self._needed: NDArray[np.int64] = np.unique(np.concatenate([self._indices(n) for n in range(len(self))]))
@@ -51,14 +56,19 @@ class VideoClips:
 
     @classmethod
     def of(
-        cls, video: EchoVideo, processor: EchoMENVideoProcessor, protocol: str, findings: Sequence[Finding] = ()
+        cls,
+        video: EchoVideo,
+        processor: EchoMENVideoProcessor,
+        protocol: str,
+        findings: Sequence[Finding] = (),
+        outline: VideoOutline | None = None,
     ) -> VideoClips:
         """Take the clips of a decoded video, which `crop_to_sector` has cropped."""
 
         def read(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
             return processor.resize_frames(video.frames[indices]).numpy()
 
-        return cls(video.source, video.num_frames, video.fps, processor.clip_spec, protocol, read, findings)
+        return cls(video.source, video.num_frames, video.fps, processor.clip_spec, protocol, read, findings, outline)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -71,10 +81,14 @@ class VideoClips:
         return indices[indices >= 0]
 
     def whole_video(self) -> NDArray[np.uint8]:
-        """Put the frames where they are in the video, shape (N, H, W); black where no clip looks."""
+        """Put the frames where they are in the video, shape (N, H, W); black where no clip looks.
+
+        A video that is filled up otherwise than with zeros is as long as its clip.
+        """
         frames = np.zeros((self.num_frames, *self._frames.shape[1:]), dtype=np.uint8)
         frames[self._needed] = self._frames
-        return frames
+        clip = self.spec.within(np.arange(self.spec.span(self.fps)), self.num_frames)
+        return frames if len(clip) <= self.num_frames or clip[-1] < 0 else frames[clip]
 
 
 class ClipsOfSplit(Dataset):

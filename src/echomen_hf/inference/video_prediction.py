@@ -218,4 +218,4 @@ class _Waiting(Generic[T]):
         if self.num_estimated < len(self.content):
             return None
         clips = {name: torch.cat([part[name] for part in self.estimates]) for name in self.estimates[0]}
-        return average(self.content.name, clips, findings=self.content.findings)
+        return average(self.content.name, clips, findings=self.content.findings, outline=self.content.outline)

@@ -21,6 +21,7 @@ __all__ = [
     "check_clip",
     "inspect_clip",
     "inspect_estimate",
+    "inspect_readings",
     "overall_quality",
 ]
 
@@ -112,7 +113,8 @@ def _length_findings(video: EchoVideo, spec: ClipSpec) -> list[Finding]:
         return [Finding("unusable", f"The clip lasts {seconds:.2f} s, too short for a whole heart beat.")]
     if video.num_frames < spec.span(video.fps):
         text = f"The clip lasts {seconds:.2f} s, less than the {looked_at:.1f} s that the model looks at"
-        return [Finding("doubtful", f"{text}; it may not hold a whole heart beat, and the rest is blank.")]
+        rest = "blank" if spec.short_videos == "zeros" else "filled up from it"
+        return [Finding("doubtful", f"{text}; it may not hold a whole heart beat, and the rest is {rest}.")]
     return []
 
 
@@ -135,6 +137,17 @@ def inspect_estimate(clip_ejection_fractions: NDArray[np.float64], unlikeness: f
         text = f"The video is not like those of the training: {unlikeness:.1f} times as far from them as usual ones."
         findings.append(Finding("unusable" if unlikeness > _FAR else "doubtful", text))
     return tuple(findings)
+
+
+def inspect_readings(estimate: tuple[float, float] | None, outline: tuple[float, float] | None) -> tuple[Finding, ...]:
+    """Compare the intervals of two readings of one video, in percent: the model's estimate, and that by its outline.
+
+    Without one of the intervals nothing can be said.
+    """
+    if estimate is None or outline is None or (estimate[0] <= outline[1] and outline[0] <= estimate[1]):
+        return ()
+    text = f"Two readings disagree: {estimate[0]:.0f} to {estimate[1]:.0f} % by the estimate, "
+    return (Finding("doubtful", f"{text}{outline[0]:.0f} to {outline[1]:.0f} % by the outline of the ventricle."),)
 
 
 def overall_quality(findings: Iterable[Finding]) -> Quality:

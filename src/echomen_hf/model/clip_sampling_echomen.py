@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ __all__ = [
     "DEFAULT_PROTOCOL",
     "PADDING_INDEX",
     "ClipSpec",
+    "ShortVideos",
     "clip_indices",
     "parse_protocol",
     "protocol_starts",
@@ -26,18 +28,23 @@ DEFAULT_PROTOCOL = "windows"
 PADDING_INDEX = -1
 """Stands for a frame past the end of a short video; such frames are later filled with the mean."""
 
+ShortVideos = Literal["zeros", "last_frame", "loop", "back_and_forth"]
+"""What fills a clip that the video is too short for."""
+
 
 @dataclass(frozen=True)
 class ClipSpec:
     """Length and temporal spacing of a clip.
 
     The defaults are EchoNet-Dynamic's 32 frames, every 2nd at 50 frames per second. At another frame rate the spacing
-    changes in proportion, so that a clip always spans the same time (1.26 s by default).
+    changes in proportion, so that a clip always spans the same time (1.26 s by default). A video that ends before its
+    clip is filled up with the mean, with its last frame, or with itself from its start or backwards.
     """
 
     num_frames: int = 32
     sampling_period: float = 2  # source frames from one frame of the clip to the next, at `reference_fps`
     reference_fps: float = 50.0
+    short_videos: ShortVideos = "zeros"
 
     def __post_init__(self) -> None:
         if self.num_frames != int(self.num_frames) or self.num_frames < 1:
@@ -46,6 +53,9 @@ class ClipSpec:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, got {value}.")
+        if self.short_videos not in get_args(ShortVideos):
+            choices = ", ".join(get_args(ShortVideos))
+            raise ValueError(f"short_videos must be one of {choices}, got {self.short_videos!r}.")
 
     def frame_step(self, fps: float) -> float:
         """Spacing of the clip's frames in a given video."""
@@ -63,13 +73,23 @@ class ClipSpec:
         """Source frames from the first to the last frame of a clip, both included."""
         return int(self.frame_offsets(fps)[-1]) + 1
 
+    def within(self, indices: NDArray[np.int64], video_length: int) -> NDArray[np.int64]:
+        """Put frames past the end of a video where they are taken from, `PADDING_INDEX` for the mean."""
+        last = video_length - 1
+        if self.short_videos == "last_frame":
+            return np.minimum(indices, last)
+        if self.short_videos == "loop":
+            return indices % video_length
+        if self.short_videos == "back_and_forth":
+            return last - np.abs(indices % max(2 * last, 1) - last)
+        return np.where(indices <= last, indices, PADDING_INDEX)
+
 
 def clip_indices(start: int, video_length: int, fps: float, spec: ClipSpec) -> NDArray[np.int64]:
     """Source frames of the clip that begins at a given frame."""
     if not 0 <= start < video_length:
         raise ValueError(f"start must lie in [0, {video_length}), the frames of the video, got {start}.")
-    indices = start + spec.frame_offsets(fps)
-    return np.where(indices < video_length, indices, PADDING_INDEX)
+    return spec.within(start + spec.frame_offsets(fps), video_length)
 
 
 def random_start(video_length: int, fps: float, spec: ClipSpec, generator: np.random.Generator) -> int:

@@ -18,7 +18,8 @@ logger = logging.get_logger(__name__)
 _UNDECLARED = ("attn_implementation", "auto_map", "custom_pipelines", "experts_implementation", "use_cache")
 
 
-def _is_of_transformers(name: str) -> bool:
+def is_of_transformers(name: str) -> bool:
+    """Whether transformers itself writes this field into a configuration."""
     return name.startswith("_") or hasattr(PreTrainedConfig, name) or name in _UNDECLARED
 
 
@@ -62,7 +63,7 @@ class ClipConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         """Reject arguments that no field knows, and describe the one output."""
         name = type(self).__name__
-        unknown = sorted(key for key in kwargs if not _is_of_transformers(key))
+        unknown = sorted(key for key in kwargs if not is_of_transformers(key))
         if unknown:
             raise TypeError(
                 f"{name} got unknown arguments {unknown}; check their spelling. "
@@ -83,7 +84,7 @@ class ClipConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
         """Build a configuration from a stored one, without the fields that a later version has added."""
         declared = {field.name for field in fields(cls)}
-        dropped = sorted(key for key in config_dict if key not in declared and not _is_of_transformers(key))
+        dropped = sorted(key for key in config_dict if key not in declared and not is_of_transformers(key))
         if dropped:
             logger.warning(
                 f"Leaving out fields of the stored configuration that {cls.__name__} does not know: {dropped}. "
@@ -270,4 +271,4 @@ class EchoMENConfig(ClipConfig):
             check_recalibration(self.recalibration)
 
 
-__all__ = ["ClipConfig", "EchoMENConfig", "require_positive"]
+__all__ = ["ClipConfig", "EchoMENConfig", "is_of_transformers", "require_positive"]

@@ -22,7 +22,7 @@ from .echo_video_echomen import (
     usable_fps,
 )
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector, frame_numbers, frames_to_read
-from .gray_conversion_echomen import square_pixels, usable_aspect
+from .gray_conversion_echomen import square_pixels, usable_aspect, usable_pixel_size
 from .pyav_reading_echomen import decode_container, probe_container
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, named_errors, resolve_source
 
@@ -49,6 +49,7 @@ _REGION_TAGS = ["SequenceOfUltrasoundRegions"]
 _READ_TAGS = [*_IMAGE_TAGS, *_TIMING_TAGS, *_REGION_TAGS]
 _TIME_VECTOR = 0x00181065  # what FrameIncrementPointer calls FrameTimeVector
 _RATES_AGREE = 0.1
+_SIDES_AGREE = 0.05
 
 _TWO_DIMENSIONAL, _TISSUE = 1, 1  # RegionSpatialFormat and RegionDataType, DICOM PS3.3 C.8.5.5
 _CENTIMETRES = 3  # of PhysicalUnitsXDirection and PhysicalUnitsYDirection
@@ -153,8 +154,8 @@ def read_dicom(
     some frames are asked for. Pixels that are not square (PixelAspectRatio, PixelSpacing, else PhysicalDeltaX and
     PhysicalDeltaY of the region in centimetres) are stretched. MPEG and H.264 streams inside DICOM are decoded by
     FFmpeg. The frame rate is that of the time between frames (of FrameTime and FrameTimeVector the one that
-    FrameIncrementPointer names), else CineRate, else RecommendedDisplayFrameRate. Of a Deflated file at most 256 MB
-    are inflated.
+    FrameIncrementPointer names), else CineRate, else RecommendedDisplayFrameRate. The size of a pixel is that of the
+    region, else PixelSpacing. Of a Deflated file at most 256 MB are inflated.
 
     Args:
         source: See `VideoSource`.
@@ -204,7 +205,9 @@ def read_dicom(
             )
         else:
             frames, share = _decode(pixels, box, aspect, numbers, allow_truncated, max_bytes)
-        return EchoVideo(frames, usable_fps(fps, name, default_fps), name, share)
+        _, region = _tissue_region(dataset, *shape[1:], name, warn=False)
+        mm_per_pixel = _mm_per_pixel(dataset, region, aspect)
+        return EchoVideo(frames, usable_fps(fps, name, default_fps), name, share, mm_per_pixel=mm_per_pixel)
 
 
 def _check_stream_size(size: tuple[int, ...], stated: tuple[int, int], name: str) -> None:
@@ -252,11 +255,25 @@ def _pixel_aspect(dataset: Dataset, region: Dataset | None) -> float:
         sides = _numbers(dataset, keyword)
         if len(sides) == 2 and (sides > 0).all():
             return usable_aspect(float(sides[1] / sides[0]))
+    pixel = _region_pixel(region)
+    return usable_aspect(pixel[0] / pixel[1]) if pixel else 1.0
+
+
+def _region_pixel(region: Dataset | None) -> tuple[float, float] | None:
+    """Width and height in mm of a pixel of a region."""
     if region is None:
-        return 1.0
+        return None
     units = [_number(region, f"PhysicalUnits{axis}Direction") for axis in "XY"]
-    width, height = (abs(_number(region, f"PhysicalDelta{axis}") or 0) for axis in "XY")
-    return usable_aspect(width / height) if units == [_CENTIMETRES] * 2 and width and height else 1.0
+    width, height = (10 * abs(_number(region, f"PhysicalDelta{axis}") or 0) for axis in "XY")
+    return (width, height) if units == [_CENTIMETRES] * 2 and width and height else None
+
+
+def _mm_per_pixel(dataset: Dataset, region: Dataset | None, aspect: float) -> float | None:
+    """Side of a pixel in mm once it is square, which is its shorter side now, if the file states that."""
+    sides = _region_pixel(region) or _numbers(dataset, "PixelSpacing")[::-1].tolist()
+    if len(sides) != 2 or not min(sides) > 0 or abs(sides[0] / sides[1] / aspect - 1) > _SIDES_AGREE:
+        return None
+    return usable_pixel_size(min(sides))
 
 
 def _frame_rate(dataset: Dataset, num_frames: int, name: str) -> tuple[float | None, NDArray[np.int64] | None]:

@@ -71,6 +71,8 @@ class EchoVideo:
             was not measured.
         sector: Where the ultrasound fan was found in the frames of the file, which are then those of the fan alone;
             `None` if nobody looked for it.
+        mm_per_pixel: Height and width of a pixel in mm; `None` if the file does not state it, or states what no echo
+            machine shows.
     """
 
     frames: NDArray[np.uint8]
@@ -78,6 +80,7 @@ class EchoVideo:
     source: str
     coloured_share: float = 0.0
     sector: Sector | None = None
+    mm_per_pixel: float | None = None
 
     @property
     def num_frames(self) -> int:

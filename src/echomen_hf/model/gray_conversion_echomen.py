@@ -22,12 +22,13 @@ try:
 except ImportError:
     av = None
 
-__all__ = ["GrayConverter", "full_range", "square_pixels", "usable_aspect"]
+__all__ = ["GrayConverter", "full_range", "square_pixels", "usable_aspect", "usable_pixel_size"]
 
 _PLANE_ZERO_IS_LUMA = re.compile(r"gray|yuv[aj]?4\d\dp|nv(12|16|21|24|42)")
 _PLANES_ARE_CHROMA = re.compile(r"yuv[aj]?4\d\dp")  # planes 1 and 2
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _ASPECT_RANGE = (0.25, 4.0)  # of one pixel; what lies outside is no aspect of a picture
+_PIXEL_RANGE = (0.02, 5.0)  # mm
 _TURN_BY_DEGREES = {90: (True, False, True), 180: (False, True, True), 270: (True, True, False)}
 _TURN_BY_EXIF = {
     2: (False, True, False),
@@ -53,6 +54,11 @@ def usable_aspect(aspect: float) -> float:
     """Width of a pixel over its height as a file states it; 1 if that is close to 1 or cannot be."""
     is_usable = _ASPECT_RANGE[0] <= aspect <= _ASPECT_RANGE[1] and abs(aspect - 1) > _SQUARE
     return aspect if is_usable else 1.0
+
+
+def usable_pixel_size(millimetres: float) -> float | None:
+    """Side of a pixel as a file states it; `None` if no picture of a heart has such pixels."""
+    return millimetres if _PIXEL_RANGE[0] <= millimetres <= _PIXEL_RANGE[1] else None
 
 
 def square_pixels(frame: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:

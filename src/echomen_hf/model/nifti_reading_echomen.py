@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .echo_video_echomen import DEFAULT_FPS, EchoVideo, VideoInfo, is_usable_fps, require_frame_size, usable_fps
 from .frame_collector_echomen import DEFAULT_MAX_BYTES, FrameCollector, frame_numbers, frames_to_read
-from .gray_conversion_echomen import square_pixels, usable_aspect
+from .gray_conversion_echomen import square_pixels, usable_aspect, usable_pixel_size
 from .video_source_echomen import ResolvedSource, VideoReadError, VideoSource, named_errors, resolve_source
 
 
@@ -35,6 +35,7 @@ _MAX_CFG = 2**16  # bytes
 _MAX_FRAMES = 2**20
 _SHORTEST_SECONDS = 1.3  # of a half beat that is played back: a clip of the default model, 63 frames at 50 per second
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+_MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3}
 _HALF_BEAT = re.compile(r"(?:.*_)?(\w+?)_half_sequence\.nii(?:\.gz)?", re.IGNORECASE)
 
 
@@ -51,6 +52,7 @@ class _Sequence:
     intercept: float
     window: tuple[float, float] | None
     aspect: float
+    mm_per_pixel: float | None  # once pixels are square
     fps: float | None
     is_half_beat: bool
 
@@ -166,7 +168,8 @@ def read_nifti(
                     if number == last:
                         frames = collector.finish()
                         _require_full_scale(sequence, frames)
-                        return EchoVideo(frames, usable_fps(sequence.fps, name, default_fps), name)
+                        fps = usable_fps(sequence.fps, name, default_fps)
+                        return EchoVideo(frames, fps, name, mm_per_pixel=sequence.mm_per_pixel)
                 found, failure = number + 1, "the data end early"
 
 
@@ -229,6 +232,7 @@ def _open_nifti(resolved: ResolvedSource) -> Iterator[_Sequence]:
             intercept=0.0 if intercept is None else intercept,
             window=(low, high) if kind != np.uint8 and low < high else None,
             aspect=usable_aspect(float(sides[0] / sides[1])) if (sides > 0).all() else 1.0,
+            mm_per_pixel=usable_pixel_size(float(sides.min()) * _MM.get(header.get_xyzt_units()[0], 0)),
             fps=_frame_rate(resolved, header, half_beat),
             is_half_beat=half_beat is not None,
         )

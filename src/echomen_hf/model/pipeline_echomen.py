@@ -13,7 +13,7 @@ from transformers.pipelines.pt_utils import PipelineChunkIterator, PipelineItera
 
 from .clip_quality_echomen import check_clip
 from .clip_sampling_echomen import DEFAULT_PROTOCOL, parse_protocol, protocol_starts
-from .echo_video_echomen import EchoVideo
+from .echo_video_echomen import EchoVideo, require_moving
 from .frame_arrays_echomen import is_file, to_echo_video
 from .heart_failure_category_echomen import category_probabilities
 from .prediction_interval_echomen import calibration_for
@@ -44,6 +44,8 @@ class EjectionFractionPipeline(ChunkPipeline):
     >>> estimate = pipeline("ejection-fraction", **parts)
     ```
 
+    `outline=echomen_hf.outline.outline_video` adds the outline of the left ventricle, and compares both readings.
+
     The folders of `echomen export` bring their own, `pipeline("ejection-fraction", model="runs/demo/int8")`.
 
     Returns one dictionary per video:
@@ -61,6 +63,7 @@ class EjectionFractionPipeline(ChunkPipeline):
         - **experts** (`list[float]`) -- EF of every expert in percent, NaN for one that was not consulted.
         - **weights** (`list[float]`) -- weight of every expert.
         - **clips** (`list[dict]`) -- `start` in seconds and `ejection_fraction` of every clip.
+        - **outline** (`VideoOutline` or `None`) -- masks, volumes and beats, if the pipeline was given `outline`.
 
     All EF of a video of quality `unusable` are NaN and its category is `None`, unless `force` is set.
     """
@@ -72,13 +75,18 @@ class EjectionFractionPipeline(ChunkPipeline):
     _load_tokenizer = False
 
     def __init__(
-        self, *args: Any, engine: Callable[[torch.Tensor], torch.Tensor] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        engine: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        outline: Callable[[EchoVideo], Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         if engine is not None and kwargs.get("device") is None:
             # Where the engine's model is; transformers would move the model to the first accelerator.
             kwargs["device"] = -1
         super().__init__(*args, **kwargs)
         self.engine = engine
+        self.outline = outline
 
     def _sanitize_parameters(
         self,
@@ -151,6 +159,7 @@ class EjectionFractionPipeline(ChunkPipeline):
             video = inputs
         else:
             video = to_echo_video(inputs, fps or self.video_processor.reference_fps)
+        outline = None if self.outline is None else self.outline(require_moving(video))
         video = self.video_processor.crop_to_sector(video)
         spec = self.video_processor.clip_spec
         findings = check_clip(video, spec)
@@ -161,7 +170,8 @@ class EjectionFractionPipeline(ChunkPipeline):
                 # An array, which stays where it is: not every device has double precision.
                 seconds = np.array([start / video.fps])
                 is_last = number == len(starts)
-                yield {"pixel_values": clip[None], "start": seconds, "findings": [findings], "is_last": is_last}
+                found = {"findings": [findings], "outline": [outline if is_last else None]}
+                yield {"pixel_values": clip[None], "start": seconds, **found, "is_last": is_last}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         return {**estimate_clips(self.model, model_inputs.pop("pixel_values"), self.engine), **model_inputs}
@@ -171,10 +181,10 @@ class EjectionFractionPipeline(ChunkPipeline):
     ) -> dict[str, Any]:
         """Combine the clips of a video."""
         starts = np.concatenate([np.atleast_1d(output["start"]) for output in model_outputs]).tolist()
-        findings = model_outputs[0]["findings"]
+        findings, outline = model_outputs[0]["findings"], model_outputs[-1]["outline"]
         if isinstance(findings, list):  # of a batch of one, which is not taken apart
-            (findings,) = findings
-        names = [name for name in model_outputs[0] if name not in ("is_last", "findings", "start")]
+            (findings,), (outline,) = findings, outline
+        names = [name for name in model_outputs[0] if name not in ("is_last", "findings", "outline", "start")]
         clips = {name: torch.cat([output[name] for output in model_outputs]) for name in names}
         config = self.model.config
         video = average_clips(
@@ -184,6 +194,7 @@ class EjectionFractionPipeline(ChunkPipeline):
             distribution=getattr(self.model, "training_distribution", None),
             findings=findings,
             force=force,
+            outline=outline,
         )
         has_estimate = video.category is not None
         spread = standard_deviation(clips, config.prediction_head == "experts") if has_estimate else math.nan
@@ -199,6 +210,7 @@ class EjectionFractionPipeline(ChunkPipeline):
             "experts": video.expert_predictions.tolist(),
             "weights": video.expert_weights.tolist(),
             "clips": [{"start": start, "ejection_fraction": ef} for start, ef in zip(starts, clip_values)],
+            "outline": outline,
         }
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -218,5 +230,6 @@ def collate_chunks(chunks: list[dict[str, Any]]) -> dict[str, Any]:
         "pixel_values": torch.cat([chunk["pixel_values"] for chunk in chunks]),
         "start": np.concatenate([chunk["start"] for chunk in chunks]),
         "findings": [findings for chunk in chunks for findings in chunk["findings"]],
+        "outline": [outline for chunk in chunks for outline in chunk["outline"]],
         "is_last": torch.tensor([chunk["is_last"] for chunk in chunks]),
     }

@@ -125,7 +125,9 @@ def find_sector(frames: NDArray[np.uint8], hint: Box | None = None) -> Sector:
     if found is None:
         return nothing
     region = _region_around(*found, step, (width, height))
-    step = max(1, round((region[3] - region[1]) / _FINE_ROWS))
+    # of a clip that stays as it is, only whether it shows a fan is asked
+    fine_rows = _FINE_ROWS // 2 if is_data_set_clip(height, width) else _FINE_ROWS
+    step = max(1, round((region[3] - region[1]) / fine_rows))
     samples = _sampled(frames, numbers, region, step)
     fan = _fitted(samples, level, region, step, (width, height))
     fan_height = 0 if fan is None else fan.box[3] - fan.box[1]

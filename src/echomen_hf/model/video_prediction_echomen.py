@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .clip_quality_echomen import Finding, Quality, inspect_estimate, overall_quality
+from .clip_quality_echomen import Finding, Quality, inspect_estimate, inspect_readings, overall_quality
 from .float32_precision_echomen import float32_precision
 from .heart_failure_category_echomen import heart_failure_category, within_ef_range
 from .prediction_interval_echomen import prediction_interval
@@ -43,6 +43,7 @@ class VideoPrediction:
         quality: `"good"`, `"doubtful"` or `"unusable"`.
         reasons: Why the quality is not good, a sentence each.
         embedding: Mean embedding of the clips, float64, shape (D,); `None` for a network without embeddings.
+        outline: Outline of the left ventricle, a `VideoOutline` of `echomen_hf.outline`, if it was asked for.
     """
 
     file_name: str
@@ -55,6 +56,7 @@ class VideoPrediction:
     quality: Quality = "good"
     reasons: tuple[str, ...] = ()
     embedding: np.ndarray | None = None
+    outline: Any = None
 
     @property
     def category(self) -> str | None:
@@ -140,6 +142,7 @@ def average_clips(
     distribution: Any = None,
     findings: Sequence[Finding] = (),
     force: bool = False,
+    outline: Any = None,
 ) -> VideoPrediction:
     """Combine the estimates of all clips of a video.
 
@@ -150,6 +153,7 @@ def average_clips(
         distribution: The model's `training_distribution`, if it has one.
         findings: What `inspect_clip` found.
         force: Whether a video of quality `"unusable"` is given an estimate all the same.
+        outline: Outline of the video with its `interval`, a second reading to compare with.
 
     Returns:
         The prediction.
@@ -161,11 +165,13 @@ def average_clips(
         *findings,
         *inspect_estimate(values["ejection_fraction"], distribution.unlikeness(embedding) if known else None),
     ]
-    quality = overall_quality(found)
-    if quality == "unusable" and not force:
+    if overall_quality(found) == "unusable" and not force:
         values.update({name: np.full_like(value, np.nan) for name, value in values.items() if name != "embedding"})
         calibration = None
     ejection_fraction = float(within_ef_range(values["ejection_fraction"].mean()))
+    interval = None if calibration is None else prediction_interval(ejection_fraction, calibration)
+    if outline is not None:
+        found += inspect_readings(interval, outline.interval)
     return VideoPrediction(
         file_name=file_name,
         ejection_fraction=ejection_fraction,
@@ -173,10 +179,11 @@ def average_clips(
         expert_predictions=within_ef_range(average_experts(values["expert_predictions"])),
         expert_weights=values["expert_weights"].mean(axis=0),
         clip_ejection_fractions=within_ef_range(values["ejection_fraction"]),
-        interval=None if calibration is None else prediction_interval(ejection_fraction, calibration),
-        quality=quality,
+        interval=interval,
+        quality=overall_quality(found),
         reasons=tuple(finding.reason for finding in found),
         embedding=None if embedding is None else embedding.numpy(),
+        outline=outline,
     )
 
 

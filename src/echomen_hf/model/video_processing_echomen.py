@@ -14,7 +14,7 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .clip_sampling_echomen import ClipSpec, clip_indices, protocol_starts
+from .clip_sampling_echomen import ClipSpec, ShortVideos, clip_indices, protocol_starts
 from .echo_video_echomen import EchoVideo, cut_out_sector, warn_if_coloured
 from .frame_arrays_echomen import is_file, list_videos, to_echo_video
 from .video_encoder_echomen import EncoderClip, pixel_scale
@@ -33,12 +33,14 @@ class EchoMENVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
         sampling_period (`int`, *optional*): Frames from one frame of a clip to the next at `reference_fps`.
         reference_fps (`float`, *optional*): Frame rate that `sampling_period` refers to.
         do_find_sector (`bool`, *optional*): Cut the ultrasound fan out of a screen.
+        short_videos (`str`, *optional*): What fills a clip that the video is too short for.
     """
 
     do_find_sector: bool | None
     num_channels: int | None
     sampling_period: int | None
     reference_fps: float | int | None
+    short_videos: ShortVideos | None
 
 
 class EchoMENVideoProcessor(BaseVideoProcessor):
@@ -47,8 +49,8 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
     A video is a path or the bytes of a file (AVI, MP4, MKV, GIF, DICOM), an array or tensor of shape (T, H, W),
     (T, H, W, C) or (T, C, H, W) on the 0-255 scale, or a list of PIL frames. Frames become grayscale, their shorter
     side is resized and the central square cropped. The central clip is taken, resampled in time so that it spans the
-    same number of seconds at any frame rate; frames past the end of a short video are zeros, the mean of the training
-    set. Normalisation uses the statistics of the training set on the 0-255 scale, stored with the processor.
+    same number of seconds at any frame rate; a short video is filled up as `short_videos` says. Normalisation uses the
+    statistics of the training set on the 0-255 scale, stored with the processor.
 
     Args:
         size (`dict[str, int]`, *optional*, defaults to `{"shortest_edge": 112}`): Size of the shorter side.
@@ -63,6 +65,9 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         do_find_sector (`bool`, *optional*, defaults to `True`): Cut the square around the ultrasound fan out of a
             screen, black outside the fan, see `find_sector`; a clip that is cropped already stays as it is. `False`
             for a checkpoint whose file does not say, since it was trained without.
+        short_videos (`str`, *optional*, defaults to `"loop"`): What fills a clip that the video is too short for:
+            `"zeros"`, the mean of the training set, as in the paper; `"last_frame"`; the video again, in a `"loop"` or
+            `"back_and_forth"`. `"zeros"` for a checkpoint whose file does not say.
 
     Example:
     ```python
@@ -94,6 +99,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
     num_frames = 32
     sampling_period = 2
     reference_fps = 50.0
+    short_videos: ShortVideos = "loop"
     num_channels = 3
 
     def __init__(self, **kwargs: Unpack[EchoMENVideosKwargs]) -> None:
@@ -148,12 +154,13 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
     @property
     def clip_spec(self) -> ClipSpec:
         """How frames are chosen in time."""
-        return ClipSpec(self.num_frames, self.sampling_period, self.reference_fps)
+        return ClipSpec(self.num_frames, self.sampling_period, self.reference_fps, self.short_videos)
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Make the processor that a file describes."""
-        return super().from_dict({"do_find_sector": False, **video_processor_dict}, **kwargs)
+        before = {"do_find_sector": False, "short_videos": "zeros"}
+        return super().from_dict({**before, **video_processor_dict}, **kwargs)
 
     def crop_to_sector(self, video: EchoVideo) -> EchoVideo:
         """Cut the ultrasound fan out of a whole video, if `do_find_sector`.
@@ -207,6 +214,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         num_frames: int | None = None,
         sampling_period: int | None = None,
         reference_fps: float | None = None,
+        short_videos: ShortVideos | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
         """Choose the frames of the central clip.
@@ -216,15 +224,17 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
             num_frames: Frames of the clip.
             sampling_period: Source frames between them at `reference_fps`.
             reference_fps: Frame rate that `sampling_period` refers to.
+            short_videos: What fills the clip if the video ends before it does.
             kwargs: Not used.
 
         Returns:
-            Indices into the video, int64; fewer than `num_frames` if the video ends before the clip does.
+            Indices into the video, int64; with `"zeros"`, fewer than `num_frames` if the video ends before.
         """
         spec = ClipSpec(
             num_frames or self.num_frames,
             sampling_period or self.sampling_period,
             reference_fps or self.reference_fps,
+            short_videos or self.short_videos,
         )
         fps = metadata.fps or spec.reference_fps
         start = protocol_starts("center", metadata.total_num_frames, fps, spec)[0]

@@ -18,7 +18,7 @@ from .image_formation import ImagingParameters, SectorGeometry, SectorScanner
 from .motion import CardiacMotion, MotionParameters, Rhythm, simulate_cardiac_motion
 from .parameters import sample_parameters
 from .profiles import SimulationProfile, get_profile
-from .scatterers import Scatterers
+from .scatterers import Scatterers, lead_share
 from .tissue import TissueParameters, build_scatterers
 
 
@@ -70,6 +70,10 @@ class SimulatedEcho:
             annulus, then 20 chords from apex to base, each from the septal to the lateral side.
         mm_per_pixel: Size of a pixel in mm.
         contraction: `(frames,)`, 0 at end diastole and 1 at end systole of the traced beat.
+        outlines: `(K, points, 2)`, border of the left-ventricular cavity in each of `frames`, or in those that would
+            have been rendered: column and row in pixels, from the septal hinge of the mitral valve over the apex to
+            the lateral one. The line back to the first point is the plane of the annulus. Trabeculae and papillary
+            muscles lie inside.
         parameters: Parameters of the clip.
     """
 
@@ -83,6 +87,7 @@ class SimulatedEcho:
     tracings: np.ndarray
     mm_per_pixel: float
     contraction: np.ndarray
+    outlines: np.ndarray
     parameters: EchoParameters
 
 
@@ -195,8 +200,8 @@ def simulate_echo(
     geometry = SectorGeometry(parameters.imaging, image_size, parameters.depth)
     tracings = _trace(heart, motion, geometry)
     edv, esv = (disk_volume(tracing, geometry.mm_per_pixel) for tracing in tracings)
+    numbers = np.arange(parameters.num_frames) if frames is None else np.asarray(frames, dtype=np.int64)
     if render:
-        numbers = np.arange(parameters.num_frames) if frames is None else np.asarray(frames, dtype=np.int64)
         with _threads().limit(limits=1):
             scatterers = build_scatterers(
                 heart, parameters.tissue, rng, depth=geometry.depth, half_angle=geometry.half_angle
@@ -215,6 +220,7 @@ def simulate_echo(
         tracings=tracings,
         mm_per_pixel=geometry.mm_per_pixel,
         contraction=motion.contraction,
+        outlines=_outlines(heart, motion, geometry, acquired_frames(numbers, parameters.display.acquired_share)),
         parameters=parameters,
     )
 
@@ -231,6 +237,18 @@ def _trace(heart: FourChamberHeart, motion: CardiacMotion, geometry: SectorGeome
         points = heart.tracing(systolic=systolic).reshape(-1, 2) + motion.drift[frame]
         tracings.append(geometry.to_pixels(points).reshape(-1, 4))
     return np.round(np.stack(tracings), _COORDINATE_DECIMALS)
+
+
+def _outlines(
+    heart: FourChamberHeart, motion: CardiacMotion, geometry: SectorGeometry, frames: np.ndarray
+) -> np.ndarray:
+    """Border of the left-ventricular cavity in frames with these numbers, moved as the wall's scatterers are."""
+    wall = heart.lv_endocardium
+    share = lead_share(wall.end_diastole, heart.tracing(systolic=False)[0].reshape(2, 2))
+    # (frames, points)
+    contraction = motion.contraction[frames, None] + motion.lead[frames, None] * share
+    points = wall.end_diastole + contraction[..., None] * wall.displacement + motion.drift[frames, None]
+    return geometry.to_pixels(points)
 
 
 def render_scatterers(

@@ -12,7 +12,7 @@ from .anatomy import Outline
 from .motion import CardiacMotion
 
 
-__all__ = ["ScattererCloud", "Scatterers", "interpolate", "ribbon_count", "smooth_noise"]
+__all__ = ["ScattererCloud", "Scatterers", "interpolate", "lead_share", "ribbon_count", "smooth_noise"]
 
 _SIDE_WIDTH = 12.0  # mm from the long axis at which a wall clearly belongs to one side
 _NUM_MODES = 6  # rest, contraction, mitral cos and sin, tricuspid cos and sin
@@ -131,16 +131,27 @@ class ScattererCloud:
         """Make arrays of all groups; `long_axis` is apex and annulus of the left ventricle, `(2, 2)` in mm."""
         amplitude = np.concatenate(self.amplitude).astype(np.float32)
         modes = np.concatenate(self.modes, axis=1)
-        along = (long_axis[1] - long_axis[0]) / np.linalg.norm(long_axis[1] - long_axis[0])
-        lateral = (modes[0, :, 0] - long_axis[0, 0]) * along[1] - (modes[1, :, 0] - long_axis[0, 1]) * along[0]
+        share = lead_share(modes[:, :, 0].T, long_axis)
         return Scatterers(
             modes=modes.astype(np.float32),
-            lead=(-np.tanh(lateral / _SIDE_WIDTH) * modes[:, :, 1]).astype(np.float32),
+            lead=(share * modes[:, :, 1]).astype(np.float32),
             drift_weight=np.concatenate(self.drift_weight).astype(np.float32),
             amplitude=amplitude,
             phase=self.rng.uniform(0, 2 * np.pi, len(amplitude)).astype(np.float32),
             phase_drift=(self.decorrelation * self.rng.standard_normal(len(amplitude))).astype(np.float32),
         )
+
+
+def lead_share(points: np.ndarray, long_axis: np.ndarray) -> np.ndarray:
+    """Share of its displacement by which a point is ahead at a lead of 1: 1 far in the septum, -1 at the other side.
+
+    Args:
+        points: Points at end diastole, `(points, 2)` in mm.
+        long_axis: Apex and annulus of the left ventricle, `(2, 2)` in mm.
+    """
+    along = (long_axis[1] - long_axis[0]) / np.linalg.norm(long_axis[1] - long_axis[0])
+    lateral = (points[:, 0] - long_axis[0, 0]) * along[1] - (points[:, 1] - long_axis[0, 1]) * along[0]
+    return -np.tanh(lateral / _SIDE_WIDTH)
 
 
 def interpolate(values: np.ndarray, position: np.ndarray) -> np.ndarray:

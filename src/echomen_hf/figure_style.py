@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from ..labels import CATEGORY_TITLES, EF_RANGE, HEART_FAILURE_CATEGORIES
+from .labels import CATEGORY_TITLES, EF_RANGE, HEART_FAILURE_CATEGORIES
 
 
 __all__ = [

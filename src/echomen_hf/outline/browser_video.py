@@ -1,4 +1,4 @@
-"""Clips that browsers can play, plain and with the saliency painted over them."""
+"""Clips that browsers can play."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-__all__ = ["display_size", "overlay_saliency", "resize_for_display", "write_browser_video"]
+__all__ = ["display_size", "resize_for_display", "resize_image", "write_browser_video"]
 
 _SHORT_SIDE = (448, 720)  # EchoNet-Dynamic's 112 pixels are enlarged here, where it is done well, not by the browser
 _LONG_SIDE = 1920  # a clip of 8192 x 8 pixels must not become a thousand times larger
-_COLOUR_MAP = "inferno"
-_OPACITY = 0.85
 
 
 def display_size(height: int, width: int) -> tuple[int, int]:
@@ -32,22 +30,7 @@ def display_size(height: int, width: int) -> tuple[int, int]:
 def resize_for_display(frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
     """Frames `(height, width)`, uint8, at their `display_size`."""
     for frame in frames:
-        yield _resize(frame, display_size(*frame.shape))
-
-
-def overlay_saliency(
-    frames: Iterable[NDArray[np.uint8]], saliency: Iterable[NDArray[np.float32]]
-) -> Iterator[NDArray[np.uint8]]:
-    """Paint maps between 0 and 1, of any size, over frames `(height, width)`: stronger is brighter and more opaque."""
-    import matplotlib  # most processes that draw a clip need no colours, and start faster without it
-
-    strength = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
-    transparency = 1 - _OPACITY * strength  # (256, 1)
-    paint = 255 * _OPACITY * strength * matplotlib.colormaps[_COLOUR_MAP](strength[:, 0])[:, :3]  # (256, 3)
-    paint = paint.astype(np.float32)
-    for frame, values in zip(frames, saliency):
-        level = np.rint(_resize(values, frame.shape).clip(0, 1) * 255).astype(np.uint8)
-        yield np.rint(transparency[level] * frame[..., None] + paint[level]).astype(np.uint8)
+        yield resize_image(frame, display_size(*frame.shape))
 
 
 def write_browser_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
@@ -66,6 +49,7 @@ def write_browser_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], f
         container.mux(stream.encode(None))
 
 
-def _resize(image: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
+def resize_image(image: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
+    """Resize an image `(height, width)`, uint8 or float32, to a height and width."""
     height, width = size
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
