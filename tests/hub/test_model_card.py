@@ -13,6 +13,7 @@ from echomen_hf.hub.run_record import RunRecord
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.model.prediction_interval_echomen import calibrate_intervals
 from echomen_hf.training.fitting import COMPARED_ARGUMENTS
+from helpers.tiny_encoders import tiny_encoder_config
 
 
 EXPECTED = Path(__file__).with_name("expected_model_card.md")
@@ -156,6 +157,27 @@ def test_weights_pass_no_conditions_on_if_all_their_trainings_were_simulated(
     card, _ = make_card()
     assert ModelCard(card).data.license == declared
     assert ("No third-party data went into the weights." in card) is (declared == "apache-2.0")
+
+
+@pytest.mark.parametrize("known", ["cc-by-nc-4.0", None])
+def test_weights_of_an_encoder_that_others_have_published(known):
+    config = EchoMENConfig(
+        encoder_config=tiny_encoder_config("videomae"),
+        encoder_name_or_path="them/videomae",
+        encoder_license=known,
+    )
+    settings = {"run.simulation.simulated_videos": 24, "model.encoder_name_or_path": "them/videomae"}
+    card = create_model_card(config, RunRecord(settings=settings), repo_id="me/heart")
+    assert (card.data.license, card.data["license_name"]) == ("other", known or "that-of-the-encoder")
+    text = " ".join(card.text.split())
+    assert (
+        "| Encoder | videomae with the weights `them/videomae`; mean of its tokens, layer-normalised, 16 numbers"
+        in text
+    )
+    assert "The encoder began with the weights `them/videomae`, which others have published" in text
+    assert ("under the licence cc-by-nc-4.0." in text) is (known is not None)
+    assert ("the licence, which is not known here" in text) is (known is None)
+    assert "No third-party data went into the weights" not in text
 
 
 def test_the_small_model_is_published_with_its_own_card(tmp_path):

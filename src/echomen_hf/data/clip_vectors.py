@@ -206,7 +206,7 @@ def meaning_of(columns: Iterable[str]) -> dict[str, str]:
 def read_parquet(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
     """Read a Parquet file part by part, so that nothing but the vectors stays in memory."""
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=False)  # which would hold the whole file
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path.name} is no Parquet file: {error}") from error
     found = meaning_of(file.schema_arrow.names)
