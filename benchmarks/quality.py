@@ -2,6 +2,8 @@
 
 Example:
     python -m benchmarks.quality --model src/echomen_hf/checkpoints/small --num_videos 400 --output outputs/quality
+
+With --outline, the outline of the ventricle is looked at too, as `echomen predict --outline` does.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from echomen_hf.inference import load_checkpoint, predict_video
 from echomen_hf.inference.video_prediction import VideoPrediction
 from echomen_hf.model.echo_video_echomen import EchoVideo
 from echomen_hf.model.video_source_echomen import VideoReadError
+from echomen_hf.outline import outline_video
 from echomen_hf.runs.files import weights_checksum, write_json
 from echomen_hf.simulation.other_recordings import OTHER_RECORDINGS, OtherRecording, simulate_other_recording
 
@@ -60,6 +63,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of the model")
     parser.add_argument("--num_videos", type=int, default=100, help="recordings of each kind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
+    parser.add_argument("--outline", action="store_true", help="look at the outline of the ventricle too")
     parser.add_argument("--output", type=Path, required=True, help="folder for quality.md and quality.json")
     args = parser.parse_args()
 
@@ -71,13 +75,13 @@ def main() -> None:
         count(title, tqdm(predictions, desc=title, total=args.num_videos, unit="video"))
         for title, predictions in shown.items()
     ]
-    measured.append(count("ultrasound images of pydicom", pydicom_images(args.model)))
+    measured.append(count("ultrasound images of pydicom", pydicom_images(args.model, args.outline)))
     table = quality_table(measured)
     print(table)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "quality.md").write_text(table + "\n", encoding="utf-8")
     document = {
-        "settings": {"num_videos": args.num_videos, "seed": args.seed},
+        "settings": {"num_videos": args.num_videos, "outline": args.outline, "seed": args.seed},
         "measured": [dataclasses.asdict(one) for one in measured],
         "model_sha256": weights_checksum(args.model),
         "versions": package_versions(),
@@ -91,7 +95,8 @@ def good_videos(
     """Predict simulated hearts that can be measured, on machines of one profile."""
     source = simulated_frames(processor, profile)
     for row in examination_videos(args.num_videos, args.seed + SEED_OFFSET):
-        yield predict_video(model, processor, EchoVideo(source.read(row), row["fps"], row["file_name"]))
+        video = EchoVideo(source.read(row), row["fps"], row["file_name"])
+        yield predict_video(model, processor, video, outline=outline_video(video) if args.outline else None)
 
 
 def other_recordings(
@@ -102,12 +107,13 @@ def other_recordings(
     for number in range(args.num_videos):
         profile = (IN_RANGE, HELD_OUT)[number % 2]
         frames = simulate_other_recording(kind, SEED_OFFSET + args.seed + number, 100, FPS, size, profile)
-        yield predict_video(model, processor, EchoVideo(frames, FPS, kind))
+        video = EchoVideo(frames, FPS, kind)
+        yield predict_video(model, processor, video, outline=outline_video(video) if args.outline else None)
 
 
-def pydicom_images(model: Path) -> Iterator[VideoPrediction | VideoReadError]:
+def pydicom_images(model: Path, outline: bool = False) -> Iterator[VideoPrediction | VideoReadError]:
     """Predict the ultrasound images that are installed with pydicom."""
-    predictor = Predictor(model, device="cpu")
+    predictor = Predictor(model, device="cpu", outline=outline)
     for path in sorted(Path(pydicom.__file__).parent.glob("data/**/*.dcm")):
         if pydicom.dcmread(path, specific_tags=["Modality"], force=True).get("Modality") == "US":
             try:

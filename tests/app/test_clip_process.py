@@ -2,6 +2,7 @@ import json
 import logging
 import subprocess
 
+import av
 import numpy as np
 import pytest
 from tests.model.test_hostile_files import HOSTILE
@@ -58,6 +59,20 @@ def test_saliency_is_painted_over_the_frames(beating_frames, tmp_path):
         draw_clip(tmp_path / "frames.npy", 50, UploadLimits(), video=video, seconds=60, saliency=saliency)
         sizes.append(read_video(video).frames.mean())
     assert sizes[1] > sizes[0] + 20
+
+
+def test_the_border_of_masks_is_drawn(beating_frames, tmp_path):
+    np.save(tmp_path / "frames.npy", beating_frames)
+    np.save(tmp_path / "masks.npy", beating_frames == 200)
+    video = tmp_path / "drawn.mp4"
+    options = {"masks": tmp_path / "masks.npy", "marks": {0: "ED"}}
+    draw_clip(tmp_path / "frames.npy", 50, UploadLimits(), video=video, seconds=60, **options)
+    with av.open(str(video)) as container:
+        pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    assert len(pictures) == 60
+    coloured = [(np.ptp(picture, axis=2) > 40) for picture in (pictures[0], pictures[15])]
+    assert all(0.001 < where.mean() < 0.05 for where in coloured)
+    assert coloured[0][-50:, :80].any() and not coloured[1][-50:, :80].any()  # the name of a marked frame
 
 
 def test_a_bad_file_is_named_without_its_name(read, tmp_path):

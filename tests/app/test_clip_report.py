@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from echomen_hf.app import UploadLimits
-from echomen_hf.app.charts import draw_experts, draw_gauge, draw_windows
+from echomen_hf.app.charts import VOLUME_PANEL, draw_experts, draw_gauge, draw_volumes, draw_windows
 from echomen_hf.app.intake import ReceivedClip
 from echomen_hf.app.reader import Reading
 from echomen_hf.app.report import (
@@ -19,6 +19,8 @@ from echomen_hf.app.report import (
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
 from echomen_hf.model.echo_video_echomen import EchoVideo
 from echomen_hf.model.sector_echomen import Sector
+from echomen_hf.outline import outline_video
+from helpers.outlined_hearts import KnownMasks, beating_masks
 
 
 VIDEO = EchoVideo(np.zeros((150, 112, 100), np.uint8), 50.0, "test")
@@ -127,6 +129,46 @@ def test_evidence_lists_every_number():
     assert "<td>1.72</td><td>3.00</td><td>41.0</td>" in html
     assert "<td>1</td><td>not used</td><td>0.0</td>" in html
     assert "<td>HFmrEF</td><td>40 to below 50</td><td>28.3</td>" in html
+
+
+@pytest.fixture(scope="module")
+def outline():
+    masks = beating_masks(num_frames=150)
+    return outline_video(EchoVideo(np.where(masks, 20, 120).astype(np.uint8), 50.0, "test"), KnownMasks(masks, 6.0))
+
+
+def test_both_readings_stand_side_by_side(outline):
+    reading = dataclasses.replace(READING, outline=outline)
+    html = render_summary(ReceivedClip(VIDEO, ()), reading)
+    ef = f"{outline.ejection_fraction:.1f} %"
+    assert f"EchoMEN <strong>38.2 %</strong></span> <span>outline <strong>{ef}</strong>" in html
+    assert f"mean of {len(outline.beats)} beats, which differ by" in html
+    low, high = outline.interval
+    assert f"{low:.0f} to {high:.0f} % agree with it" in html
+    html = render_evidence(reading)
+    assert html.count("<svg") == 3
+    assert f'data-left="{100 * VOLUME_PANEL[0]}"' in html
+    for beat in outline.beats:
+        assert f"<td>{beat.ed_frame / 50:.2f}</td><td>{beat.es_frame / 50:.2f}</td>" in html
+
+
+def test_volumes_are_drawn_where_the_page_expects_them(outline):
+    svg = draw_volumes(outline)
+    root = ElementTree.fromstring(svg)
+    width = float(root.attrib["viewBox"].split()[2])
+    # The curve spans the panel, but for the last frame.
+    path = next(node.attrib["d"] for node in root.iter() if node.attrib.get("id") == "curve" for node in node)
+    places = [float(part.split()[0]) / width for part in path.replace("M", "L").split("L")[1:]]
+    assert places[0] == pytest.approx(VOLUME_PANEL[0], abs=0.005)
+    assert places[-1] == pytest.approx(VOLUME_PANEL[0] + VOLUME_PANEL[1] * 149 / 150, abs=0.005)
+
+
+def test_a_clip_without_beats_has_the_reason():
+    outline = outline_video(VIDEO, KnownMasks(np.zeros(VIDEO.frames.shape, bool)))
+    reading = dataclasses.replace(READING, outline=outline)
+    html = render_summary(ReceivedClip(VIDEO, ()), reading)
+    assert "no reading" in html and "No left ventricle was found." in html
+    assert render_evidence(reading).count("<svg") == 2
 
 
 def test_problem_is_escaped():

@@ -2,7 +2,9 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import av
 import gradio
+import numpy as np
 import pytest
 
 from echomen_hf.app import UploadLimits, event_handlers
@@ -36,6 +38,14 @@ def test_estimate_first_then_saliency(handlers, write_video, beating_frames, tmp
     assert second[3].value is not None
     handlers.leave(VISITOR)
     assert not left[0].exists()
+
+
+def test_the_clip_shows_the_outline(handlers):
+    first, *_ = handlers.read_sample(3, ANY_CATEGORY, VISITOR)
+    assert "outline <strong>" in first[0]
+    with av.open(first[2].value["path"] if isinstance(first[2].value, dict) else str(first[2].value)) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(int)
+    assert 0.001 < (np.ptp(picture, axis=2) > 40).mean() < 0.05
 
 
 def test_the_next_clip_replaces_the_videos_of_the_last(handlers):

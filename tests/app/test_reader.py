@@ -8,6 +8,7 @@ from echomen_hf.checkpoints import SMALL_MODEL_NAME
 from echomen_hf.inference import Predictor
 from echomen_hf.labels import HEART_FAILURE_CATEGORIES, heart_failure_category
 from echomen_hf.model.echo_video_echomen import EchoVideo
+from echomen_hf.outline import outline_video
 
 
 @pytest.fixture
@@ -34,6 +35,13 @@ def test_the_interval_of_the_small_model_is_the_predictors(echonet_dir):
     assert reading.interval == pytest.approx(prediction.interval, abs=1e-3)
     assert reading.coverage == 0.9
     assert reading.interval[0] <= reading.ejection_fraction <= reading.interval[1]
+
+
+def test_the_outline_is_that_of_the_package(reader):
+    video = simulate_clip(1).video
+    outline, expected = reader.read(video).outline, outline_video(video)
+    assert outline.beats == expected.beats
+    assert outline.masks.shape == video.frames.shape
 
 
 def test_windows_lie_inside_the_clip(reader):

@@ -1,5 +1,7 @@
 """Agreement with known outlines."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
@@ -62,6 +64,7 @@ def test_on_simulation_each_moment_is_measured_on_its_frame(oracle):
     assert set(found["other_recordings"].values()) == {1.0}
     assert len(found["other_recordings"]) == 8
     section = outline_section(found)
+    assert outline_section(json.loads(json.dumps(found, sort_keys=True))) == section
     assert "| machines as in training" in section and "| a machine never seen" in section
     assert "| short axis" in section and "100.0%" in section
 

@@ -149,6 +149,22 @@ def test_two_readings(tiny_model, tiny_processor, study, estimate, ef_error, dis
         assert prediction.quality == "doubtful"
 
 
+def test_beats_protocol_takes_a_clip_around_each_end_systole(tiny_model, tiny_processor, study):
+    predictor = Predictor(tiny_model, tiny_processor, device="cpu", protocol="beats", outline=DarkIsVentricle())
+    prediction = predictor(study / "a.mkv")
+    systoles = [beat.es_frame for beat in prediction.outline.beats]
+    assert prediction.num_clips == len(systoles) == 2
+    run = EjectionFractionPipeline(
+        model=tiny_model, video_processor=tiny_processor, outline=lambda video: outline_video(video, DarkIsVentricle())
+    )
+    found = run(str(study / "a.mkv"), protocol="beats")
+    half = tiny_processor.clip_spec.span(50.0) // 2
+    assert [clip["start"] * 50 for clip in found["clips"]] == pytest.approx([frame - half for frame in systoles])
+    assert found["ejection_fraction"] == pytest.approx(prediction.ejection_fraction, abs=1e-4)
+    with pytest.raises(ValueError, match="needs outlines"):
+        Predictor(tiny_model, tiny_processor, device="cpu", protocol="beats")
+
+
 def test_a_pipeline_without_outline_says_so(tiny_model, tiny_processor, study):
     run = EjectionFractionPipeline(model=tiny_model, video_processor=tiny_processor)
     assert run(str(study / "a.mkv"))["outline"] is None

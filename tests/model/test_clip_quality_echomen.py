@@ -1,6 +1,7 @@
 """Clips whose estimate is not to be relied on."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from echomen_hf.model.clip_quality_echomen import (
     check_clip,
     inspect_clip,
     inspect_estimate,
-    inspect_readings,
+    inspect_outline,
     overall_quality,
 )
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
@@ -41,9 +42,15 @@ def make_video(frames: np.ndarray, **changes) -> EchoVideo:
     ],
 )
 def test_two_readings_disagree_if_their_intervals_do(estimate, outline, disagree):
-    found = inspect_readings(estimate, outline)
+    found = inspect_outline(estimate, SimpleNamespace(interval=outline, is_other_view=False))
     assert [finding.quality for finding in found] == ["doubtful"] * disagree
     assert all("Two readings disagree: 50 to 60 % by the estimate" in finding.reason for finding in found)
+
+
+def test_another_view_is_doubtful_whatever_its_readings():
+    (found,) = inspect_outline(None, SimpleNamespace(interval=None, is_other_view=True))
+    assert found.quality == "doubtful"
+    assert "four-chamber view" in found.reason
 
 
 def test_nothing_speaks_against_a_beating_heart(echonet_dir):

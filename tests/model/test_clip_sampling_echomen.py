@@ -186,3 +186,13 @@ def test_unknown_protocol_lists_the_choices(text: str) -> None:
 
 def test_default_protocol_is_known() -> None:
     assert parse_protocol(DEFAULT_PROTOCOL) == "windows"
+
+
+def test_beats_are_centred_on_end_systole_and_stay_inside():
+    spec = ClipSpec()  # 63 frames at 50 per second
+    assert protocol_starts("beats", 200, 50, spec, [10, 80, 190]).tolist() == [0, 49, 137]
+    assert protocol_starts("beats", 40, 50, spec, [10, 30]).tolist() == [0]
+    windows = protocol_starts("windows", 200, 50, spec)
+    np.testing.assert_array_equal(protocol_starts("beats", 200, 50, spec, []), windows)
+    with pytest.raises(ValueError, match="needs the outline of a video"):
+        protocol_starts("beats", 200, 50, spec)

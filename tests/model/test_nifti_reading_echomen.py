@@ -180,7 +180,11 @@ class TestRefused:
             with pytest.raises(VideoReadError, match=f"clip.*{message}"):
                 read(path)
 
-    @pytest.mark.parametrize("content", [b"", b"text" * 200, gzip.compress(b"text" * 200), gzip.compress(b"")[:12]])
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"text" * 200, gzip.compress(b"text" * 200), gzip.compress(b"")[:12]],
+        ids=["empty", "text", "compressed text", "cut off"],  # the bytes hold the time of day
+    )
     def test_other_content(self, path, content):
         path.write_bytes(content or b"x")
         with pytest.raises(VideoReadError, match="clip.*not a readable NIfTI file"):

@@ -163,7 +163,7 @@ def draw_volumes(outline: VideoOutline) -> str:
         left, width = VOLUME_PANEL
         panel = figure.add_axes((left, 0.27, width, 0.66))
         seconds = np.arange(len(outline.volumes)) / outline.video.fps
-        panel.plot(seconds, outline.volumes, color=_SERIES, linewidth=1.8)
+        panel.plot(seconds, outline.volumes, color=_SERIES, linewidth=1.8, gid="curve")
         for ends, fill in (("ed_frame", _SERIES), ("es_frame", "none")):
             frames = [getattr(beat, ends) for beat in outline.beats]
             panel.plot(seconds[frames], outline.volumes[frames], "o", color=_INK, markerfacecolor=fill, markersize=5)

@@ -62,7 +62,10 @@ OptionalModel = Annotated[
     str | None,
     typer.Option("--model", help="Folder or Hub id of a trained model. Defaults to the small one of the package."),
 ]
-Protocol = Annotated[str, typer.Option("--protocol", help="Clips per video: all, everyN, windows, center, or N.")]
+Protocol = Annotated[
+    str,
+    typer.Option("--protocol", help="Clips per video: all, everyN, windows, beats (predict --outline), center, or N."),
+]
 BatchSize = Annotated[int, typer.Option("--batch_size", help="Clips per forward pass.")]
 NumWorkers = Annotated[int, typer.Option("--num_workers", help="Processes that read videos.")]
 Device = Annotated[

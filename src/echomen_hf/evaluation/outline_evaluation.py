@@ -177,19 +177,19 @@ def _agreement(outliner: LeftVentricleOutliner, videos: Iterable[OutlinedVideo])
 
 def outline_section(evaluation: Mapping[str, Any]) -> str:
     """Format an evaluation as Markdown."""
-    rows = [[_TITLES[name], *_cells(found)] for name, found in evaluation.get("machines", {}).items()]
+    machines, others = evaluation.get("machines", {}), evaluation.get("other_recordings", {})
+    rows = [[title, *_cells(machines[name])] for name, title in _TITLES.items() if name in machines]
     if "tracings" in evaluation:
         rows.append(["tracings", *_cells(evaluation["tracings"])])
     titles = [f"Dice, {title} (5th percentile)" for title in _MOMENTS.values()]
     table = markdown_table(["Videos", "Number", *titles, "frames with an outline"], rows)
-    machines = evaluation.get("machines", {}).items()
-    beats = [(_TITLES[name], found["beats"]) for name, found in machines if "beats" in found]
+    beats = [(title, machines[name]["beats"]) for name, title in _TITLES.items() if "beats" in machines.get(name, {})]
     if beats:
         table += f"\n\n{_beat_table(beats)}"
-    if "other_recordings" not in evaluation:
+    if not others:
         return table
-    others = [[kind.replace("_", " "), f"{share:.1%}"] for kind, share in evaluation["other_recordings"].items()]
-    return f"{table}\n\n{markdown_table(['Recording of another kind', 'frames without an outline'], others)}"
+    rows = [[kind.replace("_", " "), f"{others[kind]:.1%}"] for kind in OTHER_RECORDINGS if kind in others]
+    return f"{table}\n\n{markdown_table(['Recording of another kind', 'frames without an outline'], rows)}"
 
 
 def _beat_table(beats: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

@@ -70,8 +70,8 @@ class Predictor:
             comes with the package.
 
     Raises:
-        ValueError: If engine and precision do not go together, or are not those of the export, or if clips are to
-            share work in an engine that cannot.
+        ValueError: If engine and precision do not go together, or are not those of the export, if clips are to share
+            work in an engine that cannot, or if the protocol is `beats` and nothing is outlined.
 
     Example:
     ```python
@@ -102,6 +102,8 @@ class Predictor:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
         self.protocol = parse_protocol(protocol)
+        if self.protocol == "beats" and outline is False:
+            raise ValueError("The protocol 'beats' needs outlines: add `outline=True`, or `--outline`.")
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         self.device = torch.device(device) if device is not None else (accelerator or torch.device("cpu"))
         if isinstance(model, (str, Path)) and is_export(model):

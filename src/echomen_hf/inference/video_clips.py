@@ -50,7 +50,8 @@ class VideoClips:
     ) -> None:
         self.findings, self.outline = findings, outline
         self.name, self.num_frames, self.fps, self.spec = name, num_frames, fps, spec
-        self.starts = protocol_starts(protocol, num_frames, fps, spec)
+        systoles = None if outline is None else [beat.es_frame for beat in outline.beats]
+        self.starts = protocol_starts(protocol, num_frames, fps, spec, systoles)
         self._needed: NDArray[np.int64] = np.unique(np.concatenate([self._indices(n) for n in range(len(self))]))
         self._frames = read(self._needed)  # (K, H, W)
 

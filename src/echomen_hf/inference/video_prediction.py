@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, default_collate
@@ -25,6 +25,10 @@ from .video_clips import ClipsOfSplit, VideoClips
 from .windows import SharedWindows
 
 
+if TYPE_CHECKING:
+    from ..outline import VideoOutline
+
+
 __all__ = ["Encode", "VideoPrediction", "predict_clips", "predict_split", "predict_video"]
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
@@ -41,6 +45,7 @@ def predict_video(
     batch_size: int = 4,
     engine: Encode | None = None,
     windows: SharedWindows | None = None,
+    outline: VideoOutline | None = None,
 ) -> VideoPrediction:
     """Estimate the ejection fraction of one video, whatever its quality.
 
@@ -52,12 +57,13 @@ def predict_video(
         batch_size: Clips per forward pass.
         engine: What runs the encoder; defaults to the model itself.
         windows: What runs the encoder instead, on all clips of the video together.
+        outline: Outline of the left ventricle in the video, a second reading.
 
     Returns:
         The prediction, averaged over clips.
     """
     video = processor.crop_to_sector(video)
-    clips = VideoClips.of(video, processor, protocol, inspect_clip(video, processor.clip_spec))
+    clips = VideoClips.of(video, processor, protocol, inspect_clip(video, processor.clip_spec), outline)
     return next(_predictions(model, processor, [clips], protocol, batch_size, engine, windows))
 
 

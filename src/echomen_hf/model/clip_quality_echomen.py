@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ __all__ = [
     "check_clip",
     "inspect_clip",
     "inspect_estimate",
-    "inspect_readings",
+    "inspect_outline",
     "overall_quality",
 ]
 
@@ -139,15 +139,23 @@ def inspect_estimate(clip_ejection_fractions: NDArray[np.float64], unlikeness: f
     return tuple(findings)
 
 
-def inspect_readings(estimate: tuple[float, float] | None, outline: tuple[float, float] | None) -> tuple[Finding, ...]:
-    """Compare the intervals of two readings of one video, in percent: the model's estimate, and that by its outline.
+def inspect_outline(estimate: tuple[float, float] | None, outline: Any) -> tuple[Finding, ...]:
+    """Look for what the outline of the ventricle says against an estimate.
 
-    Without one of the intervals nothing can be said.
+    Args:
+        estimate: Interval of the model's estimate in percent; without one, readings are not compared.
+        outline: `VideoOutline` of the video, with its own interval.
+
+    Returns:
+        Findings: another view, two readings that disagree.
     """
-    if estimate is None or outline is None or (estimate[0] <= outline[1] and outline[0] <= estimate[1]):
+    if outline.is_other_view:
+        return (Finding("doubtful", "No left ventricle was outlined as an apical four-chamber view shows it."),)
+    other = outline.interval
+    if estimate is None or other is None or (estimate[0] <= other[1] and other[0] <= estimate[1]):
         return ()
     text = f"Two readings disagree: {estimate[0]:.0f} to {estimate[1]:.0f} % by the estimate, "
-    return (Finding("doubtful", f"{text}{outline[0]:.0f} to {outline[1]:.0f} % by the outline of the ventricle."),)
+    return (Finding("doubtful", f"{text}{other[0]:.0f} to {other[1]:.0f} % by the outline of the ventricle."),)
 
 
 def overall_quality(findings: Iterable[Finding]) -> Quality:

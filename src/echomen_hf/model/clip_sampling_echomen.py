@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -100,11 +101,12 @@ def random_start(video_length: int, fps: float, spec: ClipSpec, generator: np.ra
 def parse_protocol(protocol: str | int) -> str:
     """Bring the name of a test protocol to the form that metrics files have.
 
-    It is `"all"`, `"everyN"` such as `"every4"`, `"windows"`, `"center"`, or a number of clips, as text or number.
-    Case does not matter, and `"every1"` is `"all"`. `"vectors"` stands for the clips that a file of vectors holds.
+    It is `"all"`, `"everyN"` such as `"every4"`, `"windows"`, `"beats"`, `"center"`, or a number of clips, as text or
+    number. Case does not matter, and `"every1"` is `"all"`. `"vectors"` stands for the clips that a file of vectors
+    holds.
     """
     name = str(protocol).strip().lower()
-    if name in ("all", "windows", "center", "vectors"):
+    if name in ("all", "windows", "beats", "center", "vectors"):
         return name
     if name.isascii() and name.isdigit() and int(name) >= 1:
         return str(int(name))
@@ -113,33 +115,47 @@ def parse_protocol(protocol: str | int) -> str:
         return "all" if stride == 1 else f"every{stride}"
     raise ValueError(
         f"Unknown protocol {protocol!r}: choose 'all' (every start frame), 'everyN' (every N-th start frame and the "
-        "last one, such as 'every4'), 'windows' (back-to-back clips, the default), 'center' (one clip from the "
-        "middle), or a whole number N >= 1 (N evenly spaced clips)."
+        "last one, such as 'every4'), 'windows' (back-to-back clips, the default), 'beats' (one around each end "
+        "systole, where videos are outlined), 'center' (one clip from the middle), or a whole number N >= 1 (N evenly "
+        "spaced clips)."
     )
 
 
-def protocol_starts(protocol: str | int, video_length: int, fps: float, spec: ClipSpec) -> NDArray[np.int64]:
+def protocol_starts(
+    protocol: str | int, video_length: int, fps: float, spec: ClipSpec, systoles: Sequence[int] | None = None
+) -> NDArray[np.int64]:
     """Starts of the clips that a test protocol takes from a video.
 
     Back-to-back windows are `num_frames * step` source frames apart (64 for the default clip at 50 frames per second);
     what remains at the end gets one more window, shifted back so that it is full. `everyN` also ends with the last
-    start, so that no frame of the video is left out.
+    start, so that no frame of the video is left out. `beats` is the beat-to-beat protocol of EchoNet-Dynamic, a clip
+    around each end systole; without any, its clips are those of `windows`.
 
     Args:
         protocol: See `parse_protocol`.
         video_length: Frames in the video.
         fps: Frames per second of the video.
         spec: Length and spacing of the clip.
+        systoles: Frames of end systole, which `beats` needs.
 
     Returns:
         Increasing, distinct first frames; a video too short for a full clip gives the single start 0, and N evenly
         spaced clips may be fewer than N if the video has fewer distinct starts.
 
     Raises:
-        ValueError: If the protocol is unknown or the video has no frames.
+        ValueError: If the protocol is unknown, if the video has no frames, or if nobody looked for its end systoles.
     """
     protocol = parse_protocol(protocol)
     last = _last_start(video_length, fps, spec)
+    if protocol == "beats":
+        if systoles is None:
+            raise ValueError(
+                "The protocol 'beats' needs the outline of a video, which `echomen predict --outline` and "
+                "`Predictor(outline=True)` make; choose another one here."
+            )
+        if len(systoles):
+            return np.unique(np.clip(np.asarray(systoles) - spec.span(fps) // 2, 0, last))
+        protocol = "windows"
     if protocol == "all":
         return np.arange(last + 1)
     if protocol in ("center", "1"):

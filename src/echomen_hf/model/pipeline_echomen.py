@@ -117,8 +117,8 @@ class EjectionFractionPipeline(ChunkPipeline):
                 array of shape (T, H, W), (T, H, W, C) or (T, C, H, W) on the 0-255 scale; a list of videos; or a
                 generator or data set of them, such as `KeyDataset`.
             kwargs: `protocol`, the clips of a video that are averaged (`windows` by default, `all`, `everyN`,
-                `center` or a number); `fps`, the frame rate of arrays (the processor's `reference_fps` by default);
-                `force`, `True` for an estimate of unusable videos;
+                `beats`, `center` or a number); `fps`, the frame rate of arrays (the processor's `reference_fps` by
+                default); `force`, `True` for an estimate of unusable videos;
                 `batch_size`, clips per forward pass, filled across videos (1 by default); `num_workers`, 1 to read
                 videos in another process.
 
@@ -163,7 +163,8 @@ class EjectionFractionPipeline(ChunkPipeline):
         video = self.video_processor.crop_to_sector(video)
         spec = self.video_processor.clip_spec
         findings = check_clip(video, spec)
-        starts = protocol_starts(protocol, video.num_frames, video.fps, spec)
+        systoles = None if outline is None else [beat.es_frame for beat in outline.beats]
+        starts = protocol_starts(protocol, video.num_frames, video.fps, spec, systoles)
         for first in range(0, len(starts), CLIPS_AT_ONCE):
             some = starts[first : first + CLIPS_AT_ONCE]
             for number, (clip, start) in enumerate(zip(self.video_processor.make_clips(video, some), some), first + 1):

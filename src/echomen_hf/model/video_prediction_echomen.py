@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .clip_quality_echomen import Finding, Quality, inspect_estimate, inspect_readings, overall_quality
+from .clip_quality_echomen import Finding, Quality, inspect_estimate, inspect_outline, overall_quality
 from .float32_precision_echomen import float32_precision
 from .heart_failure_category_echomen import heart_failure_category, within_ef_range
 from .prediction_interval_echomen import prediction_interval
@@ -171,7 +171,7 @@ def average_clips(
     ejection_fraction = float(within_ef_range(values["ejection_fraction"].mean()))
     interval = None if calibration is None else prediction_interval(ejection_fraction, calibration)
     if outline is not None:
-        found += inspect_readings(interval, outline.interval)
+        found += inspect_outline(interval, outline)
     return VideoPrediction(
         file_name=file_name,
         ejection_fraction=ejection_fraction,

@@ -51,8 +51,9 @@ def draw_outlines(
             picture[border] = _COLOURS[mark]
         if mark:
             image = Image.fromarray(picture)
-            font = ImageFont.load_default(min(size) / 16)
-            ImageDraw.Draw(image).text((min(size) / 40, min(size) / 40), mark, _COLOURS[mark], font)
+            font, margin = ImageFont.load_default(min(size) / 14), min(size) / 40
+            # Below, since players write the title of a video above.
+            ImageDraw.Draw(image).text((margin, size[0] - margin), mark, _COLOURS[mark], font, anchor="ls")
             picture = np.asarray(image)
         yield picture
 

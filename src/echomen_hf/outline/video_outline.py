@@ -53,6 +53,7 @@ class VideoOutline:
         unit: `"mL"` if the file states how large a pixel is, else `"1000 px^3"`.
         beats: Heart beats that lie inside the video.
         reasons: What speaks against the reading, or why there is none, a sentence each.
+        is_other_view: Whether the picture must be taken for something else than an apical view of the left ventricle.
         ef_error: Error in EF points that 90 % of readings do not exceed, from the outliner's configuration; `None` if
             nobody measured it.
     """
@@ -64,6 +65,7 @@ class VideoOutline:
     unit: str
     beats: tuple[Beat, ...]
     reasons: tuple[str, ...] = ()
+    is_other_view: bool = False
     ef_error: float | None = None
 
     @property
@@ -139,6 +141,7 @@ def outline_video(
         unit=found.unit,
         beats=beats,
         reasons=tuple(_reasons(found, volumes, beats, video.fps)),
+        is_other_view=_is_other_view(found),
         ef_error=getattr(outliner.config, "ef_error_quantile", None),
     )
 
@@ -149,6 +152,10 @@ def _sector_of(video: EchoVideo) -> Sector:
     # Frames that were cut out show the fan alone.
     height, width = video.frames.shape[1:]
     return Sector((0, 0, width, height), "none" if video.sector.shape == "none" else "cropped")
+
+
+def _is_other_view(found: Volumes) -> bool:
+    return bool(found.is_small.mean() > _MANY or np.nanmedian(found.elongation) < _ROUND)
 
 
 def _reasons(found: Volumes, volumes: NDArray[np.float64], beats: tuple[Beat, ...], fps: float) -> Iterator[str]:
