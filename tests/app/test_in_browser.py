@@ -137,7 +137,7 @@ def test_upload_shows_the_reading_and_plays_the_clip(visit, server, clip, tmp_pa
     assert 0 < float(page.locator(".gauge .value").inner_text()) < 100
     assert "EF points" in summary
     assert "SYNTHETIC" not in summary  # whatever is uploaded, only our own samples are known to be
-    assert page.locator(".evidence svg").count() == 2
+    assert page.locator(".evidence svg").count() == 3
     page.locator(".numbers summary").click()
     assert page.locator(".numbers table").first.is_visible()
     assert "not a medical device" in page.locator(".disclaimer").inner_text()

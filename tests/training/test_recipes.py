@@ -75,7 +75,7 @@ def test_new_model_on_the_command_line_replaces_the_recipes_model(tmp_path):
 )
 def test_contradiction_in_one_place_is_refused(tmp_path, content, flags):
     recipe = write(tmp_path / "r.yaml", f"use_cpu: true\n{content}\n")
-    with pytest.raises(ValueError, match="leave out `model_config` and `backbone_checkpoint`"):
+    with pytest.raises(ValueError, match="leave out `model_config`, `backbone_checkpoint` and `encoder`"):
         parse_recipe(TYPES, [recipe, *flags])
 
 

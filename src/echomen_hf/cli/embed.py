@@ -38,7 +38,7 @@ def main(
     *,
     layout_options: dict[str, Any],
 ) -> None:
-    """Write the vectors that an encoder makes of the clips of a data set.
+    """Write the vectors of a data set's clips, for training.
 
     \b
     echomen embed --encoder facebook/vjepa2-vitl-fpc64-256 --data_dir EchoNet-Dynamic --output vectors.parquet

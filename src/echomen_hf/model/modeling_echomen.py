@@ -44,7 +44,8 @@ class EchoMENOutput(ModelOutput):
         embedding (`torch.FloatTensor` of shape `(B, D)`):
             Pooled feature of the encoder.
         projection (`torch.FloatTensor` of shape `(B, P)`):
-            L2-normalised projection that the contrastive loss of stage 1 compares.
+            L2-normalised projection that the contrastive loss of stage 1 compares; `None` while a model is trained
+            whose projector is not.
         regression (`torch.FloatTensor` of shape `(B,)`):
             Ejection fraction of the regression head of stage 1 in percent.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
@@ -413,12 +414,14 @@ class EchoMENModel(EchoMENPreTrainedModel):
         else:
             ejection_fraction = (expert_weights * expert_predictions.nan_to_num()).sum(dim=-1)
         curve = self.config.recalibration
+        # Stage 2 has no use for the projector, which costs more than its experts.
+        is_needed = not self.training or self.projector.fc1.weight.requires_grad
         return EchoMENOutput(
             logits=recalibrate(ejection_fraction, curve).unsqueeze(-1),
             expert_predictions=recalibrate(expert_predictions, curve),
             expert_weights=expert_weights,
             embedding=embedding,
-            projection=self.projector(embedding),
+            projection=self.projector(embedding) if is_needed else None,  # type: ignore[arg-type]
             regression=recalibrate(regression, curve),
         )
 
