@@ -128,7 +128,7 @@ def test_a_process_that_crashes_is_a_bad_clip(read, monkeypatch, caplog, write_v
 
 
 def test_an_unforeseen_error_is_logged_without_its_message(tmp_path, caplog):
-    arguments = {"frames": "SMITH.npy", "fps": 50, "video": "SMITH.mp4", "saliency": None}
+    arguments = {"frames": "SMITH.npy", "fps": 50, "video": "SMITH.mp4", "saliency": None, "masks": None, "marks": []}
     with caplog.at_level(logging.ERROR), pytest.raises(VideoReadError, match="ran into a fault of this program"):
         clip_process._run("draw", arguments, UploadLimits(), 60)
     assert "Reading a clip failed: FileNotFoundError in" in caplog.text

@@ -41,6 +41,7 @@ CODE = {
         "recalibration",
         "sector",
         "simplejpeg_reading",
+        "video_encoder",
         "video_prediction",
         "video_processing",
         "video_reading",
