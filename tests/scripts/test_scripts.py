@@ -15,6 +15,7 @@ COMMANDS = {
     "compare_methods": "compare",
     "demo": "demo",
     "evaluate": "evaluate",
+    "embed": "embed",
     "evaluate_outline": "evaluate-outline",
     "examine_on_simulation": "examine",
     "export": "export",
