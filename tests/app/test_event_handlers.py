@@ -126,6 +126,7 @@ def test_a_clip_has_a_deadline(handlers, write_video, beating_frames, tmp_path, 
     assert list(handlers.files.folder("visitor").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_sample_of_a_category(handlers):
     first, _ = handlers.read_sample(1, "hfref", VISITOR)
     assert "SYNTHETIC" in first[0]

@@ -84,6 +84,7 @@ def test_the_metric_card_lists_every_key():
     assert all(f"`{suffix}`" in card for suffix in suffixes)
 
 
+@pytest.mark.slow
 def test_it_loads_in_a_fresh_process_without_network_or_cache(tmp_path):
     import echomen_hf
 

@@ -166,6 +166,7 @@ def publish_all(client, hub, staged, tmp_path):
     return publish
 
 
+@pytest.mark.slow
 def test_failures_that_pass_are_waited_out_and_others_publish_nothing(publish_all, hub, staged):
     commit, objects = "/commit/", "^/objects/"
     results = publish_all(

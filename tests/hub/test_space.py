@@ -66,6 +66,7 @@ def test_dry_run_of_a_space(run, capsys):
     assert printed.rstrip().endswith("Dry run: nothing was published.")
 
 
+@pytest.mark.slow
 def test_space_is_published_beside_the_model(client, hub, run):
     child = client(PUSH, "--model", run / "model", "--repo", "me/heart", "--space")
     space = hub.repository("me/heart", "space")

@@ -12,6 +12,7 @@ METHODS = [get_method(name) for name in list_methods()]
 NAMES = [m.name for m in METHODS if m.loss is not None and m.model_class.config_class is EchoMENConfig]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_and_statistics_of_one(tiny_model, echonet_dir, tmp_path):
     tiny_model.save_pretrained(tmp_path / "model")
     script = Path(__file__).parents[1] / "helpers" / "gradients_of_methods.py"

@@ -127,6 +127,7 @@ def test_documentation_gets_all_three_sections(report, tmp_path):
     assert json.loads((tmp_path / "performance.json").read_text()) == report
 
 
+@pytest.mark.slow
 def test_documentation_takes_some_results_from_another_machine(report, measured, tmp_path):
     page = tmp_path / "performance.md"
     page.write_text((DOCS / "performance.md").read_text())

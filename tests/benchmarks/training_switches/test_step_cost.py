@@ -16,6 +16,7 @@ def test_every_step_but_the_first_is_timed(switches):
     assert not cost.failure
 
 
+@pytest.mark.slow
 def test_lack_of_memory_is_a_result():
     setting = StepSetting(16, model_config=WIDE, num_steps=1, num_threads=1, memory_limit=256 * 2**20)
     cost = measure_in_new_process(setting)
@@ -24,6 +25,7 @@ def test_lack_of_memory_is_a_result():
     assert cost.median_seconds != cost.median_seconds
 
 
+@pytest.mark.slow
 def test_other_errors_are_not_hidden():
     with pytest.raises(RuntimeError, match="5 videos cannot be accumulated in 2 equal"):
         measure_in_new_process(StepSetting(5, model_config=TINY, switches={"gradient_accumulation_steps": 2}))
