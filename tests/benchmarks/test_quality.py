@@ -46,8 +46,8 @@ def test_a_heart_is_good_and_a_still_picture_or_noise_is_not():
     model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
     few = Namespace(num_videos=1, seed=0, outline=False)
     assert count("hearts", good_videos(model, processor, "wide", few)).qualities == {"good": 1}
-    for kind, quality in (("still", "unusable"), ("noise", "doubtful")):
-        assert count(kind, other_recordings(model, processor, kind, few)).qualities == {quality: 1}, kind
+    for kind in ("still", "noise"):
+        assert count(kind, other_recordings(model, processor, kind, few)).qualities == {"unusable": 1}, kind
 
 
 def test_another_view_is_doubtful_by_its_outline():

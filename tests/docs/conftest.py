@@ -9,7 +9,7 @@ from echomen_hf import EchoMENConfig, EchoMENModel
 from echomen_hf.cli import invoke
 from echomen_hf.data import read_data_set
 from echomen_hf.model.video_processing_echomen import EchoMENVideosKwargs
-from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments
+from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments
 from echomen_hf.training.recipes import RECIPES_FOLDER
 from helpers.data_sets import write_camus, write_mimic, write_pediatric, write_table
 from helpers.documents import ROOT
@@ -113,5 +113,5 @@ def settings() -> set[str]:
     """Names of all settings of `echomen train`, of `EchoMENConfig` and of the video processor."""
     from dataclasses import fields
 
-    classes = (DataArguments, ModelArguments, EchoMENTrainingArguments, EchoMENConfig)
+    classes = (DataArguments, SimulationArguments, ModelArguments, EchoMENTrainingArguments, EchoMENConfig)
     return {field.name for kind in classes for field in fields(kind)} | {*EchoMENVideosKwargs.__annotations__}

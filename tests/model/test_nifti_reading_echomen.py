@@ -68,7 +68,7 @@ def test_commands_take_it(tmp_path):
     path = write_nifti(tmp_path / "study" / "clip.nii.gz", known_frames(70), time_step=0.02, units=10)
     assert find_videos([tmp_path]) == [path]
     assert [file.name for file in list_files([tmp_path])] == ["study/clip.nii.gz"]
-    predictor = Predictor(protocol="center")
+    predictor = Predictor(protocol="center", force=True)
     by_frames = predict_video(
         predictor.model, predictor.processor, EchoVideo(known_frames(70), 50.0, "frames"), "center"
     )
