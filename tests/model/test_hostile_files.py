@@ -31,6 +31,7 @@ from helpers.video_files import encode_images, encode_video, write_matroska
 MEGABYTE = 2**20
 OVERHEAD = 32 * MEGABYTE  # of decoders and of what has not been imported before
 SLACK = 1.2  # of the limit, which decoders may use
+UNTOUCHED = 8 * MEGABYTE  # of libraries, by a process that has run few other tests
 
 
 def _memory(field: str) -> int:
@@ -421,12 +422,12 @@ def test_reading_takes_hardly_more_than_it_may(tmp_path: Path, make: Callable[[P
         lambda: read_video(path, max_bytes=needed), lambda: read_video(path, max_bytes=2 * WHOLE)
     )
     assert outcome == ""
-    assert memory <= SLACK * needed, memory / MEGABYTE
+    assert memory <= SLACK * needed + UNTOUCHED, memory / MEGABYTE
     # What is refused has taken no more.
     outcome, memory = outcome_and_memory(lambda: read_video(path, max_bytes=needed * 3 // 4))
     assert outcome.startswith("VideoReadError"), outcome
     assert "bytes" in outcome
-    assert memory <= SLACK * needed, memory / MEGABYTE
+    assert memory <= SLACK * needed + UNTOUCHED, memory / MEGABYTE
 
 
 def test_images_of_pillow_are_checked_before_they_are_decoded(tmp_path: Path) -> None:
