@@ -64,9 +64,24 @@ NOT_RUN = {
     ("docs/small_model.md", "python -m benchmarks.simulation_realism --profile wide --num_videos 96 \\"): (
         "takes a minute; tests/benchmarks/test_simulation_realism.py measures the same"
     ),
-    ("docs/small_model.md", "cp -r src/echomen_hf/checkpoints/small outputs/small_750"): (
-        "takes minutes; tests/benchmarks/test_quality.py measures the same"
-    ),
+    (
+        "docs/small_model.md",
+        "python -m benchmarks.sector --num_exports 500 --seed 1 --num_workers 8 --output outputs/sector",
+    ): "takes minutes; tests/benchmarks/test_sector.py measures the same",
+    (
+        "docs/small_model.md",
+        "python scripts/examine_on_public_clips.py dynamic/docs/media --output docs/small_model/public_clips.md",
+    ): "needs clips that are not here; tests/scripts run it on drawn ones",
+    (
+        "docs/small_model.md",
+        "python -m benchmarks.short_videos --model src/echomen_hf/checkpoints/small --num_videos 90 "
+        "--output outputs/short_videos",
+    ): "takes minutes; tests/benchmarks/test_short_videos.py measures the same",
+    (
+        "docs/small_model.md",
+        "python -m benchmarks.quality --model src/echomen_hf/checkpoints/small --num_videos 20 --outline "
+        "--output outputs/quality",
+    ): "takes minutes; tests/benchmarks/test_quality.py measures the same",
     (
         "docs/speed.md",
         "python -m benchmarks.training_switches cost --output runs/switch_cost --num_steps 1 --switches \\",
