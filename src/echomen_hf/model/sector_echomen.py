@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 
-__all__ = ["Sector", "find_sector", "is_data_set_clip", "sector_frames"]
+__all__ = ["Sector", "common_pixels", "find_sector", "is_data_set_clip", "sector_frames"]
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; right and bottom are the first column and row outside."""
@@ -76,14 +76,22 @@ class Sector:
         """
         if self.shape != "fan":
             return frames
-        left, top, side = self.square
-        height, width = frames.shape[1:]
-        rows, columns = slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width))
-        inner = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+        side = self.square[2]
+        in_picture, in_square = common_pixels(self.square, *frames.shape[1:])
         cropped = np.zeros((len(frames), side, side), dtype=np.uint8)
-        mask = self.mask()[inner].astype(np.uint8)
-        np.multiply(frames[:, rows, columns], mask, out=cropped[:, inner[0], inner[1]])
+        mask = self.mask()[in_square[1:]].astype(np.uint8)
+        np.multiply(frames[in_picture], mask, out=cropped[in_square])
         return cropped
+
+
+def common_pixels(
+    square: tuple[int, int, int], height: int, width: int
+) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
+    """Index of what a picture and a square (left, top, side) share, in frames of either."""
+    left, top, side = square
+    rows, columns = slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width))
+    inner = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+    return (slice(None), rows, columns), (slice(None), *inner)
 
 
 def find_sector(frames: NDArray[np.uint8], hint: Box | None = None) -> Sector:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.transforms import functional
 
-from ..model.sector_echomen import Sector
+from ..model.sector_echomen import Sector, common_pixels
 
 
 __all__ = ["PictureSquare"]
@@ -57,16 +57,9 @@ class PictureSquare:
 
     def _cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         square = np.zeros((len(frames), self.side, self.side), dtype=np.uint8)
-        in_picture, in_square = self._overlap(*frames.shape[1:])
+        in_picture, in_square = common_pixels((self.left, self.top, self.side), *frames.shape[1:])
         square[in_square] = frames[in_picture]
         return square
-
-    def _overlap(self, height: int, width: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-        """Index of what picture and square share, in frames of the picture and in those of the square."""
-        left, top = max(self.left, 0), max(self.top, 0)
-        right, bottom = min(self.left + self.side, width), min(self.top + self.side, height)
-        rows, columns = slice(top - self.top, bottom - self.top), slice(left - self.left, right - self.left)
-        return (slice(None), slice(top, bottom), slice(left, right)), (slice(None), rows, columns)
 
     def points_in(self, points: NDArray[np.float64], size: int) -> NDArray[np.float64]:
         """Move points of the picture, columns and rows `(..., 2)`, into the square that is shown at `size` pixels."""
@@ -75,5 +68,5 @@ class PictureSquare:
     def put_back(self, logits: torch.Tensor, masks: NDArray[np.bool_]) -> None:
         """Enlarge logits of the square, `(T, size, size)`, and mark in masks `(T, H, W)` where they are above 0."""
         large = functional.resize(logits[:, None], [self.side, self.side], antialias=False)[:, 0]
-        in_picture, in_square = self._overlap(*masks.shape[1:])
+        in_picture, in_square = common_pixels((self.left, self.top, self.side), *masks.shape[1:])
         masks[in_picture] = (large > 0).numpy()[in_square]
