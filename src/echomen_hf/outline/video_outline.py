@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def outline_video(
     ```
     """
     video = require_moving(source if isinstance(source, EchoVideo) else read_video(source))
-    outliner = outliner or load_outliner()
+    outliner = outliner or _packaged_outliner()
     sector = _sector_of(video)
     masks = clean_masks(outliner.predict_masks(video.frames, video.fps, sector=sector))
     found = measure_volumes(masks, video.mm_per_pixel, method)
@@ -144,6 +145,12 @@ def outline_video(
         is_other_view=_is_other_view(found),
         ef_error=getattr(outliner.config, "ef_error_quantile", None),
     )
+
+
+@functools.cache
+def _packaged_outliner() -> Outliner:
+    """Read from its file once, however many videos are outlined."""
+    return load_outliner()
 
 
 def _sector_of(video: EchoVideo) -> Sector:
