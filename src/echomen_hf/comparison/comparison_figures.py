@@ -175,63 +175,63 @@ def trade_of_methods(
     figure = new_figure("Errors on weak hearts against errors on strong ones", subtitle, width=8.5, height=6.8)
     panel = figure.subplots()
     looks = looks_of(list(predictions), emphasised)
+    means, spreads = {}, {}
     for title, by_seed in predictions.items():
         metrics = [ef_regression_metrics(values, references) for values in by_seed]
         errors = np.array([[of_seed["mae_hfpef"], of_seed["mae_hfref"]] for of_seed in metrics])  # (S, 2)
-        spread = errors.std(axis=0, ddof=1) if len(errors) > 1 else (None, None)
-        panel.errorbar(
-            *errors.mean(axis=0),
-            xerr=spread[0],
-            yerr=spread[1],
-            color=looks[title].colour,
-            marker=looks[title].marker,
-            markersize=9 if title == emphasised else 6,
-            elinewidth=0.8,
-            label=title,
-        )
+        means[title] = errors.mean(axis=0)
+        spreads[title] = errors.std(axis=0, ddof=1) if len(errors) > 1 else np.zeros(2)
+        (x, y), (across, up), look = means[title], spreads[title], looks[title]
+        panel.errorbar(x, y, xerr=across, yerr=up, color=look.colour, elinewidth=0.8)
+        panel.plot(x, y, marker=look.marker, color=look.colour, markersize=9 if title == emphasised else 6)
     panel.grid(axis="x")
     panel.margins(0.08)
     panel.set_xlabel(f"MAE on {CATEGORY_TITLES['hfpef']} (EF points)")
     panel.set_ylabel(f"MAE on {CATEGORY_TITLES['hfref']} (EF points)")
-    name_points(panel)
+    figure.draw_without_rendering()  # places the panel
+    write_names(panel, means, spreads, {title: look.colour for title, look in looks.items()})
     return figure
 
 
-def name_points(panel: Axes) -> None:
-    """Write the name of every point with error bars beside it, where it hides the least of what is drawn."""
-    panel.figure.draw_without_rendering()
-    to_points = 72 / panel.figure.dpi
-    places = [np.column_stack(bars.lines[0].get_data())[0] for bars in panel.containers]
-    pixels = panel.transData.transform(places)
-    segments = [line.get_segments() for bars in panel.containers for line in bars.lines[2]]
-    bars_drawn = [Bbox(panel.transData.transform(ends)).padded(1) for line in segments for ends in line]
-    taken = [Bbox.from_extents(x - 8, y - 8, x + 8, y + 8) for x, y in pixels]
-    for bars, place, (x, y) in zip(panel.containers, places, pixels, strict=True):
+def write_names(
+    panel: Axes,
+    places: Mapping[str, NDArray[np.float64]],
+    spreads: Mapping[str, NDArray[np.float64]],
+    colours: Mapping[str, str],
+) -> None:
+    """Write the name of every point beside it, where it hides the least of points, error bars and other names."""
+    pixels = {name: panel.transData.transform(place) for name, place in places.items()}
+    taken = [Bbox.from_extents(x - 8, y - 8, x + 8, y + 8) for x, y in pixels.values()]
+    bars = [
+        Bbox(panel.transData.transform([places[name] - half, places[name] + half])).padded(1)
+        for name in places
+        for half in np.diag(spreads[name])
+    ]
+    for name, (x, y) in pixels.items():
         text = panel.annotate(
-            bars.get_label(),
-            place,
+            name,
+            tuple(places[name]),
             xytext=(0, 0),
             textcoords="offset points",
             horizontalalignment="center",
             verticalalignment="center",
             fontsize=8,
-            color=bars.lines[0].get_color(),
+            color=colours[name],
             arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": NEUTRAL_COLOUR, "shrinkA": 0, "shrinkB": 4},
         )
         extent = text.get_window_extent()
-        best, least = (0.0, 0.0), np.inf
+        width, height = extent.width, extent.height
+        costs = {}
         for reach in (10, 20, 35, 55, 80):
             for angle in np.deg2rad(np.arange(0, 360, 30)):
-                dx, dy = np.cos(angle) * (extent.width / 2 + reach), np.sin(angle) * (extent.height / 2 + reach)
-                box = Bbox.from_bounds(
-                    x + dx - extent.width / 2, y + dy - extent.height / 2, extent.width, extent.height
-                )
-                cost = 5 * box.count_overlaps(taken) + box.count_overlaps(bars_drawn) + reach / 100
-                cost += 0 if panel.bbox.containsx(box.x0) and panel.bbox.containsx(box.x1) else 100
-                if cost < least:
-                    best, least, chosen = (dx * to_points, dy * to_points), cost, box
-        text.set_position(best)
-        taken.append(chosen)
+                dx, dy = np.cos(angle) * (width / 2 + reach), np.sin(angle) * (height / 2 + reach)
+                box = Bbox.from_bounds(x + dx - width / 2, y + dy - height / 2, width, height)
+                is_inside = panel.bbox.containsx(box.x0) and panel.bbox.containsx(box.x1)
+                hidden = 5 * box.count_overlaps(taken) + box.count_overlaps(bars)
+                costs[dx, dy] = (hidden + reach / 100 + (0 if is_inside else 100), box)
+        (dx, dy), (_, box) = min(costs.items(), key=lambda item: item[1][0])
+        text.set_position((dx * 72 / panel.figure.dpi, dy * 72 / panel.figure.dpi))
+        taken.append(box)
 
 
 def looks_of(titles: Sequence[str], emphasised: str | None) -> dict[str, SeriesStyle]:
