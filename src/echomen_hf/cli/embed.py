@@ -54,7 +54,7 @@ def main(
     from ..data import load_videos
     from ..data.clip_vectors import check_suffix, write_clip_vectors
     from ..inference import load_checkpoint
-    from ..training import EchoMENTrainingArguments
+    from ..training import EchoMENTrainingArguments, allocator
     from ..training.embeddings import vectors_of_splits
 
     check_suffix(output)
@@ -62,6 +62,7 @@ def main(
         raise ValueError("Give either --model, an EchoMEN model, or --encoder, a pre-trained video model.")
     if draws < 0:
         raise ValueError(f"--draws must not be negative, got {draws}.")
+    allocator.keep_large_blocks()
     logging.disable_progress_bar()
     if encoder is not None:
         loaded = EchoMENModel.from_encoder(encoder)
