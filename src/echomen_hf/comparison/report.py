@@ -61,7 +61,7 @@ def build_report(
 
 def rival_names() -> list[str]:
     """Names of the methods of table 1 in its order, EchoMEN last."""
-    groups: tuple[MethodGroup, ...] = ("rival", "newer", "paper")
+    groups: tuple[MethodGroup, ...] = ("rival", "newer", "encoder", "paper")
     return [name for group in groups for name in list_methods(group)]
 
 
