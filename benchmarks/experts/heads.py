@@ -20,7 +20,7 @@ from echomen_hf.data.clip_vectors import ClipVectors
 from echomen_hf.labels import ExpertWeightTable, category_masks
 from echomen_hf.metrics import oracle_predictions
 from echomen_hf.training.embeddings import EvaluationEmbeddings, TrainingEmbeddings
-from echomen_hf.training.expert_solution import solve_experts
+from echomen_hf.training.expert_solution import set_experts_to_their_optimum, solve_experts
 from echomen_hf.training.stage_2 import Stage2
 
 
@@ -163,6 +163,9 @@ def train_heads(stage_1: EchoMENModel, splits: Splits, setting: Setting, seed: i
         )
         trainer = make_trainer(model=model, args=args, train_dataset=splits.train, eval_dataset=splits.validation)
         trainer.remove_callback(PrinterCallback)
+        if setting.starts_solved:
+            table = trainer.stage.expert_loss.weight_table
+            set_experts_to_their_optimum(model, splits.train, table, args.weight_decay)
         trainer.train()
     return model.eval()
 

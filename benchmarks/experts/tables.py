@@ -145,7 +145,7 @@ def decision(settings: Sequence[Setting], cells: Mapping[str, Sequence[Cell]]) -
     return {
         "ways": len(finished),
         "way": way.title,
-        "refitted": f"{head}, {setting.title.rsplit(', ', 1)[-1]}",
+        "refitted": f"{head} ({setting.title})",
         "validation_balanced_mae": [val_error(cells[way.name], "EchoMEN"), val_error(cells[setting.name], head)],
         "balanced_mae": [
             float(np.mean([balanced(cell.errors("test", "EchoMEN"), labels) for cell in cells[way.name]])),
