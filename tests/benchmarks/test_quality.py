@@ -1,8 +1,18 @@
 from argparse import Namespace
+from types import SimpleNamespace
 
 import numpy as np
 
-from benchmarks.quality import count, good_videos, other_recordings, pydicom_images, quality_table
+from benchmarks.quality import (
+    TwoReadings,
+    count,
+    good_videos,
+    other_recordings,
+    pydicom_images,
+    quality_table,
+    readings_table,
+    two_readings,
+)
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.inference.video_prediction import VideoPrediction
@@ -34,6 +44,27 @@ def test_qualities_are_shares_and_reasons_are_counted_without_their_numbers():
         *["25.0%"] * 4,
         "2 × N times as far from them as usual ones; 1 × Hardly anything moves",
     ]
+
+
+def reading(ejection_fraction, disagree, outline=(40.0, 60.0)):
+    """Estimate of a video that has two readings, or one where the outline has none."""
+    reasons = ("Two readings disagree: 20 to 30 % by the estimate.",) if disagree else ("Another reason.",)
+    values = np.array([ejection_fraction])
+    of_outline = SimpleNamespace(interval=outline)
+    return VideoPrediction(
+        "a.avi", ejection_fraction, 0.0, values, values, values, (0.0, 99.0), reasons=reasons, outline=of_outline
+    )
+
+
+def test_large_errors_are_counted_where_readings_disagree_and_where_they_agree():
+    flagged = [reading(50.0 + error, True) for error in (-10.1, 12.0, 9.9, 0.0)]
+    others = [reading(50.0 + error, False) for error in (-30.0, *[10.0] * 7)]
+    single = [reading(90.0, False, outline=None)]
+    found = two_readings("hearts", [*flagged, *others, *single], [50.0] * 13)
+    assert found == TwoReadings("hearts", disagreeing=4, wrong_disagreeing=2, agreeing=8, wrong_agreeing=1)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in readings_table([found]).splitlines()]
+    assert lines[2] == ["hearts", "4 of 12", "50.0%", "12.5%", "4.0"]
+    assert lines[3] == ["all", "4 of 12", "50.0%", "12.5%", "4.0"]
 
 
 def test_images_without_motion_are_refused():
