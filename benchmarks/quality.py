@@ -74,11 +74,14 @@ def main() -> None:
     """Parse the arguments, simulate, predict, write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--num_videos", type=int, default=100, help="recordings of each kind (default: %(default)s)")
+    parser.add_argument("--num_videos", type=int, default=100, help="hearts per machine (default: %(default)s)")
+    parser.add_argument("--num_others", type=int, help="recordings of every other kind (default: as many)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
     parser.add_argument("--outline", action="store_true", help="look at the outline of the ventricle too")
     parser.add_argument("--output", type=Path, required=True, help="folder for quality.md and quality.json")
     args = parser.parse_args()
+    if args.num_others is None:
+        args.num_others = args.num_videos
 
     torch.set_num_threads(1)
     model, processor = load_checkpoint(args.model)
@@ -89,7 +92,7 @@ def main() -> None:
     }
     shown = {kind.replace("_", " "): other_recordings(model, processor, kind, args) for kind in OTHER_RECORDINGS}
     measured = [count(title, predictions) for title, predictions in hearts.items()] + [
-        count(title, tqdm(predictions, desc=title, total=args.num_videos, unit="video"))
+        count(title, tqdm(predictions, desc=title, total=args.num_others, unit="video"))
         for title, predictions in shown.items()
     ]
     measured.append(count("ultrasound images of pydicom", pydicom_images(args.model, args.outline)))
@@ -103,7 +106,12 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "quality.md").write_text(table + "\n", encoding="utf-8")
     document = {
-        "settings": {"num_videos": args.num_videos, "outline": args.outline, "seed": args.seed},
+        "settings": {
+            "num_videos": args.num_videos,
+            "num_others": args.num_others,
+            "outline": args.outline,
+            "seed": args.seed,
+        },
         "measured": [dataclasses.asdict(one) for one in measured],
         "two_readings": [dataclasses.asdict(one) for one in readings],
         "model_sha256": weights_checksum(args.model),
@@ -127,7 +135,7 @@ def other_recordings(
 ) -> Iterator[VideoPrediction]:
     """Predict recordings of another kind, every second one of a view from a machine that training never shows."""
     size = processor.crop_size["height"]
-    for number in range(args.num_videos):
+    for number in range(args.num_others):
         profile = (IN_RANGE, HELD_OUT)[number % 2]
         frames = simulate_other_recording(kind, SEED_OFFSET + args.seed + number, 100, FPS, size, profile)
         video = EchoVideo(frames, FPS, kind)

@@ -75,7 +75,7 @@ def test_images_without_motion_are_refused():
 
 def test_a_heart_is_good_and_a_still_picture_or_noise_is_not():
     model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
-    few = Namespace(num_videos=1, seed=0, outline=False)
+    few = Namespace(num_videos=1, num_others=1, seed=0, outline=False)
     assert count("hearts", good_videos(model, processor, "wide", few)).qualities == {"good": 1}
     for kind in ("still", "noise"):
         assert count(kind, other_recordings(model, processor, kind, few)).qualities == {"unusable": 1}, kind
@@ -83,7 +83,7 @@ def test_a_heart_is_good_and_a_still_picture_or_noise_is_not():
 
 def test_another_view_is_doubtful_by_its_outline():
     model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
-    few = Namespace(num_videos=2, seed=0, outline=True)
+    few = Namespace(num_videos=2, num_others=2, seed=0, outline=True)
     assert count("hearts", good_videos(model, processor, "wide", few)).qualities == {"good": 2}
     for kind in ("short_axis", "long_axis", "lung"):
         assert count(kind, other_recordings(model, processor, kind, few)).qualities == {"doubtful": 2}, kind
