@@ -51,7 +51,7 @@ CALIBRATION_TURNS = (IN_RANGE, HELD_OUT, WHOLE_FAN, HELD_OUT)
 """Ways in which the calibration shows its videos. Half of them come from the machine that training never shows: with a
 third each, intervals held 3 to 8 points more readings on the other two ways than on that one."""
 
-_CALIBRATION_SEED_OFFSET = 7_000_003
+CALIBRATION_SEED_OFFSET = 7_000_003
 TEST_SEED_OFFSET = 9_000_011
 
 CHANGE_TITLES = {
@@ -78,7 +78,7 @@ def calibrate_on_simulation(
     They are to hold the EF that a reader would give, and as often on another machine and on exports: the videos are
     shown in the ways of `CALIBRATION_TURNS`, and their EF has a reader's error.
     """
-    videos = examination_videos(num_videos, seed + _CALIBRATION_SEED_OFFSET)
+    videos = examination_videos(num_videos, seed + CALIBRATION_SEED_OFFSET)
     return calibrate_model(
         model,
         processor,
