@@ -201,11 +201,13 @@ def test_finished_settings_are_not_trained_again(tmp_path, monkeypatch, splits, 
     monkeypatch.setattr(command, "read_splits", lambda vectors: splits)
     monkeypatch.setattr(command.EchoMENModel, "from_pretrained", lambda path: stage_1)
     monkeypatch.setattr(command, "train_heads", lambda *args: stage_1)
+    floors = EXPERIMENTS["floor"][1][:2]
+    monkeypatch.setattr(command, "EXPERIMENTS", {"floor": ("Floors", floors), "aggregators": ("Ways", floors)})
     given = [str(tmp_path), "--data_dir", "data", "--output", str(tmp_path), "--experiments", "floor", "aggregators"]
     command.main([*given, "--seeds", "0", "1"])
     text = (tmp_path / "floor.md").read_text()
-    assert "1 video" in text and "seeds 0, 1" in text
-    assert json.loads((tmp_path / "decision.json").read_text())["ways"] == len(EXPERIMENTS["aggregators"][1])
+    assert "| floor 1, aggregator f^-1 |" in text and "seeds 0, 1" in text
+    assert json.loads((tmp_path / "decision.json").read_text())["ways"] == 2
     monkeypatch.setattr(command, "train_heads", None)
     command.main([*given, "--seeds", "0", "1"])
     assert (tmp_path / "floor.md").read_text() == text
