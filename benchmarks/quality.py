@@ -3,7 +3,8 @@
 Example:
     python -m benchmarks.quality --model src/echomen_hf/checkpoints/small --num_videos 400 --output outputs/quality
 
-With --outline, the outline of the ventricle is looked at too, as `echomen predict --outline` does.
+With --outline, the outline of the ventricle is looked at too, as `echomen predict --outline` does, and a second table
+says how often estimates err by more than 10 EF points where both readings disagree, and where they do not.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tqdm.auto import tqdm
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor, Predictor
 from echomen_hf.cli.command_line import run_script
-from echomen_hf.evaluation.report import markdown_table, package_versions
+from echomen_hf.evaluation.report import MISSING_VALUE, markdown_table, package_versions
 from echomen_hf.evaluation.simulation_examination import (
     HELD_OUT,
     IN_RANGE,
@@ -41,6 +42,7 @@ from echomen_hf.simulation.other_recordings import OTHER_RECORDINGS, OtherRecord
 SEED_OFFSET = 11_000_003  # neither calibration nor examination sees these hearts
 FPS = 50.0
 QUALITIES = ("good", "doubtful", "unusable", "refused")
+LARGE_ERROR = 10.0  # EF points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,32 +59,61 @@ class Measurement:
         return self.qualities.total()
 
 
+@dataclasses.dataclass(frozen=True)
+class TwoReadings:
+    """How many estimates of hearts of one kind are wrong, where both readings disagree and where they do not."""
+
+    shown: str
+    disagreeing: int
+    wrong_disagreeing: int
+    agreeing: int
+    wrong_agreeing: int
+
+
 def main() -> None:
-    """Parse the arguments, simulate, predict, write the table."""
+    """Parse the arguments, simulate, predict, write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--num_videos", type=int, default=100, help="recordings of each kind (default: %(default)s)")
+    parser.add_argument("--num_videos", type=int, default=100, help="hearts per machine (default: %(default)s)")
+    parser.add_argument("--num_others", type=int, help="recordings of every other kind (default: as many)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
     parser.add_argument("--outline", action="store_true", help="look at the outline of the ventricle too")
     parser.add_argument("--output", type=Path, required=True, help="folder for quality.md and quality.json")
     args = parser.parse_args()
+    if args.num_others is None:
+        args.num_others = args.num_videos
 
     torch.set_num_threads(1)
     model, processor = load_checkpoint(args.model)
-    shown = {title: good_videos(model, processor, profile, args) for profile, title in PROFILE_TITLES.items()}
-    shown |= {kind.replace("_", " "): other_recordings(model, processor, kind, args) for kind in OTHER_RECORDINGS}
-    measured = [
-        count(title, tqdm(predictions, desc=title, total=args.num_videos, unit="video"))
+    titles = PROFILE_TITLES.items()
+    hearts = {
+        title: list(tqdm(good_videos(model, processor, profile, args), title, args.num_videos, unit="video"))
+        for profile, title in titles
+    }
+    shown = {kind.replace("_", " "): other_recordings(model, processor, kind, args) for kind in OTHER_RECORDINGS}
+    measured = [count(title, predictions) for title, predictions in hearts.items()] + [
+        count(title, tqdm(predictions, desc=title, total=args.num_others, unit="video"))
         for title, predictions in shown.items()
     ]
     measured.append(count("ultrasound images of pydicom", pydicom_images(args.model, args.outline)))
     table = quality_table(measured)
+    readings = []
+    if args.outline:
+        truths = examination_videos(args.num_videos, args.seed + SEED_OFFSET)["ejection_fraction"]
+        readings = [two_readings(title, predictions, truths) for title, predictions in hearts.items()]
+        table += f"\n\n{readings_table(readings)}"
     print(table)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "quality.md").write_text(table + "\n", encoding="utf-8")
     document = {
-        "settings": {"num_videos": args.num_videos, "outline": args.outline, "seed": args.seed},
+        "settings": {
+            "num_videos": args.num_videos,
+            "num_others": args.num_others,
+            "outline": args.outline,
+            "seed": args.seed,
+        },
         "measured": [dataclasses.asdict(one) for one in measured],
+        "two_readings": [dataclasses.asdict(one) for one in readings],
         "model_sha256": weights_checksum(args.model),
         "versions": package_versions(),
     }
@@ -104,7 +135,7 @@ def other_recordings(
 ) -> Iterator[VideoPrediction]:
     """Predict recordings of another kind, every second one of a view from a machine that training never shows."""
     size = processor.crop_size["height"]
-    for number in range(args.num_videos):
+    for number in range(args.num_others):
         profile = (IN_RANGE, HELD_OUT)[number % 2]
         frames = simulate_other_recording(kind, SEED_OFFSET + args.seed + number, 100, FPS, size, profile)
         video = EchoVideo(frames, FPS, kind)
@@ -143,6 +174,44 @@ def quality_table(measured: Iterable[Measurement]) -> str:
         reasons = "; ".join(f"{number} × {reason.rstrip('.')}" for reason, number in one.reasons.most_common())
         rows.append([one.shown, str(one.num_videos), *shares, reasons])
     return markdown_table(["shown", "videos", *QUALITIES, "reasons"], rows)
+
+
+def two_readings(shown: str, predictions: Iterable[VideoPrediction], truths: Iterable[float]) -> TwoReadings:
+    """Count estimates that err by more than 10 EF points; videos with a single reading are left out."""
+    counts: Counter[tuple[bool, bool]] = Counter()
+    for prediction, truth in zip(predictions, truths, strict=True):
+        if prediction.interval is not None and prediction.outline.interval is not None:
+            disagree = any(reason.startswith("Two readings disagree") for reason in prediction.reasons)
+            counts[disagree, abs(prediction.ejection_fraction - truth) > LARGE_ERROR] += 1
+    return TwoReadings(
+        shown,
+        disagreeing=counts[True, False] + counts[True, True],
+        wrong_disagreeing=counts[True, True],
+        agreeing=counts[False, False] + counts[False, True],
+        wrong_agreeing=counts[False, True],
+    )
+
+
+def readings_table(readings: Iterable[TwoReadings]) -> str:
+    """Format one line per kind, and one for all."""
+    readings = list(readings)
+    counts = [dataclasses.astuple(one)[1:] for one in readings]
+    readings.append(TwoReadings("all", *map(sum, zip(*counts, strict=True))))
+    rows = []
+    for one in readings:
+        flagged, others = one.wrong_disagreeing / max(one.disagreeing, 1), one.wrong_agreeing / max(one.agreeing, 1)
+        ratio = f"{flagged / others:.1f}" if others else MISSING_VALUE
+        rows.append(
+            [
+                one.shown,
+                f"{one.disagreeing} of {one.disagreeing + one.agreeing}",
+                f"{flagged:.1%}",
+                f"{others:.1%}",
+                ratio,
+            ]
+        )
+    titles = ["two readings", "disagree", "wrong where they disagree", "wrong where they agree", "ratio"]
+    return markdown_table(titles, rows)
 
 
 if __name__ == "__main__":

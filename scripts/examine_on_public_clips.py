@@ -1,4 +1,4 @@
-"""Compare a model with the nine clips that EchoNet-Dynamic's public repository shows.
+"""Compare a model and the packaged outliner with the nine clips that EchoNet-Dynamic's public repository shows.
 
     git clone https://github.com/echonet/dynamic
     python scripts/examine_on_public_clips.py dynamic/docs/media --output docs/small_model/public_clips.md
@@ -22,9 +22,12 @@ from scipy.stats import spearmanr
 
 from echomen_hf import Predictor
 from echomen_hf.cli.command_line import run_script
+from echomen_hf.evaluation.outline_evaluation import dice
 from echomen_hf.evaluation.report import markdown_table
 from echomen_hf.inference import VideoPrediction, predict_video
 from echomen_hf.model.echo_video_echomen import EchoVideo
+from echomen_hf.outline import VideoOutline, outline_video
+from echomen_hf.outline.measurements import clean_masks
 from echomen_hf.runs.files import write_text
 
 
@@ -36,10 +39,11 @@ _SHORTEST_BEAT = 0.4  # seconds
 
 @dataclass(frozen=True)
 class PublicClip:
-    """A clip, and the ejection fraction in percent of the outlines drawn in it."""
+    """A clip, the outlines drawn in it, bool, shape (T, H, W), and their ejection fraction in percent."""
 
     name: str
     video: EchoVideo
+    masks: NDArray[np.bool_]
     ejection_fraction: float
 
 
@@ -62,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     predictions = [
         predict_video(predictor.model, predictor.processor, clip.video, engine=predictor.engine) for clip in clips
     ]
-    text = report(clips, predictions)
+    text = report(clips, predictions, [outline_video(clip.video) for clip in clips])
     print(text)
     if args.output is not None:
         write_text(args.output, f"# The small model on public clips\n\nMeasured on {date.today()}.\n\n{text}\n")
@@ -90,7 +94,8 @@ def read_public_clip(path: Path) -> PublicClip:
     if frames.shape[2] != 2 * frames.shape[1] or not filled.any(axis=(1, 2)).all():
         raise ValueError(f"{path.name} is not a clip beside the same clip with its left ventricle in blue.")
     gray = frames[:, :, :width].mean(axis=3).round().astype(np.uint8)
-    return PublicClip(path.stem, EchoVideo(gray, fps, path.name), ejection_fraction_of(filled, fps))
+    masks = clean_masks(filled)
+    return PublicClip(path.stem, EchoVideo(gray, fps, path.name), masks, ejection_fraction_of(filled, fps))
 
 
 def ejection_fraction_of(masks: NDArray[np.bool_], fps: float) -> float:
@@ -127,36 +132,50 @@ def _volume(mask: NDArray[np.bool_]) -> float:
     return len(points) ** 2 / np.ptp(along)
 
 
-def report(clips: list[PublicClip], predictions: list[VideoPrediction]) -> str:
-    """Describe how far the model and the outlines agree.
+def report(clips: list[PublicClip], predictions: list[VideoPrediction], outlines: list[VideoOutline]) -> str:
+    """Describe how far the model and the drawn outlines agree, and how far the outliner's do.
 
     Args:
         clips: Clips.
         predictions: Predictions of the clips.
+        outlines: What the outliner marked in the clips.
 
     Returns:
         Markdown.
     """
     drawn = np.array([clip.ejection_fraction for clip in clips])
     found = np.array([prediction.ejection_fraction for prediction in predictions])
+    overlaps = [dice(outline.masks, clip.masks).mean() for clip, outline in zip(clips, outlines, strict=True)]
+    size = np.mean([outline.masks.sum() / clip.masks.sum() for clip, outline in zip(clips, outlines, strict=True)])
+    outlined = np.mean([outline.masks.any(axis=(1, 2)).mean() for outline in outlines])
     rows = [
-        [clip.name, f"{clip.ejection_fraction:.1f}", f"{prediction.ejection_fraction:.1f}", prediction.quality]
-        for clip, prediction in zip(clips, predictions, strict=True)
+        [
+            clip.name,
+            f"{clip.ejection_fraction:.1f}",
+            f"{prediction.ejection_fraction:.1f}",
+            f"{outline.ejection_fraction:.1f}",
+            f"{overlap:.2f}",
+            prediction.quality,
+        ]
+        for clip, prediction, outline, overlap in zip(clips, predictions, outlines, overlaps, strict=True)
     ]
     order = np.argsort(drawn)
     low, others = found[order[:LOW_GROUP]], found[order[LOW_GROUP:]]
     inside = [p.interval[0] <= ef <= p.interval[1] for p, ef in zip(predictions, drawn, strict=True) if p.interval]
     separated = "are" if low.max() < others.min() else "are not"
+    titles = ["Clip", "EF of the drawing (%)", "EF of the model (%)", "EF of the outliner (%)", "Dice", "Quality"]
     lines = [
         LABEL,
         "",
-        markdown_table(["Clip", "EF of the outlines (%)", "EF of the model (%)", "Quality"], rows),
+        markdown_table(titles, rows),
         "",
         f"- Spearman correlation {spearmanr(drawn, found).statistic:.2f}",
         f"- mean absolute difference {np.abs(found - drawn).mean():.1f} points, mean difference "
         f"{(found - drawn).mean():+.1f}",
         f"- the {LOW_GROUP} lowest of the outlines {separated} below all others",
         f"- {sum(inside)} of {len(inside)} prediction intervals hold the EF of the outlines",
+        f"- Dice coefficient of the outliner's masks with the drawn ones: mean {np.mean(overlaps):.2f}, lowest "
+        f"{min(overlaps):.2f}; they are {size:.2f} times as large, and {outlined:.0%} of the frames have one",
     ]
     return "\n".join(lines)
 

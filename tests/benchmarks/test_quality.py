@@ -1,8 +1,18 @@
 from argparse import Namespace
+from types import SimpleNamespace
 
 import numpy as np
 
-from benchmarks.quality import count, good_videos, other_recordings, pydicom_images, quality_table
+from benchmarks.quality import (
+    TwoReadings,
+    count,
+    good_videos,
+    other_recordings,
+    pydicom_images,
+    quality_table,
+    readings_table,
+    two_readings,
+)
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.inference.video_prediction import VideoPrediction
@@ -36,6 +46,27 @@ def test_qualities_are_shares_and_reasons_are_counted_without_their_numbers():
     ]
 
 
+def reading(ejection_fraction, disagree, outline=(40.0, 60.0)):
+    """Estimate of a video that has two readings, or one where the outline has none."""
+    reasons = ("Two readings disagree: 20 to 30 % by the estimate.",) if disagree else ("Another reason.",)
+    values = np.array([ejection_fraction])
+    of_outline = SimpleNamespace(interval=outline)
+    return VideoPrediction(
+        "a.avi", ejection_fraction, 0.0, values, values, values, (0.0, 99.0), reasons=reasons, outline=of_outline
+    )
+
+
+def test_large_errors_are_counted_where_readings_disagree_and_where_they_agree():
+    flagged = [reading(50.0 + error, True) for error in (-10.1, 12.0, 9.9, 0.0)]
+    others = [reading(50.0 + error, False) for error in (-30.0, *[10.0] * 7)]
+    single = [reading(90.0, False, outline=None)]
+    found = two_readings("hearts", [*flagged, *others, *single], [50.0] * 13)
+    assert found == TwoReadings("hearts", disagreeing=4, wrong_disagreeing=2, agreeing=8, wrong_agreeing=1)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in readings_table([found]).splitlines()]
+    assert lines[2] == ["hearts", "4 of 12", "50.0%", "12.5%", "4.0"]
+    assert lines[3] == ["all", "4 of 12", "50.0%", "12.5%", "4.0"]
+
+
 def test_images_without_motion_are_refused():
     measured = count("images", pydicom_images(SMALL_MODEL_FOLDER))
     assert measured.qualities["refused"] >= 3
@@ -44,7 +75,7 @@ def test_images_without_motion_are_refused():
 
 def test_a_heart_is_good_and_a_still_picture_or_noise_is_not():
     model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
-    few = Namespace(num_videos=1, seed=0, outline=False)
+    few = Namespace(num_videos=1, num_others=1, seed=0, outline=False)
     assert count("hearts", good_videos(model, processor, "wide", few)).qualities == {"good": 1}
     for kind in ("still", "noise"):
         assert count(kind, other_recordings(model, processor, kind, few)).qualities == {"unusable": 1}, kind
@@ -52,7 +83,7 @@ def test_a_heart_is_good_and_a_still_picture_or_noise_is_not():
 
 def test_another_view_is_doubtful_by_its_outline():
     model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
-    few = Namespace(num_videos=2, seed=0, outline=True)
+    few = Namespace(num_videos=2, num_others=2, seed=0, outline=True)
     assert count("hearts", good_videos(model, processor, "wide", few)).qualities == {"good": 2}
     for kind in ("short_axis", "long_axis", "lung"):
         assert count(kind, other_recordings(model, processor, kind, few)).qualities == {"doubtful": 2}, kind

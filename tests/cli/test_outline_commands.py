@@ -1,10 +1,12 @@
 """The commands that train and measure the outliner."""
 
 import json
+import shutil
 
 import pytest
 
 from echomen_hf.cli import invoke
+from echomen_hf.evaluation import outline_evaluation
 from echomen_hf.outline import LeftVentricleOutliner, LeftVentricleOutlinerConfig
 from echomen_hf.runs.files import weights_checksum
 from echomen_hf.simulation import write_synthetic_echonet
@@ -56,12 +58,20 @@ def test_measuring_on_tracings_writes_numbers_and_the_card(tiny_outliner, data_s
     assert "| tracings" in capsys.readouterr().out
 
 
-def test_measuring_on_simulation_says_so(tiny_outliner, tmp_path, capsys):
-    output = tmp_path / "outline.json"
+def test_measuring_on_simulation_says_so_and_stores_the_error(tiny_outliner, tmp_path, monkeypatch, capsys):
+    output, folder = tmp_path / "outline.json", tmp_path / "outliner"
+    shutil.copytree(tiny_outliner, folder)
+    monkeypatch.setattr(
+        outline_evaluation,
+        "calibrate_outliner",
+        lambda outliner, **options: setattr(outliner.config, "ef_error_quantile", options["num_videos"] + 6.5),
+    )
     invoke(
-        ["evaluate-outline", "--model", f"{tiny_outliner}", "--output", f"{output}"]
+        ["evaluate-outline", "--model", f"{folder}", "--output", f"{output}", "--calibrate"]
         + ["--num_videos", "1", "--num_others", "1"]
     )
+    assert LeftVentricleOutliner.from_pretrained(folder).config.ef_error_quantile == 7.5
+    assert json.loads(output.read_text())["model_sha256"] == weights_checksum(tiny_outliner)
     assert json.loads(output.read_text())["synthetic_data"] is True
     assert "SIMULATED videos only" in capsys.readouterr().out
 
@@ -71,5 +81,7 @@ def test_a_card_without_marks_and_a_missing_folder_are_refused_first(tiny_outlin
     card.write_text("no marks")
     with pytest.raises(ValueError, match="outline:begin"):
         invoke(["evaluate-outline", "--output", f"{tmp_path / 'o.json'}", "--card", f"{card}"])
+    with pytest.raises(ValueError, match="give its folder as --model"):
+        invoke(["evaluate-outline", "--output", f"{tmp_path / 'o.json'}", "--calibrate"])
     with pytest.raises(ValueError, match="there is no folder"):
         invoke(["evaluate-outline", "--output", f"{tmp_path / 'o.json'}", "--model", f"{tmp_path / 'absent'}"])

@@ -1,6 +1,7 @@
 """Agreement with known outlines."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,12 +10,18 @@ from scipy.ndimage import binary_erosion
 from echomen_hf.data.tracings import read_tracings
 from echomen_hf.evaluation import outline_evaluation
 from echomen_hf.evaluation.outline_evaluation import (
+    calibrate_outliner,
     dice,
     evaluate_outlines_on_simulation,
     evaluate_outlines_on_tracings,
     outline_section,
 )
-from echomen_hf.simulation import write_synthetic_echonet
+from echomen_hf.evaluation.simulation_examination import (
+    CALIBRATION_SEED_OFFSET,
+    TEST_SEED_OFFSET,
+    examination_videos,
+)
+from echomen_hf.simulation import SimulatedFrames, write_synthetic_echonet
 
 
 class Oracle:
@@ -59,7 +66,7 @@ def test_on_simulation_each_moment_is_measured_on_its_frame(oracle):
         assert 0.85 < values["end_diastole"] < 1
         assert 0 < values["all_frames"] < values["end_diastole"]
         assert 0.9 < result["share_outlined"] < 1
-        assert result["frames_per_second"] > 0
+        assert result["frames_per_second"] > 0 and result["frames_per_core_second"] > 0
     assert max(oracle.shapes)[0] > 400  # a screen
     assert set(found["other_recordings"].values()) == {1.0}
     assert len(found["other_recordings"]) == 8
@@ -67,6 +74,27 @@ def test_on_simulation_each_moment_is_measured_on_its_frame(oracle):
     assert outline_section(json.loads(json.dumps(found, sort_keys=True))) == section
     assert "| machines as in training" in section and "| a machine never seen" in section
     assert "| short axis" in section and "100.0%" in section
+
+
+def test_the_stored_error_is_one_that_most_videos_do_not_exceed(monkeypatch):
+    read, outliner = [], SimpleNamespace(config=SimpleNamespace(ef_error_quantile=None))
+
+    def always_50(video, with_outliner):
+        assert with_outliner is outliner
+        read.append(video.source)
+        return SimpleNamespace(ejection_fraction=50.0 if len(read) % 10 else np.nan)  # in some there is no beat
+
+    monkeypatch.setattr(outline_evaluation, "outline_video", always_50)
+    monkeypatch.setattr(SimulatedFrames, "read", lambda self, row: np.zeros((2, 8, 8), np.uint8))
+    calibrate_outliner(outliner, num_videos=20, progress=False)
+    rows = examination_videos(60, CALIBRATION_SEED_OFFSET)
+    assert read == rows["file_name"]
+    errors = [abs(50 - value) for number, value in enumerate(rows["ejection_fraction"], 1) if number % 10]
+    assert outliner.config.ef_error_quantile == pytest.approx(np.quantile(errors, 0.9), abs=0.01)
+    assert not set(read) & set(examination_videos(60, TEST_SEED_OFFSET)["file_name"])
+    monkeypatch.setattr(outline_evaluation, "outline_video", lambda *_: SimpleNamespace(ejection_fraction=np.nan))
+    with pytest.raises(ValueError, match="no beat in any"):
+        calibrate_outliner(outliner, num_videos=1, progress=False)
 
 
 def test_on_tracings_only_traced_frames_count(oracle, tmp_path):

@@ -7,7 +7,7 @@ from transformers import AutoModel
 
 from echomen_hf.model.sector_echomen import Sector
 from echomen_hf.outline import LeftVentricleOutliner, LeftVentricleOutlinerConfig
-from echomen_hf.outline.outliner import neighbours
+from echomen_hf.outline.outliner import _loss, neighbours
 from echomen_hf.outline.picture_square import PictureSquare
 
 
@@ -32,7 +32,7 @@ def marks_bright():
 
 def test_logits_have_the_size_of_the_frames_and_the_loss_falls(outliner):
     outliner.train()
-    pixel_values = torch.rand(4, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    pixel_values = torch.rand(4, 7, 112, 112, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(4, 112, 112, dtype=torch.bool)
     labels[:3, 30:70, 40:80] = True
     pixel_values[:3, :, 30:70, 40:80] *= 0.2
@@ -51,15 +51,30 @@ def test_logits_have_the_size_of_the_frames_and_the_loss_falls(outliner):
 def test_the_loss_of_the_right_masks_is_nothing_and_of_empty_ones_too(outliner):
     labels = torch.zeros(2, 112, 112)
     labels[0, 20:60, 20:60] = 1
-    from echomen_hf.outline.outliner import _loss
+    for recordings in (None, torch.tensor([3, 3])):
+        assert _loss(40 * (labels - 0.5), labels, recordings).item() == pytest.approx(0, abs=1e-4)
+        assert _loss(-40 * (labels - 0.5), labels, recordings).item() > 1
 
-    assert _loss(40 * (labels - 0.5), labels).item() == pytest.approx(0, abs=1e-4)
-    assert _loss(-40 * (labels - 0.5), labels).item() > 1
+
+def test_the_loss_tells_a_wrong_ratio_of_areas_from_wrong_areas():
+    labels, larger, smaller = torch.zeros(3, 2, 112, 112)
+    labels[:, 20:60, 20:60] = 1
+    larger[:, 20:64, 20:60] = 1
+    smaller[:, 20:56, 20:60] = 1
+    alike, apart = larger, torch.stack([larger[0], smaller[1]])
+
+    def ratio_error(masks):
+        logits = 40 * (masks - 0.5)
+        of_one, of_two = (_loss(logits, labels, torch.tensor([0, number])).item() for number in (0, 1))
+        return of_one - of_two
+
+    assert ratio_error(alike) == pytest.approx(0, abs=1e-5)
+    assert ratio_error(apart) == pytest.approx(np.log((44 * 40 + 20) / (36 * 40 + 20)), rel=1e-3)
 
 
 def test_saved_and_loaded_it_is_the_same(outliner, tmp_path):
     outliner.save_pretrained(tmp_path)
-    pixel_values = torch.rand(2, 3, 112, 112)
+    pixel_values = torch.rand(2, 7, 112, 112)
     for loaded in (LeftVentricleOutliner.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)):
         assert type(loaded) is LeftVentricleOutliner
         assert loaded.config.hidden_sizes == [4, 8]

@@ -8,13 +8,15 @@ import torch
 
 from echomen_hf.data.layouts.tables import LayoutError
 from echomen_hf.data.tracings import read_tracings
+from echomen_hf.outline.outliner import FRAME_OFFSETS
 from echomen_hf.outline.samples import OutlineSamples, Sample, write_samples
 from echomen_hf.outline.simulated_samples import SimulatedSamples
 from echomen_hf.outline.traced_samples import TracedSamples
 from echomen_hf.simulation import write_synthetic_echonet
 
 
-OFFSETS = (-0.04, 0.0, 0.04)
+OFFSETS = FRAME_OFFSETS
+MIDDLE = OFFSETS.index(0.0)
 
 
 def darker_inside(samples):
@@ -27,7 +29,7 @@ def darker_inside(samples):
             for step in (-4, 4):
                 wider |= np.roll(sample.mask, step, axis)
         assert 100 < len(rows) < 4000
-        found.append(sample.frames[1][sample.mask].mean() < sample.frames[1][wider & ~sample.mask].mean())
+        found.append(sample.frames[MIDDLE][sample.mask].mean() < sample.frames[MIDDLE][wider & ~sample.mask].mean())
     return np.mean(found)
 
 
@@ -38,8 +40,16 @@ def test_the_mask_lies_on_the_cavity_however_the_clip_is_shown(shares):
     source = SimulatedSamples(8, seed=2, **{"other_share": 0.0, "export_share": 0.0, "moments": 2, **shares})
     samples = [sample for number in range(8) for sample in source.recording(number)]
     assert len(samples) == 16
-    assert {sample.frames.shape for sample in samples} == {(3, 112, 112)}
+    assert {sample.frames.shape for sample in samples} == {(7, 112, 112)}
     assert darker_inside(samples) > 0.8
+
+
+def test_two_samples_of_a_recording_are_the_ends_of_a_beat():
+    source = SimulatedSamples(8, seed=2, other_share=0.0, export_share=0.0)
+    areas = np.array([[sample.mask.sum() for sample in source.recording(number)] for number in range(8)])  # (8, 4)
+    assert (areas[:, 0] > areas[:, 1]).all()
+    assert (areas[:, 0] >= 0.95 * areas.max(axis=1)).mean() > 0.7
+    assert (areas[:, 1] <= 1.05 * areas.min(axis=1)).mean() > 0.7
 
 
 def test_other_recordings_have_empty_masks():
@@ -71,7 +81,7 @@ class Numbered:
         self.made.append(index)
         mask = np.zeros((8, 8), dtype=bool)
         mask[2:5, 1:4] = True
-        return [Sample(np.full((3, 8, 8), index, dtype=np.uint8), mask)]
+        return [Sample(np.full((7, 8, 8), index, dtype=np.uint8), mask)]
 
 
 def test_samples_come_back_and_are_made_once(tmp_path):
@@ -82,7 +92,7 @@ def test_samples_come_back_and_are_made_once(tmp_path):
     assert len(samples) == 70
     for index in (0, 63, 64, 69):
         item = samples[index]
-        assert torch.allclose(item["pixel_values"], torch.full((3, 8, 8), index / 255))
+        assert torch.allclose(item["pixel_values"], torch.full((7, 8, 8), index / 255))
         assert item["labels"].sum() == 9 and item["labels"][3, 2] == 1
     paths[1].unlink()
     again = Numbered()
@@ -109,6 +119,17 @@ def test_changes_depend_on_seed_epoch_and_index(simulated):
     samples.set_epoch(1)
     assert not torch.equal(first, samples[2]["pixel_values"])
     assert not torch.equal(first, OutlineSamples(simulated, 112, OFFSETS, seed=2)[2]["pixel_values"])
+
+
+def test_the_samples_of_a_recording_stay_together_in_any_order(simulated):
+    samples = OutlineSamples(simulated, 112, OFFSETS, seed=1)
+    orders = []
+    for epoch in range(6):
+        samples.set_epoch(epoch)
+        orders.append([samples[index]["recordings"] for index in range(len(samples))])
+        assert sorted(orders[-1]) == [0] * 4 + [1] * 4 + [2] * 4
+        assert all(len(set(orders[-1][start : start + 4])) == 1 for start in (0, 4, 8))
+    assert len(set(map(tuple, orders))) > 1
 
 
 def test_changed_masks_stay_on_the_cavity_on_both_sides(simulated):

@@ -52,6 +52,9 @@ def test_report_on_clips_beside_their_outlines(script, tmp_path, capsys):
     drawn = [float(line.split("|")[2]) for line in text.splitlines() if line.startswith("| 0X")]
     assert drawn == pytest.approx([20, 35, 50, 65], abs=3)
     assert "the 3 lowest of the outlines are" in text
+    dice = [float(line.split("|")[5]) for line in text.splitlines() if line.startswith("| 0X")]
+    assert f"mean {np.mean(dice):.2f}, lowest {min(dice):.2f}" in text
+    assert 0 < min(dice) < max(dice) < 1
     assert text.split("\n\n", 2)[2].strip() in capsys.readouterr().out
 
 

@@ -29,7 +29,7 @@ class Disks:
         mask = (row - y) ** 2 + (column - x) ** 2 < rng.uniform(5, 9) ** 2
         if index % 8 == 0:
             mask &= False
-        frames = rng.integers(120, 250, (3, 32, 32)) * np.where(mask, 0.1, 1.0)
+        frames = rng.integers(120, 250, (7, 32, 32)) * np.where(mask, 0.1, 1.0)
         return [Sample(frames.astype(np.uint8), mask)]
 
 

@@ -29,6 +29,10 @@ def main(
     card: Annotated[
         Path | None, typer.Option("--card", help="Markdown file whose section `outline` gets the table.")
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="First store the error of ejection fractions in the model's configuration."),
+    ] = False,
     device: Device = None,
     *,
     layout_options: dict[str, Any],
@@ -42,7 +46,10 @@ def main(
     Dice coefficients are measured at end diastole, at end systole and over all frames with a known outline: exact ones
     of simulated hearts that training did not show, half of them on machines that training never simulates, or the
     tracings of a data set. --card writes the table into a model card, between <!-- outline:begin --> and its end.
+    --calibrate measures, on further simulated hearts, the error that 90 % of the ejection fractions do not exceed.
     """
+    if calibrate and model is None:
+        raise ValueError("--calibrate changes the configuration of an outliner: give its folder as --model")
     if model is not None and not model.is_dir():
         raise ValueError(f"--model: there is no folder {model}")
     from ..runs.marked_section import replace_section
@@ -54,6 +61,7 @@ def main(
     from ..checkpoints import OUTLINE_FOLDER
     from ..data.tracings import read_tracings
     from ..evaluation.outline_evaluation import (
+        calibrate_outliner,
         evaluate_outlines_on_simulation,
         evaluate_outlines_on_tracings,
         outline_section,
@@ -65,6 +73,9 @@ def main(
     logging.disable_progress_bar()
     folder = model or OUTLINE_FOLDER
     outliner = LeftVentricleOutliner.from_pretrained(folder).to(choose_device(device)).eval()
+    if calibrate:
+        calibrate_outliner(outliner, num_videos=num_videos, seed=seed)
+        outliner.config.save_pretrained(folder)
     if data_dir is None:
         evaluation = evaluate_outlines_on_simulation(outliner, num_videos=num_videos, num_others=num_others, seed=seed)
     else:

@@ -24,7 +24,7 @@ def main(
     num_recordings: Annotated[
         int, typer.Option("--num_recordings", min=1, help="Simulated recordings, four moments of each.")
     ] = 6400,
-    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the samples.")] = 4,
+    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the samples.")] = 10,
     batch_size: Annotated[int, typer.Option("--batch_size", help="Samples of a step.")] = 32,
     learning_rate: Annotated[float, typer.Option("--learning_rate", help="Highest learning rate.")] = 3e-3,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,

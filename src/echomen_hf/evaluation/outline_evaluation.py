@@ -12,18 +12,35 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from ..data.tracings import Tracing, polygon_mask
+from ..model.echo_video_echomen import EchoVideo
 from ..outline.outliner import LeftVentricleOutliner
 from ..outline.simulated_samples import on_screen
 from ..outline.traced_samples import read_traced_video
+from ..outline.video_outline import outline_video
 from ..simulation.echo import sample_echo_parameters, simulate_echo
 from ..simulation.fans import fan_mask, whole_fan_parameters
 from ..simulation.other_recordings import OTHER_RECORDINGS, simulate_other_recording
+from ..simulation.simulated_videos import SimulatedFrames
 from .beat_agreement import BeatAgreement
 from .report import markdown_table
-from .simulation_examination import HELD_OUT, IN_RANGE, PROFILE_TITLES, TEST_SEED_OFFSET, examination_videos
+from .simulation_examination import (
+    CALIBRATION_SEED_OFFSET,
+    HELD_OUT,
+    IN_RANGE,
+    PROFILE_TITLES,
+    TEST_SEED_OFFSET,
+    WHOLE_FAN,
+    examination_videos,
+)
 
 
-__all__ = ["dice", "evaluate_outlines_on_simulation", "evaluate_outlines_on_tracings", "outline_section"]
+__all__ = [
+    "calibrate_outliner",
+    "dice",
+    "evaluate_outlines_on_simulation",
+    "evaluate_outlines_on_tracings",
+    "outline_section",
+]
 
 SCREENS = "screens"
 _TITLES = {**PROFILE_TITLES, SCREENS: "machines as in training, on a screen"}
@@ -47,6 +64,43 @@ def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.floa
     """Dice coefficient of masks `(..., H, W)`, 2 |A and B| / (|A| + |B|), 1 where both are empty."""
     both, either = (first & second).sum((-2, -1)), first.sum((-2, -1)) + second.sum((-2, -1))
     return np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0)
+
+
+def calibrate_outliner(
+    outliner: LeftVentricleOutliner,
+    *,
+    num_videos: int = 200,
+    coverage: float = 0.9,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Set an outliner's `ef_error_quantile`, on simulated videos that neither training nor evaluation shows.
+
+    As for the intervals of EchoMEN, a third of the videos each is of machines as in training, of a machine never seen,
+    and of whole fans.
+
+    Args:
+        outliner: Outliner, whose configuration is changed.
+        num_videos: Videos per kind of machine.
+        coverage: Share of the videos whose error the quantile is not to exceed.
+        seed: Seed of the simulation.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: If no video has a beat.
+    """
+    rows = examination_videos(num_videos * len(PROFILE_TITLES), seed + CALIBRATION_SEED_OFFSET)
+    sources = [
+        SimulatedFrames(IN_RANGE if profile == WHOLE_FAN else profile, whole_fan_share=float(profile == WHOLE_FAN))
+        for profile in PROFILE_TITLES
+    ]
+    errors = []
+    for row, source in zip(tqdm(rows, "calibration", unit="video", disable=not progress), itertools.cycle(sources)):
+        outline = outline_video(EchoVideo(source.read(row), row["fps"], row["file_name"]), outliner)
+        errors.append(abs(outline.ejection_fraction - row["ejection_fraction"]))
+    if np.isnan(errors).all():
+        raise ValueError("The outliner found no beat in any simulated video; train it for longer.")
+    outliner.config.ef_error_quantile = round(float(np.nanquantile(errors, coverage)), 2)
 
 
 def evaluate_outlines_on_simulation(
@@ -153,11 +207,12 @@ def _traced(tracings: Sequence[Tracing]) -> OutlinedVideo:
 def _agreement(outliner: LeftVentricleOutliner, videos: Iterable[OutlinedVideo]) -> dict[str, Any]:
     """Dice coefficients of videos, each of which counts the same."""
     values: dict[str, list[float]] = {name: [] for name in _MOMENTS}
-    outlined, num_frames, seconds, beats = [], 0, 0.0, BeatAgreement()
+    outlined, num_frames, seconds, core_seconds, beats = [], 0, 0.0, 0.0, BeatAgreement()
     for video in videos:
-        start = time.perf_counter()
+        start, core_start = time.perf_counter(), time.process_time()
         masks = outliner.predict_masks(video.frames, video.fps)
         seconds += time.perf_counter() - start
+        core_seconds += time.process_time() - core_start
         num_frames += len(masks)
         outlined.append(masks.any((1, 2)).mean())
         agreement = dice(masks[video.numbers], video.masks)
@@ -171,6 +226,7 @@ def _agreement(outliner: LeftVentricleOutliner, videos: Iterable[OutlinedVideo])
         "share_outlined": float(np.mean(outlined)),
         "num_videos": len(outlined),
         "frames_per_second": num_frames / seconds,
+        "frames_per_core_second": num_frames / core_seconds,
         **({"beats": beats.summary()} if beats.num_videos else {}),
     }
 

@@ -47,7 +47,7 @@ READER_ERROR = 4.0
 SECONDS = (1.3, 4.5)
 """Shortest and longest video: from a single clip to some more than most of EchoNet-Dynamic's."""
 
-_CALIBRATION_SEED_OFFSET = 7_000_003
+CALIBRATION_SEED_OFFSET = 7_000_003
 TEST_SEED_OFFSET = 9_000_011
 
 CHANGE_TITLES = {
@@ -74,7 +74,7 @@ def calibrate_on_simulation(
     They are to hold the EF that a reader would give, and as often on another machine and on exports: each video is
     shown in one of the ways of `PROFILE_TITLES`, and its EF has a reader's error.
     """
-    videos = examination_videos(num_videos, seed + _CALIBRATION_SEED_OFFSET)
+    videos = examination_videos(num_videos, seed + CALIBRATION_SEED_OFFSET)
     return calibrate_model(
         model,
         processor,

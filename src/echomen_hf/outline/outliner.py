@@ -25,6 +25,8 @@ from .picture_square import PictureSquare
 
 __all__ = ["LeftVentricleOutliner", "LeftVentricleOutlinerConfig", "load_outliner"]
 
+FRAME_OFFSETS = (-0.2, -0.1, -0.04, 0.0, 0.04, 0.1, 0.2)  # seconds
+
 
 @strict
 class LeftVentricleOutlinerConfig(PreTrainedConfig):
@@ -35,9 +37,8 @@ class LeftVentricleOutlinerConfig(PreTrainedConfig):
             Height and width of the frames that the network takes in, in pixels.
         hidden_sizes (`list[int]`, *optional*, defaults to `(16, 32, 64, 128)`):
             Number of channels at a half, a quarter and so on of the frame's size.
-        frame_offsets (`list[float]`, *optional*, defaults to `(-0.04, 0.0, 0.04)`):
+        frame_offsets (`list[float]`, *optional*, defaults to `(-0.2, -0.1, -0.04, 0.0, 0.04, 0.1, 0.2)`):
             Moments that the network sees for one outline, in seconds from the frame that is outlined. One is 0.
-            At 50 frames per second the default is the frame and those two before and after it.
         batch_norm_eps (`float`, *optional*, defaults to 1e-5):
             Epsilon of the batch normalisation layers.
         ef_error_quantile (`float`, *optional*):
@@ -50,7 +51,7 @@ class LeftVentricleOutlinerConfig(PreTrainedConfig):
 
     >>> model = LeftVentricleOutliner(LeftVentricleOutlinerConfig(hidden_sizes=(8, 16)))
     >>> model.config.frame_offsets
-    [-0.04, 0.0, 0.04]
+    [-0.2, -0.1, -0.04, 0.0, 0.04, 0.1, 0.2]
     ```
     """
 
@@ -58,7 +59,7 @@ class LeftVentricleOutlinerConfig(PreTrainedConfig):
 
     image_size: int = 112
     hidden_sizes: list[int] | tuple[int, ...] = (16, 32, 64, 128)
-    frame_offsets: list[float] | tuple[float, ...] = (-0.04, 0.0, 0.04)
+    frame_offsets: list[float] | tuple[float, ...] = FRAME_OFFSETS
     batch_norm_eps: float = 1e-5
     ef_error_quantile: float | int | None = None
 
@@ -107,7 +108,8 @@ class LeftVentricleOutliner(PreTrainedModel):
     It is written here and not taken from segmentation-models-pytorch or MONAI: neither is a dependency, their smallest
     encoders have several times the weights that fit into the package, and work at the full size of the frames. This
     one begins at half the size and ends with four logits per pixel of it (Shi et al. 2016), which is four times
-    cheaper. The frames a little before and after tell tissue, which stays, from speckle and noise, which change.
+    cheaper. The frames just before and after tell tissue, which stays, from speckle and noise, which change; those 0.1
+    and 0.2 s away tell whether the ventricle is at its largest or its smallest.
 
     Args:
         config: Configuration.
@@ -159,17 +161,24 @@ class LeftVentricleOutliner(PreTrainedModel):
             init.zeros_(module.num_batches_tracked)
 
     @can_return_tuple
-    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> SemanticSegmenterOutput:
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        recordings: torch.Tensor | None = None,
+    ) -> SemanticSegmenterOutput:
         """Mark the cavity in a batch of frames.
 
         Args:
             pixel_values: Frames and their neighbours on the scale from 0 to 1, `(B, len(frame_offsets), H, W)`, in the
                 order of `frame_offsets`.
             labels: Masks of the cavity, bool or 0 and 1, `(B, H, W)`.
+            recordings: Number of the recording that each frame is of, `(B,)`; only with `labels`.
 
         Returns:
-            `logits`, `(B, 1, H, W)`, above 0 inside the cavity, and with `labels` the `loss`: cross entropy plus one
-            minus the soft Dice coefficient (Milletari et al. 2016) of every frame.
+            `logits`, `(B, 1, H, W)`, above 0 inside the cavity, and with `labels` the `loss`: cross entropy, plus one
+            minus the soft Dice coefficient (Milletari et al. 2016) of every frame, plus the error of the logarithm of
+            its area, plus, with `recordings`, the error of the logarithm of the ratio of two areas of a recording.
         """
         hidden, skips = pixel_values, []
         for stage in self.encoder:
@@ -178,7 +187,9 @@ class LeftVentricleOutliner(PreTrainedModel):
         for lateral, stage, skip in reversed(list(zip(self.lateral, self.decoder, skips[:-1], strict=True))):
             hidden = stage(skip + F.interpolate(lateral(hidden), scale_factor=2, mode="nearest"))
         logits = F.pixel_shuffle(self.head(hidden), 2)  # (B, 4, H / 2, W / 2) -> (B, 1, H, W)
-        loss = None if labels is None else _loss(logits[:, 0].float(), labels.to(logits.device, torch.float32))
+        loss = None
+        if labels is not None:
+            loss = _loss(logits[:, 0].float(), labels.to(logits.device, torch.float32), recordings)
         return SemanticSegmenterOutput(loss=loss, logits=logits)
 
     @torch.inference_mode()
@@ -238,9 +249,16 @@ def neighbours(frames: NDArray[np.int64], num_frames: int, fps: float, offsets: 
     return np.clip(np.asarray(frames, dtype=np.int64)[:, None] + steps, 0, num_frames - 1)
 
 
-def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _loss(logits: torch.Tensor, labels: torch.Tensor, recordings: torch.Tensor | None) -> torch.Tensor:
     cross_entropy = F.binary_cross_entropy_with_logits(logits, labels)
     inside = logits.sigmoid()
-    both, either = (inside * labels).sum((1, 2)), (inside + labels).sum((1, 2))
+    both, area, true_area = (inside * labels).sum((1, 2)), inside.sum((1, 2)), labels.sum((1, 2))
     # 20 pixels keep an empty mask from turning on a single one
-    return cross_entropy + (1 - (2 * both + 20) / (either + 20)).mean()
+    overlap = (2 * both + 20) / (area + true_area + 20)
+    error = torch.log((area + 20) / (true_area + 20))[true_area > 0]
+    loss = cross_entropy + (1 - overlap).mean() + error.abs().sum() / len(labels)
+    if recordings is None:
+        return loss
+    recordings = recordings.to(labels.device)[true_area > 0]
+    is_pair = (recordings[:, None] == recordings).triu(1)
+    return loss + (error[:, None] - error)[is_pair].abs().sum() / is_pair.sum().clamp(min=1)

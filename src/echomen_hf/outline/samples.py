@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torchvision.transforms import functional
 from tqdm.auto import tqdm
 
 from ..data.epoch_dataset import EpochDataset
@@ -74,26 +75,30 @@ def write_samples(source: SampleSource, folder: str | os.PathLike[str], progress
         if path.exists():
             continue
         numbers = range(start, min(start + _SHARD, source.num_recordings))
-        samples = [sample for number in numbers for sample in source.recording(number)]
-        # a row of bytes for each sample: its frames and then the bits of its mask
-        rows = [np.concatenate([sample.frames.ravel(), np.packbits(sample.mask)]) for sample in samples]
+        # a row of bytes for each sample: its frames, the bits of its mask, and the number of the recording
+        rows = [
+            np.concatenate([sample.frames.ravel(), np.packbits(sample.mask), np.array([number], "<u4").view(np.uint8)])
+            for number in numbers
+            for sample in source.recording(number)
+        ]
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.save(file, np.stack(rows))
     return paths
 
 
 class OutlineSamples(EpochDataset):
-    """Samples of files, `pixel_values` and `labels`, that are changed in another way in every epoch.
+    """Samples of files, `pixel_values`, `labels` and `recordings`, in another order and changed in every epoch.
 
-    Left and right are exchanged in half of them, as some laboratories show them; place, size, turn, brightness and
-    contrast change, noise is added, and sometimes the neighbours in time are missing.
+    The samples of a recording come after each other. Left and right are exchanged in half of the samples, as some
+    laboratories show them; place, size, turn, brightness, contrast and sharpness change, noise is added, and sometimes
+    the neighbours in time are missing.
 
     Args:
         paths: Files of `write_samples`.
         image_size: Height and width of the frames in pixels.
         frame_offsets: Moments of a sample, see `LeftVentricleOutlinerConfig`.
-        seed: Seed of the changes; a change depends on it, the epoch and the index.
-        is_changed: Whether samples are changed, as for training.
+        seed: Seed of the order and the changes; a change depends on it, the epoch and the sample.
+        is_changed: Whether the order and the samples are changed, as for training.
     """
 
     def __init__(
@@ -107,27 +112,40 @@ class OutlineSamples(EpochDataset):
         super().__init__()
         self.files = [np.load(path, mmap_mode="r") for path in paths]
         self.ends = np.cumsum([len(file) for file in self.files])
+        self.recordings = np.concatenate([np.ascontiguousarray(file[:, -4:]).view("<u4")[:, 0] for file in self.files])
         self.shape = (len(frame_offsets), image_size, image_size)
         self.middle = list(frame_offsets).index(0.0)
         self.seed = seed
         self.is_changed = is_changed
+        self._order: tuple[int, NDArray[np.int64]] | None = None  # of which epoch
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if self.is_changed:
+            index = int(self._order_of_epoch()[index])
         number = int(np.searchsorted(self.ends, index, side="right"))
         row = self.files[number][index - self.ends[number]]
         size = int(np.prod(self.shape))
         frames = torch.from_numpy(row[:size].reshape(self.shape).astype(np.float32)) / 255
-        mask = torch.from_numpy(np.unpackbits(row[size:], count=size // self.shape[0]).reshape(1, *self.shape[1:]))
+        mask = torch.from_numpy(np.unpackbits(row[size:-4], count=size // self.shape[0]).reshape(1, *self.shape[1:]))
+        recording = int(self.recordings[index])
         if not self.is_changed:
-            return {"pixel_values": frames, "labels": mask[0].float()}
+            return {"pixel_values": frames, "labels": mask[0].float(), "recordings": recording}
         rng = np.random.default_rng([self.seed, self.epoch, index])
         if rng.random() < _WITHOUT_NEIGHBOURS:
             frames = frames[self.middle].expand(self.shape)
         frames, labels = _changed(frames, mask.float(), rng)
-        return {"pixel_values": frames, "labels": labels[0]}
+        return {"pixel_values": frames, "labels": labels[0], "recordings": recording}
+
+    def _order_of_epoch(self) -> NDArray[np.int64]:
+        """Numbers of the samples in the order of the epoch: recordings at random, the samples of each together."""
+        if self._order is None or self._order[0] != self.epoch:
+            names, places = np.unique(self.recordings, return_inverse=True)
+            ranks = np.random.default_rng([self.seed, self.epoch]).permutation(len(names))
+            self._order = self.epoch, np.argsort(ranks[places], kind="stable")
+        return self._order[1]
 
 
 def _changed(frames: torch.Tensor, mask: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,6 +165,12 @@ def _changed(frames: torch.Tensor, mask: torch.Tensor, rng: np.random.Generator)
     stack = F.grid_sample(stack, grid, align_corners=False)[0]
     frames, mask = stack[:-1], (stack[-1:] > 0.5).float()
     frames = (frames.clamp(0, 1) ** (1.7 ** rng.uniform(-1, 1)) * 1.7 ** rng.uniform(-1, 1)).clamp(0, 1)
+    if rng.random() < 0.3:
+        gain = torch.from_numpy(1.5 ** rng.uniform(-1, 1, (1, 1, 3, 3))).float()
+        gain = F.interpolate(gain, frames.shape[1:], mode="bilinear", align_corners=True)[0]  # (1, S, S)
+        frames = (frames * gain).clamp(0, 1)
+    if rng.random() < 0.3:
+        frames = functional.gaussian_blur(frames, [5, 5], [rng.uniform(0.3, 1.2)] * 2)
     if rng.random() < 0.3:
         noise = rng.standard_normal(frames.shape, dtype=np.float32) * rng.uniform(0, 0.06)
         frames = (frames + torch.from_numpy(noise)).clamp(0, 1)

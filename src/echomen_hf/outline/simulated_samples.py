@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from ..simulation.exports import export_clip, sample_export_settings
 from ..simulation.fans import bounding_box, fan_mask, whole_fan_parameters
 from ..simulation.other_recordings import OtherRecording, simulate_other_recording
 from ..simulation.simulated_videos import SimulatedVideos
-from .outliner import neighbours
+from .outliner import FRAME_OFFSETS, neighbours
 from .picture_square import PictureSquare
 from .samples import Sample
 
@@ -58,7 +59,7 @@ class SimulatedSamples:
     seed: int = 0
     profile: str = "wide"
     image_size: int = 112
-    frame_offsets: Sequence[float] = (-0.04, 0.0, 0.04)
+    frame_offsets: Sequence[float] = FRAME_OFFSETS
     moments: int = 4
     other_share: float = 0.12
     export_share: float = 0.15
@@ -76,12 +77,14 @@ class SimulatedSamples:
         if kind < self.other_share:
             return self._other(rng, index)
         row = SimulatedVideos(self.num_recordings, self.seed).row(index)
-        order = self._moments(rng, row["num_frames"], row["fps"])
-        numbers, places = np.unique(order, return_inverse=True)
         texture = np.random.default_rng(row["seed"])
         parameters = sample_echo_parameters(
             texture, row["ejection_fraction"], row["num_frames"], row["fps"], self.profile
         )
+        beat = simulate_echo(copy.deepcopy(texture), parameters=parameters, render=False)
+        ends = [beat.end_diastolic_frame, beat.end_systolic_frame]
+        order = self._moments(rng, row["num_frames"], row["fps"], ends)
+        numbers, places = np.unique(order, return_inverse=True)
         size, square = self.image_size, PictureSquare(0, 0, self.image_size)
         is_export = kind < self.other_share + self.export_share
         if is_export or kind < self.other_share + self.export_share + self.whole_fan_share:
@@ -100,9 +103,12 @@ class SimulatedSamples:
             for images, points in zip(shown, corners, strict=True)
         ]
 
-    def _moments(self, rng: np.random.Generator, num_frames: int, fps: float) -> NDArray[np.int64]:
-        """Numbers of the frames, `(moments, offsets)`."""
-        return neighbours(rng.integers(0, num_frames, self.moments), num_frames, fps, self.frame_offsets)
+    def _moments(
+        self, rng: np.random.Generator, num_frames: int, fps: float, first: Sequence[int] = ()
+    ) -> NDArray[np.int64]:
+        """Numbers of the frames, `(moments, offsets)`: the first ones and others at random."""
+        frames = np.array([*first, *rng.integers(0, num_frames, self.moments)])[: self.moments]
+        return neighbours(frames, num_frames, fps, self.frame_offsets)
 
     def _other(self, rng: np.random.Generator, index: int) -> list[Sample]:
         kind = list(_OTHERS)[rng.choice(len(_OTHERS), p=list(_OTHERS.values()))]

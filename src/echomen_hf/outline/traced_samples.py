@@ -14,7 +14,7 @@ from ..data.tracings import Tracing
 from ..model.echo_video_echomen import EchoVideo
 from ..model.sector_echomen import find_sector
 from ..model.video_reading_echomen import read_video
-from .outliner import neighbours
+from .outliner import FRAME_OFFSETS, neighbours
 from .picture_square import PictureSquare
 from .samples import Sample
 
@@ -35,7 +35,7 @@ class TracedSamples:
         self,
         tracings: Sequence[Tracing],
         image_size: int = 112,
-        frame_offsets: Sequence[float] = (-0.04, 0.0, 0.04),
+        frame_offsets: Sequence[float] = FRAME_OFFSETS,
     ) -> None:
         self.videos = [list(group) for _, group in itertools.groupby(tracings, lambda tracing: tracing.video)]
         self.image_size = image_size

@@ -34,7 +34,7 @@ def train_outliner(
     output_dir: str | os.PathLike[str],
     *,
     model: LeftVentricleOutliner | None = None,
-    epochs: float = 4,
+    epochs: float = 10,
     batch_size: int = 32,
     learning_rate: float = 3e-3,
     seed: int = 0,
@@ -77,6 +77,7 @@ def train_outliner(
             warmup_steps=0.04,  # of all
             weight_decay=0.01,
             seed=seed,
+            train_sampling_strategy="sequential",  # the samples come in another order in every epoch
             eval_strategy="epoch",
             save_steps=save_steps,
             save_total_limit=1,
