@@ -181,9 +181,12 @@ def test_tables_and_decision():
     assert best["head"] == "best expert on VAL" and best["balanced_mae"] == pytest.approx([1.5] * 3, abs=0.02)
     text = experiment_table("Title", rows)
     assert text.startswith("## Title\n\n| Setting") and "0.20 (0.00), 0.30 (0.00), 0.50 (0.00)" in text
+    again = experiment_table("Title", [*rows, *rows])
+    assert len(again.splitlines()) == len(text.splitlines()) + 2  # of a setting that changes nothing, EchoMEN alone
     found = decision(settings, cells)
     assert found["way"] == "good, floor 1" and found["ways"] == 2
     assert found["balanced_mae"] == pytest.approx([1, 2], abs=0.02) and found["p_value"] < 0.001
+    assert found["single"]["difference"] == pytest.approx(-0.5, abs=0.02)
 
 
 def test_settings_have_names_of_their_own():
