@@ -20,6 +20,7 @@ __all__ = [
     "ef_regression_metrics",
     "error_by_band",
     "oracle_predictions",
+    "regression_line",
     "validate_predictions",
 ]
 
@@ -180,6 +181,19 @@ def bland_altman_limits(predictions: ArrayLike, references: ArrayLike) -> BlandA
     differences = predicted - reference
     bias, sd = float(differences.mean()), float(differences.std(ddof=1))
     return BlandAltmanLimits(bias=bias, sd=sd, lower=bias - 1.96 * sd, upper=bias + 1.96 * sd)
+
+
+def regression_line(predictions: ArrayLike, references: ArrayLike) -> tuple[float, float]:
+    """Fit predicted over reference EF by least squares; a slope below 1 means that predictions shrink to the mean.
+
+    Returns:
+        Slope and intercept in EF points. NaN if all references are equal.
+    """
+    predicted, reference = validate_predictions(predictions, references)
+    if np.ptp(reference) == 0:
+        return np.nan, np.nan
+    slope, intercept = np.polyfit(reference, predicted, deg=1)
+    return float(slope), float(intercept)
 
 
 def validate_predictions(predictions: ArrayLike, references: ArrayLike) -> tuple[FloatArray, FloatArray]:

@@ -58,6 +58,6 @@ def test_committed_recipe_is_valid_for_every_method():
     settings = read_settings("compare", ["--data_dir", "data"])
     variants = select_methods(["all"])
     assert len(settings.check(variants)) == len(list_methods())
-    assert set(require_equal_steps(settings, variants, 1500).values()) == {8 * 94}
+    assert set(require_equal_steps(settings, variants, 1500).values()) == {5 * 94}
     for name in yaml.safe_load(recipe.read_text())["method_model_config"]:
         assert not get_method(name).shares_encoder

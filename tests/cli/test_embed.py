@@ -69,6 +69,13 @@ def test_clips_are_those_of_the_protocol(vectors, echonet_dir):
     assert found.groupby("file_name")["EF"].nunique().max() == 1
 
 
+def test_vectors_of_cached_frames(trained, vectors, echonet_dir, tmp_path):
+    flags = ["--draws", "3", "--crop_padding", "3", "--seed", "5", "--device", "cpu", "--num_workers", "0"]
+    flags += ["--frame_cache", str(tmp_path / "frames"), "--output", str(tmp_path / "vectors.parquet")]
+    invoke(["embed", "--model", str(trained), "--data_dir", str(echonet_dir), *flags])
+    assert torch.equal(read_clip_vectors(tmp_path / "vectors.parquet").vectors, read_clip_vectors(vectors).vectors)
+
+
 def test_heads_alone_on_vectors_of_any_origin(echonet_dir, tmp_path):
     """Vectors that tell the EF, of an encoder that nobody here has; labels and splits are those of the data set."""
     table = pd.read_csv(echonet_dir / "FileList.csv")

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from echomen_hf.comparison.comparison_figures import (
     error_by_band_of_methods,
     mae_by_category_of_methods,
     scatter_of_methods,
+    trade_of_methods,
 )
 from echomen_hf.comparison.results import seeds_of
 
@@ -45,6 +47,23 @@ def test_every_method_has_a_panel_with_its_mean_line():
     assert panels[5].get_title(loc="left") == "method 5\nslope 0.60, intercept 15.0"
     points = panels[0].collections[0].get_offsets()
     assert np.asarray(points)[:, 1] == pytest.approx(0.5 * REFERENCES + 20)
+
+
+def test_trade_shows_the_spread_over_seeds_and_names_every_method():
+    predictions = PREDICTIONS | {f"method {n}": [REFERENCES + 1 + n / 40] for n in range(12)}
+    figure = trade_of_methods(predictions, REFERENCES, emphasised="EchoMEN")
+    (panel,) = figure.axes
+    echonet = panel.get_lines()[1]  # after the line of the error bars
+    assert [float(value[0]) for value in echonet.get_data()] == [3, 3]
+    across, up, *none = (line.get_segments()[0] for line in panel.collections[:4])
+    assert np.ptp(across[:, 0]) == np.ptp(up[:, 1]) == pytest.approx(2 * 2**0.5)
+    assert np.ptp(none) == 0  # one seed has no spread
+    assert [text.get_text() for text in panel.texts] == list(predictions)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in panel.texts]
+    names = [Text.get_window_extent(text) for text in panel.texts]  # without their lines
+    assert not any(one.overlaps(other) for n, one in enumerate(names) for other in names[:n])
+    assert all(panel.bbox.containsx(box.x0) and panel.bbox.containsx(box.x1) for box in boxes)
 
 
 def test_no_other_method_is_black():

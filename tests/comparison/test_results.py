@@ -11,6 +11,9 @@ from echomen_hf.comparison.variants import make_sweep
 from helpers.documents import ROOT
 
 
+PAGES = ("README.md", "plan.md")
+
+
 @pytest.mark.parametrize(
     ("key", "parts"),
     [
@@ -74,7 +77,7 @@ def test_committed_tables_follow_from_the_committed_cells(run, make_arguments, t
     sweeps = {name: make_sweep(name, args, settings["model_config"]) for name in sorted(names, key=order.index)}
     report.build_report(folder, sweeps=sweeps, published=run == ".")
 
-    tables = [path.name for path in committed.iterdir() if path.suffix == ".md" and path.name != "README.md"]
+    tables = [path.name for path in committed.iterdir() if path.suffix == ".md" and path.name not in PAGES]
     for name in [*tables, "results.csv", "validation.csv", "cost.csv"]:
         assert (folder / name).read_bytes() == (committed / name).read_bytes(), name
     for path in committed.glob("significance*.csv"):

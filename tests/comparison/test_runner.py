@@ -74,7 +74,7 @@ def test_tables_and_figures(finished):
     assert "expert_top_k = 1" in (finished / "sweep_top_k.md").read_text()
     assert "A value is chosen by its errors on VAL" in (finished / "sweep_top_k.md").read_text()
     figures = {path.name for path in (finished / "figures").glob("*.png")}
-    assert {"error_by_band.png", "mae_by_category.png", "scatter.png", "expert_mae.png"} <= figures
+    assert {"error_by_band.png", "mae_by_category.png", "scatter.png", "trade.png", "expert_mae.png"} <= figures
     # EchoMEN alone is no table of ablations.
     assert not (finished / "table2.md").exists()
 
@@ -132,7 +132,7 @@ def test_rivals_stand_beside_the_setting_that_is_best_on_val(finished, make_sett
     compare(make_settings(), ["echomen"], [0, 1], results, sweeps=["top_k"])
     text = (results / "sweep_best.md").read_text()
     assert text.count("EchoMEN, expert_top_k = 1: the least balanced MAE on VAL of 3 settings of EchoMEN") == 1
-    assert "against EchoMEN, expert_top_k = 1 (" in text
+    assert "against EchoMEN, expert_top_k = 1, over" in text
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:]
     assert rows == ["EchoNet", "EchoMEN", "EchoMEN, expert_top_k = 1"]
     tests = pd.read_csv(results / "significance_sweep_best.csv")

@@ -80,3 +80,13 @@ def test_network_of_another_architecture_has_its_own_fields(write_recipe):
     settings = read(write_recipe(method_model_config={"echognn": {"hidden_sizes": [4, 8], "image_size": 32}}))
     (config,) = settings.check(select_methods(["echognn"]))
     assert (config.model_type, config.hidden_sizes, config.image_size) == ("echognn", [4, 8], 32)
+
+
+def test_an_encoder_of_its_own_has_fields_of_its_own(make_settings):
+    own = {"encoder_config": {"image_size": 32, "num_frames": 4, "patch_size": 16}, "sampling_period": 8}
+    settings = make_settings(method_model_config={"echomen_videomae": own})
+    variants = select_methods(["echomen", "echomen_videomae"])
+    video_mae, shared = settings.check(variants)
+    assert shared.encoder_config is None and shared.image_size == settings.model_config["image_size"]
+    assert video_mae.encoder_config.model_type == "videomae"
+    assert (video_mae.num_frames, video_mae.image_size, video_mae.sampling_period) == (4, 32, 8)

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import ttest_1samp, ttest_ind
 
-from echomen_hf.comparison import paired_bootstrap, significance_table
+from echomen_hf.comparison import paired_bootstrap, significance_table, two_way_test
 
 
 def test_p_value_by_hand():
@@ -56,6 +56,88 @@ def test_same_seed_same_result():
     assert paired_bootstrap([differences], seed=3) == paired_bootstrap([differences], seed=3)
 
 
+def drawn(rng, shape=(5, 300), by_seed=0.0, by_video=1.0, rest=2.0):
+    """Differences, (S, N), whose mean is zero but for chance."""
+    seeds, videos = (by_seed * rng.normal(size=(shape[0], 1)), by_video * rng.normal(size=(1, shape[1])))
+    return seeds + videos + rest * rng.normal(size=shape)
+
+
+def test_variance_of_drawing_seeds_and_videos_anew():
+    """Drawn by hand, S - 1 of S seeds with a share of the rest that is small here; two groups of equal weight."""
+    rng = np.random.default_rng(0)
+    groups = [drawn(rng, (6, size), 0.5, 1.0, 0.3) for size in (80, 40)]
+    means = []
+    for _ in range(4000):
+        seeds = rng.integers(6, size=5)
+        videos = [rng.integers(group.shape[1], size=group.shape[1]) for group in groups]
+        means.append(np.mean([group[seeds][:, of_group].mean() for group, of_group in zip(groups, videos)]))
+    test = two_way_test(groups)
+    assert test.mean == pytest.approx(np.mean([group.mean() for group in groups]))
+    # Between the normal distribution's 1.96 and the 2.57 of five degrees of freedom.
+    assert 1.96 < (test.high - test.mean) / np.std(means) < 2.7
+
+
+def test_without_differences_between_videos_it_is_a_t_test_over_seeds():
+    by_seed = np.array([0.3, 1.2, 0.4, 0.9])
+    test = two_way_test([np.repeat(by_seed[:, None], 7, axis=1)])
+    expected = ttest_1samp(by_seed, 0)
+    interval = expected.confidence_interval(0.95)
+    assert test.p_value == pytest.approx(expected.pvalue)
+    assert (test.low, test.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    others = np.array([0.1, 0.8, -0.4])
+    unpaired = two_way_test(*([np.repeat(values[:, None], 7, axis=1)] for values in (by_seed, others)))
+    assert unpaired.p_value == pytest.approx(ttest_ind(by_seed, others, equal_var=False).pvalue)
+
+
+def test_without_differences_between_seeds_it_is_a_t_test_over_videos():
+    by_video = np.random.default_rng(1).normal(0.2, 1, 60)
+    test = two_way_test([np.tile(by_video, (3, 1))])
+    assert test.p_value == pytest.approx(ttest_1samp(by_video, 0).pvalue)
+
+
+def test_pairs_of_seeds_take_out_what_a_seed_does_to_both():
+    rng = np.random.default_rng(2)
+    common = rng.normal(0, 2, size=(5, 1))
+    one, other = (drawn(rng) + common for _ in range(2))
+    paired, unpaired = two_way_test([one - other]), two_way_test([one], [other])
+    assert paired.mean == pytest.approx(unpaired.mean)
+    assert paired.high - paired.low < 0.3 * (unpaired.high - unpaired.low)
+
+
+def share_significant(test, size, count=400, **effects):
+    rng = np.random.default_rng(3)
+    return np.mean([test(drawn(rng, size, **effects)) < 0.05 for _ in range(count)])
+
+
+@pytest.mark.parametrize("size", [(3, 110), (5, 110), (5, 900)])
+@pytest.mark.parametrize("by_seed", [0.0, 0.4])
+def test_methods_that_differ_by_chance_only(size, by_seed):
+    """A video test takes the luck of a seed for a method; the two-way test finds about the 5 % that it may."""
+    found = share_significant(lambda values: two_way_test([values]).p_value, size, by_seed=by_seed)
+    assert found <= 0.085  # 5 %, and three standard errors of 400 trials
+    over_videos = share_significant(lambda values: ttest_1samp(values.mean(axis=0), 0).pvalue, size, by_seed=by_seed)
+    assert over_videos <= 0.085 if by_seed == 0 else over_videos >= 0.15
+
+
+def test_a_true_difference_is_found():
+    rng = np.random.default_rng(4)
+    differences = [drawn(rng, (5, 900), by_seed=0.2) + 0.5 for _ in range(200)]
+    found = [two_way_test([values]).p_value < 0.05 for values in differences]
+    assert np.mean(found) > 0.85
+
+
+def test_one_seed_or_one_video_in_a_group_has_no_two_way_p_value():
+    for groups in ([np.ones((1, 4))], [np.ones((3, 4)), np.ones((3, 1))]):
+        test = two_way_test(groups)
+        assert test.mean == 1 and np.isnan(test.p_value) and np.isnan(test.low)
+    assert np.isnan(two_way_test([np.ones((3, 0))]).mean)
+
+
+def test_what_never_varies():
+    assert two_way_test([np.zeros((2, 3))]).p_value == 1
+    assert two_way_test([np.ones((2, 3))]).p_value == 0
+
+
 REFERENCES = [20.0, 30.0, 45.0, 60.0, 65.0, 70.0]
 
 
@@ -69,6 +151,8 @@ def table(make_cell):
         make_cell("echonet", 0, errors(2, -2, 2, 2, 0.5, 0.5), REFERENCES),
         make_cell("echonet", 1, errors(4, 4, -4, 0, 1.5, -1.5), REFERENCES),
         make_cell("sqinv", 0, errors(1, 1, 1, 1, 1, 1), REFERENCES),
+        make_cell("ddir", 0, errors(1, 2, 1, 1, 1, 3), REFERENCES),
+        make_cell("ddir", 1, errors(1, 1, 2, 1, 1, 1), REFERENCES),
         make_cell("echomen", 0, errors(1, 1, 1, 1, 1, 1), REFERENCES),
         make_cell("echomen", 1, errors(1, -1, 1, 1, -1, 1), REFERENCES),
     ]
@@ -92,26 +176,36 @@ def test_common_seeds_only(table):
     rows = table.loc["sqinv"]
     assert set(rows["seeds"]) == {1}
     assert rows.loc[("mae", "all"), "difference"] == 0
-    assert rows.loc[("mae", "all"), "p_value"] == 1
+    assert np.isnan(rows.loc[("mae", "all"), "p_value"])
+    assert rows.loc[("mae", "all"), "p_videos"] == 1
+
+
+def test_p_values_are_of_both_tests(table):
+    row = table.loc[("echonet", "mae", "all")]
+    differences = np.array([[1, 1, 1, 1, -0.5, -0.5], [3, 3, 3, -1, 0.5, 0.5]])
+    assert row["p_value"] == two_way_test([differences]).p_value
+    assert row["p_videos"] == paired_bootstrap([differences.mean(axis=0)], num_resamples=500).p_value
+    assert row["p_videos"] < row["p_value"]
 
 
 def test_q_values_are_those_of_benjamini_and_hochberg(table):
-    p = table.loc[("echonet", "mae", "all"), "p_value"]
+    p = [table.loc[(name, "mae", "all"), "p_value"] for name in ("echonet", "ddir")]
+    q = [table.loc[(name, "mae", "all"), "q_value"] for name in ("echonet", "ddir")]
     # Of two tests the smaller p-value is doubled, the larger stays.
-    assert table.loc[("echonet", "mae", "all"), "q_value"] == pytest.approx(min(1, 2 * p))
-    assert table.loc[("sqinv", "mae", "all"), "q_value"] == 1
+    assert max(q) == max(p) and min(q) == pytest.approx(min(2 * min(p), max(p)))
+    assert np.isnan(table.loc[("sqinv", "mae", "all"), "q_value"])
 
 
 def test_settings_of_sweeps_do_not_weigh_on_the_methods(make_cell):
     def setting(name, *errors):
-        cell = make_cell("echomen", 0, np.array(REFERENCES) + errors, REFERENCES)
-        return replace(cell, method=name)
+        cells = [make_cell("echomen", seed, np.array(REFERENCES) + errors, REFERENCES) for seed in (0, 1)]
+        return [replace(cell, method=name) for cell in cells]
 
     cells = [
-        make_cell("echomen", 0, np.array(REFERENCES) + 1, REFERENCES),
-        make_cell("echonet", 0, np.array(REFERENCES) + [2, 3, 1, 2, 0.5, 2], REFERENCES),
-        setting("echomen_contrastive_weight_5", 1, 1, 1, 1.5, 1, 0.9),
-        setting("echomen_contrastive_weight_7", 1, 1, 1.1, 1, 0.8, 1),
+        *setting("echomen", 1, 1, 1, 1, 1, 1),
+        *setting("echonet", 2, 3, 1, 2, 0.5, 2),
+        *setting("echomen_contrastive_weight_5", 1, 1, 1, 1.5, 1, 0.9),
+        *setting("echomen_contrastive_weight_7", 1, 1, 1.1, 1, 0.8, 1),
     ]
     table = significance_table(cells, num_resamples=500)
     tests = table[(table["metric"] == "mae") & (table["category"] == "all")].set_index("method")

@@ -6,6 +6,7 @@ import pytest
 from echomen_hf.comparison.published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from echomen_hf.comparison.tables import (
     ERROR_COLUMNS,
+    calibration_table,
     measured_table,
     published_table,
     ranked,
@@ -32,6 +33,19 @@ def test_what_is_printed_alike_is_ranked_alike():
     assert [rank for _, rank in ranked([(3.0, NAN), (3.104, NAN), (3.1, NAN)])] == [1, 2, 2]
 
 
+def test_the_nearest_to_a_target_is_the_best():
+    assert [rank for _, rank in ranked([(-0.5, NAN), (0.4, NAN), (1.0, NAN)])] == [2, 1, 0]
+    assert [rank for _, rank in ranked([(0.8, NAN), (1.2, NAN), (0.5, NAN)], target=1.0)] == [1, 1, 0]
+
+
+def test_bias_and_slope(results):
+    rows = [("echomen", seed, "all", "slope", 0.8 + seed / 5, 10, "windows") for seed in (0, 1)]
+    rows += [("echomen", 0, "hfref", "bias", 3.0, 3, "windows")]
+    table = calibration_table(pd.DataFrame(rows, columns=results.columns), {"echomen": "EchoMEN"}, caption="")
+    assert list(table.texts.columns)[1:3] == [("Bias", "HFrEF"), ("Bias", "HFmrEF")]
+    assert list(table.texts.loc["EchoMEN"]) == ["–", "3.00", "–", "–", "0.90 ± 0.14"]
+
+
 def test_unknown_value_has_no_place():
     assert ranked([(NAN, NAN), (3.0, NAN), (4.0, NAN)]) == [("–", 0), ("3.00", 1), ("4.00", 2)]
     assert ranked([(NAN, NAN), (3.0, NAN)]) == [("–", 0), ("3.00", 0)]
@@ -53,7 +67,11 @@ def results():
 @pytest.fixture
 def table(results):
     significance = pd.DataFrame(
-        [("echonet", "all", "mae", 0.0004), ("echonet", "hfref", "mae", 0.5)],
+        [
+            ("echonet", "all", "mae", 0.0004),
+            ("echonet", "hfref", "mae", 0.5),
+            ("echonet", "all", "balanced_mae", 0.25),
+        ],
         columns=["method", "category", "metric", "p_value"],
     )
     rows = {"sqinv": "SQInv", "echonet": "EchoNet & <friends>", "echomen": "EchoMEN"}
@@ -68,7 +86,8 @@ def test_mean_and_standard_deviation_over_seeds(table):
     columns = list(table.texts.columns)
     assert columns[:3] == [("MAE", "All (n=10)"), ("MAE", "HFrEF (n=3)"), ("MAE", "HFmrEF (n=0)")]
     assert columns[4] == ("GM", "All (n=10)")
-    assert (echonet[-1], echomen[-1]) == (("<0.001", 0), ("–", 0))
+    assert columns[-2:] == [("p", "MAE, All"), ("p", "Balanced MAE")]
+    assert (echonet[-2:], echomen[-2:]) == ([("<0.001", 0), ("0.250", 0)], [("–", 0), ("–", 0)])
 
 
 def test_markdown(table):

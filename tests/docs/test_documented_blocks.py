@@ -53,6 +53,10 @@ NOT_RUN = {
     ("docs/outline.md", "echomen train-outline --output_dir runs/outline --seed 2 --bf16 --use_cpu"): (
         "takes an hour; tests/cli/test_outline_commands.py runs both commands in small"
     ),
+    (
+        "docs/results/plan.md",
+        "echomen simulate --output runs/table_data --num_videos 6000 --label_noise 4 --seed 42 --max_frames 160",
+    ): "takes days; tests/comparison run its parts",
     ("docs/publishing.md", "hf auth login"): SENDS,
     ("docs/publishing.md", "from echomen_hf import EchoMENModel"): SENDS,
     ("docs/publishing.md", "from transformers import pipeline"): (

@@ -26,6 +26,7 @@ CODE = {
         "dicom_header",
         "dicom_pixels",
         "dicom_reading",
+        "dicom_region",
         "echo_video",
         "float32_precision",
         "frame_arrays",

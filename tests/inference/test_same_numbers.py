@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from tests.model.test_dicom_reading_echomen import make_dataset, region, save
 
 from echomen_hf import EjectionFractionPipeline, Predictor, load_echonet_dynamic, read_video
 from echomen_hf.inference import predict_split, predict_video
@@ -93,6 +94,27 @@ def test_same_numbers_of_a_clip_on_a_screen(experienced_model, three_channel_pro
     whole = Predictor(experienced_model, three_channel_processor, "windows", "cpu", BATCH_SIZE)
     whole_screen = whole(tmp_path / "screen.avi")
     assert whole_screen.clip_ejection_fractions.tolist() != found["predictor"]["clips"]
+
+
+def test_same_numbers_of_a_screen_whose_dicom_region_is_wrong(
+    experienced_model, three_channel_processor, row, tmp_path
+):
+    clip = simulate_echo(1, num_frames=100).frames
+    screen = export_clip(clip, 50.0, ExportSettings(width=320, height=240, fan_height=0.7))
+    cuts_the_fan = region(110, 60, 209, 159)
+    path = save(make_dataset(screen.frames, SequenceOfUltrasoundRegions=[cuts_the_fan]), tmp_path / "a.dcm")
+    in_dicom = {**row, "file_name": "screen", "video": {"path": str(path)}, "num_frames": 100}
+    predictor = Predictor(experienced_model, three_channel_processor, "windows", "cpu", BATCH_SIZE)
+    array = EchoVideo(screen.frames, 50.0, "array")
+    expected = numbers(predict_video(predictor.model, predictor.processor, array, engine=predictor.engine))
+    for way, other in every_way(predictor, in_dicom).items():
+        assert other == expected, way
+    three_channel_processor.do_find_sector = False
+    found = every_way(Predictor(experienced_model, three_channel_processor, "windows", "cpu", BATCH_SIZE), in_dicom)
+    region_alone = EchoVideo(screen.frames[:, 60:160, 110:210], 50.0, "array")
+    expected = numbers(predict_video(predictor.model, predictor.processor, region_alone, engine=predictor.engine))
+    for way, other in found.items():
+        assert other == expected, way
 
 
 def test_same_numbers_of_clips_encoded_together(experienced_model, three_channel_processor, row):

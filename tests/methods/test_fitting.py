@@ -14,7 +14,8 @@ from echomen_hf.training import EchoMENTrainer
 
 
 # Methods whose result is an EchoMEN model; networks of another architecture are tested in test_networks.py.
-OF_ECHOMEN = [name for name in list_methods() if get_method(name).model_class.config_class is EchoMENConfig]
+OF_ECHOMEN = [name for name in list_methods() if get_method(name).shares_encoder]
+OF_ECHOMEN = [name for name in OF_ECHOMEN if get_method(name).model_class.config_class is EchoMENConfig]
 LOSS_SIDE = [name for name in OF_ECHOMEN if get_method(name).loss is not None]
 
 

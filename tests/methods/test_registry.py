@@ -24,7 +24,8 @@ class TestLookup:
         loss_side = ["sqinv", "ddir", "focal_r", "ranksim", "echonet"]
         assert list_methods("rival") == [*loss_side, "esfeh", "uvt", "echognn", "echocotr"]
         networks = [name for name in list_methods() if not get_method(name).shares_encoder]
-        assert networks == ["uvt", "echognn", "echocotr"]
+        assert networks == ["uvt", "echognn", "echocotr", *list_methods("encoder")]
+        assert len(list_methods("encoder")) == 6
         newer = ["adacon", "rank_n_contrast", "balanced_mse", "dist_loss", "srl", "group_dir"]
         assert list_methods("newer") == newer
         assert list_methods("paper") == ["echomen"]

@@ -19,11 +19,15 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.examples import get_path
 from pydicom.pixels import get_decoder
 
+from echomen_hf.data.decoded_frames import DecodedFrames
 from echomen_hf.model import dicom_header_echomen
 from echomen_hf.model.dicom_reading_echomen import is_dicom, probe_dicom, read_dicom
-from echomen_hf.model.echo_video_echomen import VideoInfo
+from echomen_hf.model.echo_video_echomen import VideoInfo, cut_out_sector
+from echomen_hf.model.sector_echomen import find_sector
+from echomen_hf.model.video_processing_echomen import EchoMENVideoProcessor
 from echomen_hf.model.video_reading_echomen import probe_video, read_video
 from echomen_hf.model.video_source_echomen import VideoReadError
+from echomen_hf.simulation import Export, ExportSettings, export_clip, simulate_echo
 
 
 WHOLE_IMAGE = {"crop_region": False, "margin": 0.0, "square": False}
@@ -333,6 +337,102 @@ class TestCrop:
     def test_impossible_margin(self, tmp_path: Path, noise: NDArray[np.uint8], margin: float) -> None:
         with pytest.raises(ValueError, match="margin must lie in"):
             read_dicom(save(make_dataset(noise), tmp_path / "a.dcm"), margin=margin)
+
+
+class TestRegionIsAHint:
+    """Where a video processor looks for the ultrasound fan itself, the region of the file need not be right."""
+
+    @pytest.fixture(scope="class")
+    def clip(self) -> NDArray[np.uint8]:
+        return simulate_echo(4, num_frames=30).frames
+
+    @pytest.fixture(scope="class")
+    def screen(self, clip: NDArray[np.uint8]) -> Export:
+        return export_clip(clip, 50.0, ExportSettings(width=480, height=360, fan_height=0.6, across=0.2))
+
+    def write(
+        self, path: Path, frames: NDArray[np.uint8], *corners: tuple[int, int, int, int], **elements: Any
+    ) -> Path:
+        regions = [region(*box) for box in corners] + [region(0, 300, 479, 359, kind=3, spatial=3)]
+        return save(make_dataset(frames, SequenceOfUltrasoundRegions=regions, **elements), path)
+
+    @pytest.mark.filterwarnings("ignore:.*does not fit its image")
+    @pytest.mark.parametrize(
+        "corners",
+        [[], ["fan"], [(0, 0, 479, 50)], ["left half"], [(900, 500, 1500, 900)], [(100, 80, 900, 600)]]
+        + [[(0, 0, 479, 90), "left half", "fan"]],
+        ids=["none", "right", "text bar", "cuts the fan", "outside", "of a larger image", "several"],
+    )
+    def test_the_fan_is_found_whatever_the_region(self, tmp_path: Path, screen: Export, corners: list[Any]) -> None:
+        left, top, right, bottom = screen.box
+        named = {"fan": (left, top, right - 1, bottom - 1), "left half": (left, top, (left + right) // 2, bottom - 1)}
+        path = self.write(tmp_path / "a.dcm", screen.frames, *(named.get(box, box) for box in corners))
+        video = cut_out_sector(read_video(path))
+        alone = find_sector(screen.frames)
+        assert np.abs(np.subtract(alone.box, screen.box)).max() <= 12
+        assert video.sector == alone
+        np.testing.assert_array_equal(video.frames, alone.crop(screen.frames))
+        assert video.whole is None
+
+    def test_the_region_chooses_between_two_fans(self, tmp_path: Path, clip: NDArray[np.uint8]) -> None:
+        settings = ExportSettings(width=640, height=360, second_panel="colour", second_size=0.95)
+        frames = export_clip(clip, 50.0, settings).frames
+        first, second = (
+            cut_out_sector(read_video(self.write(tmp_path / "a.dcm", frames, corners))).sector
+            for corners in ((0, 0, 639, 50), (330, 0, 639, 359))
+        )
+        assert first is not None
+        assert second is not None
+        assert first.box[2] < 330 < second.box[0]
+
+    def test_the_region_is_kept_where_no_fan_is(self, tmp_path: Path, noise: NDArray[np.uint8]) -> None:
+        video = cut_out_sector(read_video(self.write(tmp_path / "a.dcm", noise, (10, 5, 39, 34))))
+        assert video.sector is not None
+        assert video.sector.shape == "none"
+        np.testing.assert_array_equal(video.frames, noise[:, 5:35, 10:40])
+
+    def test_a_clip_that_is_cropped_already_keeps_its_margins(self, tmp_path: Path, clip: NDArray[np.uint8]) -> None:
+        path = save(make_dataset(clip), tmp_path / "a.dcm")
+        assert read_video(path).frames.shape == (30, 90, 90)
+        np.testing.assert_array_equal(cut_out_sector(read_video(path)).frames, clip)
+
+    def test_a_processor_that_looks_for_no_fan_keeps_the_region(self, tmp_path: Path, screen: Export) -> None:
+        path = self.write(tmp_path / "a.dcm", screen.frames, (0, 0, 479, 89))
+        processor = EchoMENVideoProcessor(do_find_sector=False)
+        np.testing.assert_array_equal(
+            processor.crop_to_sector(read_video(path)).frames, screen.frames[:, :90, 195:285]
+        )
+
+    def test_some_frames_are_those_of_all(self, tmp_path: Path, screen: Export) -> None:
+        row = {"video": {"path": str(self.write(tmp_path / "a.dcm", screen.frames, (0, 0, 479, 50)))}}
+        processor = EchoMENVideoProcessor()
+        everything = DecodedFrames(processor).read(row | {"file_name": "a"})
+        some = DecodedFrames(processor).read(row | {"file_name": "a"}, np.array([7, 2]))
+        np.testing.assert_array_equal(some, everything[[7, 2]])
+        cropped = find_sector(screen.frames).crop(screen.frames)
+        np.testing.assert_array_equal(everything, processor.resize_frames(cropped).numpy())
+
+    def test_pixels_that_are_not_square(self, tmp_path: Path, screen: Export) -> None:
+        left, top, right, bottom = screen.box
+        corners = (left // 2, top, right // 2 - 1, bottom - 1)
+        narrow = np.ascontiguousarray(screen.frames[:, :, ::2])
+        path = self.write(tmp_path / "a.dcm", narrow, corners, PixelAspectRatio=[1, 2])
+        video = read_video(path)
+        assert video.whole is not None
+        assert video.whole.shape == screen.frames.shape
+        assert video.region is not None
+        assert np.abs(np.subtract(video.region, screen.box)).max() <= 2
+        assert np.abs(np.subtract(find_sector(video.whole).box, screen.box)).max() <= 12
+
+    def test_a_real_loop_whose_region_is_that_of_a_larger_image(self) -> None:
+        with pytest.warns(UserWarning, match="its ultrasound region does not fit its image"):
+            sector = cut_out_sector(read_video(get_path("ybr_color"))).sector
+        assert sector is not None
+        assert sector.shape == "fan"
+        # read off the picture: the tip at column 170 and row 20, cut off; the lower end at row 200
+        assert sector.apex[0] == pytest.approx(170, abs=4)
+        assert sector.box[1] < 22
+        assert sector.box[3] == pytest.approx(201, abs=4)
 
 
 class TestFrameRate:

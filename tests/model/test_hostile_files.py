@@ -396,7 +396,7 @@ def stream_in_dicom(folder: Path) -> Path:
     return save(data, folder / "a.dcm")
 
 
-WHOLE, CROPPED = 720 * 1024, 576 * 576  # pixels of a frame; of a DICOM image a tenth is cut off on every side
+WHOLE, SMALL = 720 * 1024, 360 * 512  # pixels of a frame
 LARGE = [
     (many_small_frames, 170 * WHOLE),
     (many_frames_of_unknown_number, 170 * WHOLE),
@@ -405,13 +405,13 @@ LARGE = [
     (frames_at_odd_times, 170 * WHOLE),
     (held_frames, 170 * WHOLE),
     (pixels_become_square, 480 * 2**18),
-    (native_dicom, 400 * 288**2),
-    (dark_dicom, 600 * 288**2),
-    (deflated_clip, 170 * (WHOLE + CROPPED) + 2000),
-    (odd_times_in_dicom, 170 * CROPPED),
-    (runs_of_a_clip, 300 * 288**2),
-    (large_jpegs_in_dicom, 300 * 288**2),
-    (stream_in_dicom, 170 * CROPPED),
+    (native_dicom, 400 * SMALL),
+    (dark_dicom, 600 * SMALL),
+    (deflated_clip, 2 * 170 * WHOLE + 2000),
+    (odd_times_in_dicom, 170 * WHOLE),
+    (runs_of_a_clip, 300 * SMALL),
+    (large_jpegs_in_dicom, 300 * SMALL),
+    (stream_in_dicom, 170 * WHOLE),
 ]
 
 

@@ -131,7 +131,7 @@ def test_the_fan_that_is_known_is_not_looked_for_again(monkeypatch):
             seen.append(sector)
             return super().predict_masks(frames, fps)
 
-    monkeypatch.setattr("echomen_hf.outline.video_outline.find_sector", lambda frames: pytest.fail("looked for"))
+    monkeypatch.setattr("echomen_hf.outline.video_outline.with_fan", lambda video: pytest.fail("looked for"))
     assert outline_video(video, Outliner(masks)).beats
     assert seen[0].box == (0, 0, 112, 112)
     assert seen[0].shape != "fan"

@@ -40,20 +40,20 @@ def test_freed_block_stays_with_the_process_that_asked_for_it(argument, lowest, 
 
 
 @pytest.fixture
-def warnings(monkeypatch):
+def messages(monkeypatch):
     messages = []
-    monkeypatch.setattr(allocator.logger, "warning", messages.append)
+    monkeypatch.setattr(allocator.logger, "info", messages.append)
     return messages
 
 
-def test_other_c_libraries_are_left_alone_with_a_warning(monkeypatch, warnings):
+def test_other_c_libraries_are_left_alone(monkeypatch, messages):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("asked for the C library"))
     assert not keep_large_blocks()
-    assert "needs glibc" in warnings[0]
+    assert "needs glibc" in messages[0]
 
 
-def test_glibc_that_refuses_is_reported(monkeypatch, warnings):
+def test_glibc_that_refuses_is_reported(monkeypatch, messages):
     class Refusing:
         def mallopt(self, parameter, value):
             return 0
@@ -61,10 +61,10 @@ def test_glibc_that_refuses_is_reported(monkeypatch, warnings):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Refusing())
     assert not keep_large_blocks()
-    assert len(warnings) == 1
+    assert len(messages) == 1
 
 
-def test_nothing_happens_unless_it_is_asked_for(monkeypatch, warnings):
+def test_nothing_happens_unless_it_is_asked_for(monkeypatch, messages):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("asked for the C library"))
     assert not keep_large_blocks(False)
-    assert not warnings
+    assert not messages

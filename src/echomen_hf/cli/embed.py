@@ -32,6 +32,10 @@ def main(
     ] = 0,
     crop_padding: Annotated[int, typer.Option("--crop_padding", help="Largest shift of random crops.")] = 12,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random clips, as of the training.")] = 42,
+    frame_cache: Annotated[
+        str | None,
+        typer.Option("--frame_cache", help="Folder for decoded frames, as of the training. Defaults to none."),
+    ] = None,
     batch_size: BatchSize = 20,
     num_workers: NumWorkers = 1,
     device: Device = None,
@@ -51,10 +55,10 @@ def main(
     from transformers.utils import logging
 
     from .. import EchoMENModel, EchoMENVideoProcessor
-    from ..data import load_videos
+    from ..data import FrameCache, load_videos
     from ..data.clip_vectors import check_suffix, write_clip_vectors
     from ..inference import load_checkpoint
-    from ..training import EchoMENTrainingArguments
+    from ..training import EchoMENTrainingArguments, allocator
     from ..training.embeddings import vectors_of_splits
 
     check_suffix(output)
@@ -62,6 +66,7 @@ def main(
         raise ValueError("Give either --model, an EchoMEN model, or --encoder, a pre-trained video model.")
     if draws < 0:
         raise ValueError(f"--draws must not be negative, got {draws}.")
+    allocator.keep_large_blocks()
     logging.disable_progress_bar()
     if encoder is not None:
         loaded = EchoMENModel.from_encoder(encoder)
@@ -78,6 +83,9 @@ def main(
         report_to="none",
     )
     videos = load_videos(data_dir, **layout_options)
-    parts = vectors_of_splits(loaded, processor, videos, args, protocol, crop_padding)
+    frames = None
+    if frame_cache is not None:
+        frames = FrameCache.build(frame_cache, [row for rows in videos.values() for row in rows], processor)
+    parts = vectors_of_splits(loaded, processor, videos, args, protocol, crop_padding, frames)
     count = write_clip_vectors(output, parts, protocol)
     print(f"{count} vectors of {loaded.config.embedding_size} numbers are in {output}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import BatchSize, Device, KeepLargeBlocks, Model, NumWorkers, Protocol, choose_device, takes_layout
+from .options import BatchSize, Device, Model, NumWorkers, Protocol, choose_device, takes_layout
 
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def main(
     ] = None,
     device: Device = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 42,
-    keep_large_blocks: KeepLargeBlocks = False,
     *,
     layout_options: dict[str, Any],
 ) -> None:
@@ -85,7 +84,7 @@ def main(
     from ..runs.training_list import count_seen
     from ..training import allocator
 
-    allocator.keep_large_blocks(keep_large_blocks)
+    allocator.keep_large_blocks()
     logging.disable_progress_bar()
     set_seed(seed)
     # Before hours of predicting, and not after them.

@@ -73,12 +73,6 @@ Device = Annotated[
     typer.Option("--device", help="Where to run, such as cpu or cuda:0. Defaults to an accelerator if there is one."),
 ]
 Coverage = Annotated[float, typer.Option("--coverage", help="Share of videos that intervals are to hold.")]
-KeepLargeBlocks = Annotated[
-    bool,
-    typer.Option(
-        "--keep_large_blocks", help="Keep freed memory for the next allocation: faster on Linux CPUs, same numbers."
-    ),
-]
 
 
 def takes_layout(main: Callable[..., Any]) -> Callable[..., Any]:

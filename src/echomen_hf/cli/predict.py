@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .options import Device, KeepLargeBlocks, OptionalModel, Protocol
+from .options import Device, OptionalModel, Protocol
 
 
 if TYPE_CHECKING:
@@ -99,7 +99,6 @@ def main(
             "needs --outline.",
         ),
     ] = None,
-    keep_large_blocks: KeepLargeBlocks = False,
 ) -> int:
     """Estimate the ejection fraction of video or DICOM files.
 
@@ -147,7 +146,7 @@ def main(
     from ..runs.processes import is_main_process
     from ..training import allocator
 
-    allocator.keep_large_blocks(keep_large_blocks)
+    allocator.keep_large_blocks()
     logging.disable_progress_bar()
     if manifest is not None:
         files = read_manifest(manifest, absolute_paths=absolute_paths)

@@ -3,7 +3,7 @@
 from .cells import Cell, CellFolder
 from .runner import ComparisonOutcome, run_comparison
 from .settings import ComparisonSettings, read_settings
-from .significance import paired_bootstrap, significance_table
+from .significance import paired_bootstrap, significance_table, two_way_test
 from .variants import SWEEPS, select_methods
 
 
@@ -18,4 +18,5 @@ __all__ = [
     "run_comparison",
     "select_methods",
     "significance_table",
+    "two_way_test",
 ]

@@ -1,4 +1,4 @@
-"""Figures 1c, 3a and 3b of the paper for several methods."""
+"""Figures 1c, 3a and 3b of the paper for several methods, and the trade between strong and weak hearts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from ..evaluation.figures import draw_band_counts, expert_mae_figure, save_figures
@@ -23,8 +25,8 @@ from ..figure_style import (
     shade_categories,
     styled,
 )
-from ..labels import EF_RANGE
-from ..metrics import ef_regression_metrics, error_by_band, oracle_predictions
+from ..labels import EF_RANGE, category_masks
+from ..metrics import ef_regression_metrics, error_by_band, oracle_predictions, regression_line
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES
 from .results import FinishedCell, seeds_of
 from .variants import REFERENCE_METHOD
@@ -95,7 +97,7 @@ def scatter_of_methods(
         panel.set_visible(False)
     span, looks = np.array([references.min(), references.max()]), looks_of(list(predictions), emphasised)
     for position, (panel, (title, by_seed)) in enumerate(zip(panels, predictions.items(), strict=False)):
-        lines = [np.polyfit(references, values, deg=1) for values in by_seed]
+        lines = [regression_line(values, references) for values in by_seed]
         slope, intercept = np.mean(lines, axis=0)
         panel.scatter(references, by_seed[0], s=6, color=looks[title].colour, alpha=0.35, linewidths=0)
         panel.plot(EF_RANGE, EF_RANGE, color=NEUTRAL_COLOUR, linestyle="--", linewidth=1.0, label="Identity")
@@ -161,6 +163,77 @@ def mae_by_category_of_methods(
     return figure
 
 
+@styled
+def trade_of_methods(
+    predictions: Predictions,
+    references: NDArray[np.float64],
+    *,
+    emphasised: str | None = None,
+    subtitle: str | None = None,
+) -> Figure:
+    """MAE on HFrEF over that on HFpEF, with the standard deviations over seeds; better is down and left."""
+    figure = new_figure("Errors on weak hearts against errors on strong ones", subtitle, width=8.5, height=6.8)
+    panel = figure.subplots()
+    looks = looks_of(list(predictions), emphasised)
+    means, spreads = {}, {}
+    for title, by_seed in predictions.items():
+        metrics = [ef_regression_metrics(values, references) for values in by_seed]
+        errors = np.array([[of_seed["mae_hfpef"], of_seed["mae_hfref"]] for of_seed in metrics])  # (S, 2)
+        means[title] = errors.mean(axis=0)
+        spreads[title] = errors.std(axis=0, ddof=1) if len(errors) > 1 else np.zeros(2)
+        (x, y), (across, up), look = means[title], spreads[title], looks[title]
+        panel.errorbar(x, y, xerr=across, yerr=up, color=look.colour, elinewidth=0.8)
+        panel.plot(x, y, marker=look.marker, color=look.colour, markersize=9 if title == emphasised else 6)
+    panel.grid(axis="x")
+    panel.margins(0.08)
+    panel.set_xlabel(f"MAE on {CATEGORY_TITLES['hfpef']} (EF points)")
+    panel.set_ylabel(f"MAE on {CATEGORY_TITLES['hfref']} (EF points)")
+    figure.draw_without_rendering()  # places the panel
+    write_names(panel, means, spreads, {title: look.colour for title, look in looks.items()})
+    return figure
+
+
+def write_names(
+    panel: Axes,
+    places: Mapping[str, NDArray[np.float64]],
+    spreads: Mapping[str, NDArray[np.float64]],
+    colours: Mapping[str, str],
+) -> None:
+    """Write the name of every point beside it, where it hides the least of points, error bars and other names."""
+    pixels = {name: panel.transData.transform(place) for name, place in places.items()}
+    taken = [Bbox.from_extents(x - 8, y - 8, x + 8, y + 8) for x, y in pixels.values()]
+    bars = [
+        Bbox(panel.transData.transform([places[name] - half, places[name] + half])).padded(1)
+        for name in places
+        for half in np.diag(spreads[name])
+    ]
+    for name, (x, y) in pixels.items():
+        text = panel.annotate(
+            name,
+            tuple(places[name]),
+            xytext=(0, 0),
+            textcoords="offset points",
+            horizontalalignment="center",
+            verticalalignment="center",
+            fontsize=8,
+            color=colours[name],
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": NEUTRAL_COLOUR, "shrinkA": 0, "shrinkB": 4},
+        )
+        extent = text.get_window_extent()
+        width, height = extent.width, extent.height
+        costs = {}
+        for reach in (10, 20, 35, 55, 80):
+            for angle in np.deg2rad(np.arange(0, 360, 30)):
+                dx, dy = np.cos(angle) * (width / 2 + reach), np.sin(angle) * (height / 2 + reach)
+                box = Bbox.from_bounds(x + dx - width / 2, y + dy - height / 2, width, height)
+                is_inside = panel.bbox.containsx(box.x0) and panel.bbox.containsx(box.x1)
+                hidden = 5 * box.count_overlaps(taken) + box.count_overlaps(bars)
+                costs[dx, dy] = (hidden + reach / 100 + (0 if is_inside else 100), box)
+        (dx, dy), (_, box) = min(costs.items(), key=lambda item: item[1][0])
+        text.set_position((dx * 72 / panel.figure.dpi, dy * 72 / panel.figure.dpi))
+        taken.append(box)
+
+
 def looks_of(titles: Sequence[str], emphasised: str | None) -> dict[str, SeriesStyle]:
     """Style of every method. Only the emphasised one is black."""
     black = SERIES_COLOURS.index("#000000")
@@ -187,9 +260,12 @@ def save_comparison_figures(
             "error_by_band": (error_by_band_of_methods, "mean"),
             "mae_by_category": (mae_by_category_of_methods, "mean and standard deviation"),
             "scatter": (scatter_of_methods, "points of the first, mean line"),
+            "trade": (trade_of_methods, "mean and standard deviation"),
         }
         if np.ptp(references) == 0:
             drawings.pop("scatter")
+        if not all(category_masks(references)[category].any() for category in ("hfref", "hfpef")):
+            drawings.pop("trade")
         for name, (draw, shown) in drawings.items():
             figures[f"{name}{ending}"] = draw(
                 predictions, references, emphasised=main, subtitle=f"{about}; {seeds}: {shown}"

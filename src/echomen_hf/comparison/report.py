@@ -19,7 +19,7 @@ from .record import read_record
 from .results import FinishedCell, cost_table, long_table, read_finished_cells, seeds_of, write_archive
 from .routing_cost import routing_cost
 from .significance import significance_table
-from .tables import measured_table, published_table, save_tables
+from .tables import calibration_table, measured_table, published_table, save_tables
 from .variants import REFERENCE_METHOD, SWEEPS, Variant
 
 
@@ -61,7 +61,7 @@ def build_report(
 
 def rival_names() -> list[str]:
     """Names of the methods of table 1 in its order, EchoMEN last."""
-    groups: tuple[MethodGroup, ...] = ("rival", "newer", "paper")
+    groups: tuple[MethodGroup, ...] = ("rival", "newer", "encoder", "paper")
     return [name for group in groups for name in list_methods(group)]
 
 
@@ -131,7 +131,10 @@ class ComparisonReport:
                     caption=f"{what}. {self.about}.",
                     notes=self.notes(rows, self.significance),
                     significance=self.significance,
-                )
+                ),
+                calibration_table(
+                    self.test, rows, caption="Bias in EF points, and slope of predicted over reference EF."
+                ),
             ]
             if published:
                 tables.append(published_table(numbers, number))
@@ -197,10 +200,9 @@ class ComparisonReport:
         ]
         if len(tests):
             notes.append(
-                f"p: paired bootstrap over the videos of TEST against {reference} "
-                f"({self.record['settings']['bootstrap_samples']} resamples, errors averaged over common seeds, "
-                f"two-sided, not corrected for the number of methods; all tests with corrected values are in "
-                f"{tests_file}). Only videos are resampled: p says nothing about trainings with other seeds."
+                f"p: two-way test against {reference}, over the videos of TEST and the common seeds, in pairs; "
+                "two-sided, not corrected for the number of methods. A dash stands where there is one common seed. "
+                f"All tests, corrected values and p-values that know the videos only are in {tests_file}."
             )
         options = {cell.method: cell.document["cell_settings"]["options"] for cell in cells}
         given = {name: changed for name in options if (changed := changed_options(name, options[name]))}

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation.report import read_metrics_json, read_predictions_csv
+from ..metrics import regression_line
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES
 from ..runs.files import read_json, replacing
 from .cells import CellFolder
@@ -117,7 +118,9 @@ def long_table(cells: Sequence[FinishedCell], split: str = "test") -> pd.DataFra
     """Table with one number per row, on `test` or `validation`. An undefined metric is NaN."""
     rows = []
     for cell in cells:
-        metrics = cell.document["metrics" if split == "test" else "validation"]
+        metrics = dict(cell.document["metrics" if split == "test" else "validation"])
+        if split == "test":
+            metrics["slope"], _ = regression_line(cell.predictions["EF_pred"], cell.predictions["EF"])
         for key, value in metrics.items():
             metric, category = split_key(key)
             if metric != "n":

@@ -1,17 +1,26 @@
-"""Paired bootstrap tests of every method against EchoMEN.
+"""Tests of every method against EchoMEN that know the videos of TEST and the seeds of the trainings.
 
-The unit is a video of TEST. Its error under one method is compared with its error under another, each averaged over
-the seeds that both methods have. Only videos are resampled, never trainings: a small p-value says that the difference
-would hold on other videos for these trainings, and nothing about trainings with other seeds.
+A difference of errors is d_sv = delta + a_s + b_v + c_sv, by seed s and video v. Its mean has three sources of chance:
+the seeds a, the videos b, and the rest c. Drawing seeds and videos anew (the two-way bootstrap) measures its variance,
+which for a mean has a closed form:
+
+    variance = V_videos + max(V_seeds - V_rest, 0)
+
+V_seeds is the sample variance of the means by seed over their number S, V_videos that of the means by video over their
+number, and V_rest, the share of c that both contain, that of the residuals over the number of all errors. Drawing
+would count c three times, and make the variance of S seeds too small by the factor (S - 1) / S. The variance of few
+seeds is itself uncertain: p-values and intervals are those of the t distribution with Satterthwaite's degrees of
+freedom (Biometrics Bulletin 2, 1946), and with no fewer than the seeds have.
 
 - `mae`: mean difference of absolute errors, in EF points.
 - `gm`: mean difference of their logarithms, reported as the difference of the two geometric means.
-- `balanced_mae`: mean of the three category means. Videos are drawn within their categories.
+- `balanced_mae`: mean of the three category means.
 
-The two-sided p-value inverts the percentile interval (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+`p_videos` knows the videos only: it says that the difference would hold on other videos for these very trainings. It
+inverts the percentile interval of a paired bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 section 13.3): twice the smaller share of resamples on either side of zero, with one added to each count, so that it is
-never 0. `q_value` controls the false discovery rate over the methods of one metric and category (Benjamini and
-Hochberg 1995).
+never 0. `q_value` controls the false discovery rate of `p_value` over the methods of one metric and category
+(Benjamini and Hochberg 1995).
 """
 
 from __future__ import annotations
@@ -22,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import bootstrap, false_discovery_control
+from scipy.stats import bootstrap, false_discovery_control, t
 
 from ..labels import category_masks
 from ..methods import list_methods
@@ -32,30 +41,80 @@ from .results import FinishedCell
 from .variants import REFERENCE_METHOD
 
 
-__all__ = ["paired_bootstrap", "significance_table"]
+__all__ = ["paired_bootstrap", "significance_table", "two_way_test"]
 
 SIGNIFICANCE_COLUMNS = (
-    *("method", "category", "metric", "difference", "ci_low", "ci_high", "p_value", "q_value", "n", "seeds"),
+    *("method", "category", "metric", "difference", "ci_low", "ci_high", "p_value", "q_value", "p_videos"),
+    *("n", "seeds"),
 )
 
 RESAMPLES_PER_CHUNK = 500  # evaluated at once, which bounds the memory
 
 
 class PairedTest(NamedTuple):
-    """Result of a paired bootstrap test."""
+    """Result of a test of paired differences."""
 
     mean: float
     """Mean difference. For several groups the mean of their means."""
     low: float
-    """Lower end of the 95 % percentile interval."""
+    """Lower end of the 95 % interval."""
     high: float
     """Upper end of the interval."""
     p_value: float
     """Two-sided p-value, NaN if a group is empty."""
 
 
+def two_way_test(groups: Sequence[ArrayLike], others: Sequence[ArrayLike] | None = None) -> PairedTest:
+    """Test whether a mean difference is zero, over videos and over training seeds.
+
+    Args:
+        groups: Differences of each group of videos, shape (S, N) each, by seed and video. The means of several groups
+            have equal weight. With `others`, the values of one side.
+        others: Values of the other side, shape (S', N) each, for the same videos and other seeds.
+
+    Returns:
+        Mean difference, 95 % interval and p-value; NaN but for the mean with a single seed, or a single video in a
+        group.
+    """
+    sides = [[np.asarray(group, dtype=np.float64) for group in side] for side in (groups, others) if side is not None]
+    share = 1 / len(groups)
+    signs = (1, -1)
+    by_video = [sum(sign * part.mean(axis=0) for sign, part in zip(signs, parts)) for parts in zip(*sides)]
+    if min(values.size for values in by_video) == 0:
+        return PairedTest(np.nan, np.nan, np.nan, np.nan)
+    mean = float(np.mean([values.mean() for values in by_video]))
+    if min(len(side[0]) for side in sides) < 2 or min(values.size for values in by_video) < 2:
+        return PairedTest(mean, np.nan, np.nan, np.nan)
+
+    # Every estimate of a variance, with its degrees of freedom.
+    videos = [(share**2 * values.var(ddof=1) / values.size, values.size - 1) for values in by_video]
+    seeds, rest = [], 0.0
+    for side in sides:
+        count = len(side[0])
+        seeds.append((np.mean([part.mean(axis=1) for part in side], axis=0).var(ddof=1) / count, count - 1))
+        for part in side:
+            residuals = part - part.mean(axis=1, keepdims=True) - part.mean(axis=0) + part.mean()
+            rest += share**2 * (residuals**2).sum() / ((count - 1) * (part.shape[1] - 1) * part.size)
+    of_seeds = sum(variance for variance, _ in seeds)
+    used = videos if of_seeds <= rest else [*videos, *seeds]
+    variance = sum(value for value, _ in videos) + max(of_seeds - rest, 0.0)
+    if variance == 0:
+        return PairedTest(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    degrees = max(satterthwaite(variance, used), satterthwaite(of_seeds, seeds))
+    deviation = np.sqrt(variance)
+    half_width = t.ppf(0.975, degrees) * deviation
+    p_value = 2 * t.sf(abs(mean) / deviation, degrees)
+    return PairedTest(mean, float(mean - half_width), float(mean + half_width), float(p_value))
+
+
+def satterthwaite(total: float, parts: Sequence[tuple[float, int]]) -> float:
+    """Degrees of freedom of a variance that is estimated from parts, each with degrees of its own."""
+    squares = sum(value**2 / degrees for value, degrees in parts)
+    return total**2 / squares if squares > 0 else float(min(degrees for _, degrees in parts))
+
+
 def paired_bootstrap(groups: Sequence[ArrayLike], *, num_resamples: int = 2000, seed: int = 0) -> PairedTest:
-    """Test whether the mean of paired differences is zero.
+    """Test whether the mean of paired differences is zero, over videos.
 
     Args:
         groups: Differences of each group, shape (N,) each. The means of several groups have equal weight.
@@ -104,14 +163,15 @@ def significance_table(
 
     Args:
         cells: Finished cells.
-        num_resamples: Number of bootstrap resamples. With 0 the table is empty.
+        num_resamples: Number of bootstrap resamples for `p_videos`. With 0 the table is empty.
         seed: Seed of the resampling, the same for all tests.
         reference: Name of the reference method. Defaults to EchoMEN.
 
     Returns:
         Table with the columns `SIGNIFICANCE_COLUMNS`. A positive difference means larger errors than those of the
-        reference. `q_value` controls the false discovery rate over the methods of one metric and category, and
-        separately over the settings of sweeps. Methods that share no seed with the reference are left out.
+        reference. Methods are compared over the seeds that they share with it, in pairs; those that share none are
+        left out, and `p_value` needs two. `q_value` controls the false discovery rate over the methods of one metric
+        and category, and separately over the settings of sweeps.
     """
     errors: dict[str, dict[int, NDArray[np.float64]]] = {}
     for cell in cells:
@@ -147,23 +207,33 @@ def tests_of_metrics(
 ) -> list[dict[str, object]]:
     """Test one method against another by every metric. Errors have the shape (S, N), by seed and video."""
     rows: list[dict[str, object]] = []
-    difference = (errors - reference_errors).mean(axis=0)  # (S, N) -> (N,)
-    logarithms = [np.log(np.maximum(values, SMALLEST_ERROR)).mean(axis=0) for values in (errors, reference_errors)]
+    logarithms, reference_logarithms = (
+        np.log(np.maximum(values, SMALLEST_ERROR)) for values in (errors, reference_errors)
+    )
 
-    def add(category: str, metric: str, test: PairedTest, n: int, scale: float | None = None) -> None:
+    def add(category: str, metric: str, groups: list[NDArray[np.float64]], scale: float | None = None) -> None:
+        test = two_way_test(groups)
+        over_videos = [group.mean(axis=0) for group in groups]
         ends: tuple[float, ...] = (test.mean, test.low, test.high)
         if scale is not None:
             # (ratio of the two GMs - 1) x second GM = difference of the GMs
             ends = tuple(scale * np.expm1(end) for end in ends)
-        values = dict(zip(("difference", "ci_low", "ci_high"), map(float, ends), strict=True))
-        rows.append({"category": category, "metric": metric, **values, "p_value": test.p_value, "n": n})
+        rows.append(
+            {
+                "category": category,
+                "metric": metric,
+                **dict(zip(("difference", "ci_low", "ci_high"), map(float, ends), strict=True)),
+                "p_value": test.p_value,
+                "p_videos": paired_bootstrap(over_videos, num_resamples=num_resamples, seed=seed).p_value,
+                "n": sum(group.shape[1] for group in groups),
+            }
+        )
 
+    difference = errors - reference_errors
     for category in CATEGORY_TITLES:
-        mask, n = masks[category], int(masks[category].sum())
-        add(category, "mae", paired_bootstrap([difference[mask]], num_resamples=num_resamples, seed=seed), n)
-        ratio = paired_bootstrap([(logarithms[0] - logarithms[1])[mask]], num_resamples=num_resamples, seed=seed)
-        gm = float(np.exp(logarithms[1][mask].mean())) if n else np.nan
-        add(category, "gm", ratio, n, scale=gm)
-    balanced = [difference[masks[category]] for category in HEART_FAILURE_CATEGORIES]
-    add("all", "balanced_mae", paired_bootstrap(balanced, num_resamples=num_resamples, seed=seed), difference.size)
+        mask = masks[category]
+        add(category, "mae", [difference[:, mask]])
+        gm = float(np.exp(reference_logarithms[:, mask].mean())) if mask.any() else np.nan
+        add(category, "gm", [(logarithms - reference_logarithms)[:, mask]], scale=gm)
+    add("all", "balanced_mae", [difference[:, masks[category]] for category in HEART_FAILURE_CATEGORIES])
     return rows

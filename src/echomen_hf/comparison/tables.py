@@ -18,7 +18,7 @@ from ..runs.files import write_text
 from .published import PUBLISHED_CAPTION
 
 
-__all__ = ["measured_table", "published_table", "save_tables"]
+__all__ = ["calibration_table", "measured_table", "published_table", "save_tables"]
 
 ERROR_COLUMNS: tuple[tuple[str, str], ...] = tuple(
     (metric, category) for metric in ("mae", "gm") for category in CATEGORY_TITLES
@@ -75,8 +75,8 @@ def measured_table(
 ) -> Table:
     """Lay out measured errors, one row per method with results.
 
-    `rows` has the titles by method. `significance` adds the p-values for the MAE of all videos as the last column,
-    `validation` the MAE and the balanced MAE on VAL as the first columns.
+    `rows` has the titles by method. `significance` adds the p-values for the MAE of all videos and for the balanced
+    MAE as the last columns, `validation` the two errors on VAL as the first columns.
     """
     names = [name for name in rows if (results["method"] == name).any()]
     columns: dict[tuple[str, str], list[RankedText]] = {}
@@ -90,10 +90,24 @@ def measured_table(
     metric, category = BALANCED_COLUMN
     columns[METRIC_TITLES[metric], CATEGORY_TITLES[category]] = ranked(summaries(results, names, metric, category))
     if significance is not None and len(significance):
-        of_mae = significance[(significance["metric"] == "mae") & (significance["category"] == "all")]
-        p_values = dict(zip(of_mae["method"], of_mae["p_value"], strict=True))
-        columns["p", "MAE, All"] = [(format_p_value(p_values.get(name, np.nan)), 0) for name in names]
+        for title, metric in (("MAE, All", "mae"), ("Balanced MAE", "balanced_mae")):
+            tests = significance[(significance["metric"] == metric) & (significance["category"] == "all")]
+            p_values = dict(zip(tests["method"], tests["p_value"], strict=True))
+            columns["p", title] = [(format_p_value(p_values.get(name, np.nan)), 0) for name in names]
     return _table(caption, [rows[name] for name in names], columns, notes)
+
+
+def calibration_table(results: pd.DataFrame, rows: Mapping[str, str], *, caption: str) -> Table:
+    """Lay out bias by category and slope of the same methods."""
+    names = [name for name in rows if (results["method"] == name).any()]
+    columns = {
+        (METRIC_TITLES["bias"], title): ranked(summaries(results, names, "bias", category))
+        for category, title in CATEGORY_TITLES.items()
+    }
+    columns[METRIC_TITLES["slope"], CATEGORY_TITLES["all"]] = ranked(
+        summaries(results, names, "slope", "all"), target=1.0
+    )
+    return _table(caption, [rows[name] for name in names], columns)
 
 
 def published_table(numbers: Mapping[str, Mapping[tuple[str, str], float]], number: int) -> Table:
@@ -132,10 +146,10 @@ def summaries(table: pd.DataFrame, names: Sequence[str], metric: str, category: 
     ]
 
 
-def ranked(values: Sequence[tuple[float, float]]) -> list[RankedText]:
-    """Format a column of means and standard deviations, and rank it as printed: equal texts share a place."""
+def ranked(values: Sequence[tuple[float, float]], target: float = 0.0) -> list[RankedText]:
+    """Format a column of means and standard deviations, and rank it as printed: equal distances share a place."""
     means = np.array([float(f"{mean:.2f}") for mean, _ in values])
-    ranks = rankdata(means, method="min", nan_policy="omit")
+    ranks = rankdata(np.round(np.abs(means - target), 2), method="min", nan_policy="omit")
     cells = []
     for (mean, sd), rank in zip(values, ranks, strict=True):
         if np.isnan(mean):

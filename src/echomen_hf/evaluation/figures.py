@@ -38,7 +38,14 @@ from ..labels import (
     category_masks,
     num_label_bins,
 )
-from ..metrics import BandErrors, bland_altman_limits, ef_regression_metrics, error_by_band, validate_predictions
+from ..metrics import (
+    BandErrors,
+    bland_altman_limits,
+    ef_regression_metrics,
+    error_by_band,
+    regression_line,
+    validate_predictions,
+)
 
 
 __all__ = [
@@ -210,7 +217,7 @@ def scatter_figure(
         predicted, reference = validate_predictions(values, references)
         if np.ptp(reference) == 0:
             raise ValueError(f"All references equal {reference[0]}; a least-squares line needs at least two values.")
-        slope, intercept = np.polyfit(reference, predicted, deg=1)
+        slope, intercept = regression_line(predicted, reference)
         panel.scatter(reference, predicted, s=9, color=SeriesStyle(position).colour, alpha=0.35, linewidths=0)
         panel.plot(EF_RANGE, EF_RANGE, color=NEUTRAL_COLOUR, linestyle="--", linewidth=1.2, label="Identity")
         panel.plot(

@@ -40,7 +40,14 @@ __all__ = [
 ]
 
 TEXT_COLUMNS = ("FileName", "EF_category", "category")
-METRIC_TITLES = {"balanced_mae": "Balanced MAE", "mae": "MAE", "gm": "GM", "rmse": "RMSE", "bias": "Bias"}
+METRIC_TITLES = {
+    "balanced_mae": "Balanced MAE",
+    "mae": "MAE",
+    "gm": "GM",
+    "rmse": "RMSE",
+    "bias": "Bias",
+    "slope": "Slope",
+}
 MISSING_VALUE = "–"
 
 

@@ -20,8 +20,9 @@ from .method_trainer import MethodLoss, MethodTrainer
 
 __all__ = ["ECHONET_SCHEDULE", "Method", "MethodGroup", "trained_parameter_count"]
 
-MethodGroup = Literal["paper", "rival", "newer", "ablation"]
-"""EchoMEN itself, a row of the paper's Table 1, a method published since or beside it, or a row of Table 2."""
+MethodGroup = Literal["paper", "rival", "newer", "ablation", "encoder"]
+"""EchoMEN itself, a row of the paper's Table 1, a method published since or beside it, a row of Table 2, or EchoMEN on
+another encoder."""
 
 ECHONET_SCHEDULE = {
     "num_train_epochs": 45,
@@ -60,6 +61,7 @@ class Method:
         published_training: Training arguments of the publication on EchoNet-Dynamic, for a comparison in which every
             method has its own published schedule.
         stage_1_of: Name of the method with the same stage 1, from whose result a run may start.
+        encoder: Type of the video model that replaces EchoMEN's encoder, as in `EchoMENConfig.encoder_config`.
     """
 
     name: str
@@ -75,11 +77,12 @@ class Method:
     training_defaults: Mapping[str, Any] = field(default_factory=lambda: {"stage": "1", "num_views": 1})
     published_training: Mapping[str, Any] = field(default_factory=lambda: ECHONET_SCHEDULE)
     stage_1_of: str | None = None
+    encoder: str | None = None
 
     @property
     def shares_encoder(self) -> bool:
         """Whether the model has EchoMEN's encoder, and not a network and configuration of its own."""
-        return issubclass(self.model_class, EchoMENPreTrainedModel)
+        return self.encoder is None and issubclass(self.model_class, EchoMENPreTrainedModel)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -101,6 +104,8 @@ class Method:
         if self.shares_encoder:
             of_other_heads = set(EchoMENConfig.own_fields()) - {f.name for f in fields(config_class)}
             given = {name: value for name, value in given.items() if name not in of_other_heads}
+        if self.encoder is not None:
+            given["encoder_config"] = {**given.get("encoder_config", {}), "model_type": self.encoder}
         return config_class(**{**given, **self.model_defaults})
 
     def make_trainer(self, options: Mapping[str, Any] | None = None) -> Callable[..., EchoMENTrainer]:

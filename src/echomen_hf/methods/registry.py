@@ -31,6 +31,12 @@ REGISTRY = {
     "echomen_stage_1_head": ("echomen", "STAGE_1_HEAD"),
     "echomen_category_experts": ("echomen", "CATEGORY_EXPERTS"),
     "echomen_mean_of_experts": ("echomen", "MEAN_OF_EXPERTS"),
+    "echomen_videomae": ("encoders", "VIDEOMAE"),
+    "echomen_timesformer": ("encoders", "TIMESFORMER"),
+    "echomen_vivit": ("encoders", "VIVIT"),
+    "echomen_vjepa2": ("encoders", "VJEPA2"),
+    "echomen_uniformer": ("encoders", "ECHO_UNIFORMER"),
+    "echomen_uvt": ("encoders", "UVT_ENCODER"),
     "echomen": ("echomen", "ECHOMEN"),
 }
 

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .dicom_pixels_echomen import INSTALL_HINT
 from .frame_collector_echomen import DEFAULT_MAX_BYTES
 from .video_source_echomen import ResolvedSource, VideoReadError
@@ -21,7 +24,7 @@ try:
 except ImportError:
     pydicom = None
 
-__all__ = ["open_dicom"]
+__all__ = ["number", "numbers_of", "open_dicom"]
 
 _MAX_INFLATED = 2**28  # bytes
 _INFLATED_BLOCK = 2**20  # bytes
@@ -62,6 +65,22 @@ def open_dicom(
             explicit_syntax = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit_syntax
         yield file, dataset, num_inflated
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """Value of a numeric element; `None` if it is absent, empty or not a number."""
+    try:
+        return float(dataset[keyword].value)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def numbers_of(dataset: Dataset, keyword: str) -> NDArray[np.float64]:
+    """Values of a numeric element, none if it is absent or not of numbers."""
+    try:
+        return np.atleast_1d(np.asarray(dataset[keyword].value, np.float64))
+    except (KeyError, TypeError, ValueError):
+        return np.empty(0)
 
 
 class _Header:

@@ -200,8 +200,8 @@ class DicomPixels:
             f"stores {self.samples} values a pixel as {kind}, which is not supported", "export it as RGB or AVI"
         )
 
-    def levels(self, index: int, crop: tuple[slice, slice], with_chroma: bool) -> Levels:
-        """Luma, and chroma if it is asked for, of a part of one frame."""
+    def levels(self, index: int, with_chroma: bool) -> Levels:
+        """Luma, and chroma if it is asked for, of one frame."""
         frame, kind = self._frame(index)
         if self.samples == 3:
             if kind not in _COLOUR_KINDS:
@@ -213,9 +213,8 @@ class DicomPixels:
                 self._is_ybr = _is_ybr(self._eight_bits(some), kind != "RGB")
         elif self.stored <= _TABLE_BITS and self._tables is None:
             self._tables = self._make_tables()
-        part = frame[crop]
-        step = max(1, _BLOCK_PIXELS // part.shape[1])
-        blocks = [self._levels_of(part[top : top + step], kind, with_chroma) for top in range(0, len(part), step)]
+        step = max(1, _BLOCK_PIXELS // frame.shape[1])
+        blocks = [self._levels_of(frame[top : top + step], kind, with_chroma) for top in range(0, len(frame), step)]
         if len(blocks) == 1:
             return blocks[0]
         chroma = [block.chroma for block in blocks if block.chroma is not None]

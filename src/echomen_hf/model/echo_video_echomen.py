@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .colour_doppler_echomen import COLOURED_SHARE
-from .sector_echomen import Sector, find_sector
+from .sector_echomen import Box, Sector, find_sector
 from .video_source_echomen import VideoReadError
 
 
@@ -27,6 +27,7 @@ __all__ = [
     "require_moving",
     "usable_fps",
     "warn_if_coloured",
+    "with_fan",
 ]
 
 DEFAULT_FPS = 50.0
@@ -73,6 +74,9 @@ class EchoVideo:
             `None` if nobody looked for it.
         mm_per_pixel: Height and width of a pixel in mm; `None` if the file does not state it, or states what no echo
             machine shows.
+        whole: The whole picture, uint8, of which `frames` are the part that a DICOM file says is to be kept; `None` if
+            they are all of it.
+        region: Left, top, right and bottom of the ultrasound region that a DICOM file names, in the whole picture.
     """
 
     frames: NDArray[np.uint8]
@@ -81,6 +85,8 @@ class EchoVideo:
     coloured_share: float = 0.0
     sector: Sector | None = None
     mm_per_pixel: float | None = None
+    whole: NDArray[np.uint8] | None = None
+    region: Box | None = None
 
     @property
     def num_frames(self) -> int:
@@ -120,10 +126,27 @@ def require_moving(video: Clip, name: str | None = None) -> Clip:
     )
 
 
-def cut_out_sector(video: EchoVideo) -> EchoVideo:
+def with_fan(video: EchoVideo, sector: Sector | None = None) -> tuple[EchoVideo, Sector]:
+    """Find the ultrasound fan in the whole picture; the region that a file names may be wrong, and is only a hint.
+
+    Args:
+        video: Video as it was read.
+        sector: Where the fan is, if that is known already.
+
+    Returns:
+        The video whose frames show the fan, which are those of the whole picture if there is one in it, and the fan.
+    """
+    picture = video.frames if video.whole is None else video.whole
+    if sector is None:
+        sector = find_sector(picture, video.region)
+    frames = video.frames if sector.shape == "none" else picture
+    return replace(video, frames=frames, whole=None, region=None), sector
+
+
+def cut_out_sector(video: EchoVideo, sector: Sector | None = None) -> EchoVideo:
     """Find the ultrasound fan in a whole video, and cut it out of a screen; `sector` says where it was."""
-    sector = find_sector(video.frames)
-    return replace(video, frames=sector.crop(video.frames), sector=sector)
+    shown, sector = with_fan(video, sector)
+    return replace(shown, frames=sector.crop(shown.frames), sector=sector)
 
 
 def warn_if_coloured(video: EchoVideo) -> EchoVideo:

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.echo_video_echomen import EchoVideo, require_moving
+from ..model.echo_video_echomen import EchoVideo, require_moving, with_fan
 from ..model.heart_failure_category_echomen import within_ef_range
-from ..model.sector_echomen import Sector, find_sector
+from ..model.sector_echomen import Sector
 from ..model.video_reading_echomen import read_video
 from ..model.video_source_echomen import VideoSource
 from .beats import Beat, find_beats
@@ -46,7 +46,7 @@ class VideoOutline:
     """Outline of the left ventricle in a video, and the reading of its ejection fraction that follows from it.
 
     Args:
-        video: The video as it was read.
+        video: The video as it was read; of a DICOM file the whole picture, if that shows a fan.
         sector: Where the ultrasound fan is in it.
         masks: Pixels of the left ventricle in the video's own frames, bool, shape (frames, height, width); none in a
             frame without a ventricle.
@@ -129,7 +129,7 @@ def outline_video(
     """
     video = require_moving(source if isinstance(source, EchoVideo) else read_video(source))
     outliner = outliner or _packaged_outliner()
-    sector = _sector_of(video)
+    video, sector = _with_fan(video)
     masks = clean_masks(outliner.predict_masks(video.frames, video.fps, sector=sector))
     found = measure_volumes(masks, video.mm_per_pixel, method)
     masks[found.is_small] = False
@@ -153,12 +153,12 @@ def _packaged_outliner() -> Outliner:
     return load_outliner()
 
 
-def _sector_of(video: EchoVideo) -> Sector:
+def _with_fan(video: EchoVideo) -> tuple[EchoVideo, Sector]:
     if video.sector is None:
-        return find_sector(video.frames)
+        return with_fan(video)
     # Frames that were cut out show the fan alone.
     height, width = video.frames.shape[1:]
-    return Sector((0, 0, width, height), "none" if video.sector.shape == "none" else "cropped")
+    return video, Sector((0, 0, width, height), "none" if video.sector.shape == "none" else "cropped")
 
 
 def _is_other_view(found: Volumes) -> bool:

@@ -1,4 +1,4 @@
-"""Option of the C library that makes computing on Linux CPUs faster, never set on import.
+"""Setting of the C library that makes computing on Linux CPUs faster, never set on import.
 
 glibc asks the kernel for every large block and gives it back when it is freed. A network's activations are such
 blocks, so that every step touches fresh pages, which the kernel has to clear. A process that keeps its blocks computes
@@ -26,7 +26,7 @@ def keep_large_blocks(keep: bool = True) -> bool:
     """Let this process, and those that it forks, keep freed memory for its next allocation.
 
     Call it where a process starts: blocks that were allocated before stay as they are. The process then holds the most
-    memory it has ever needed until it ends. Without glibc (macOS, Windows, Alpine) it warns and returns False.
+    memory it has ever needed until it ends. Without glibc (macOS, Windows, Alpine) nothing changes: it returns False.
     """
     if not keep:
         return False
@@ -37,5 +37,5 @@ def keep_large_blocks(keep: bool = True) -> bool:
     # No block by mmap, and none given back from the top of the heap (-1 is the largest threshold).
     if mallopt is not None and mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1):
         return True
-    logger.warning("Large blocks of memory cannot be kept: `keep_large_blocks` needs glibc, the C library of Linux.")
+    logger.info("Large blocks of memory are not kept: `keep_large_blocks` needs glibc, the C library of Linux.")
     return False

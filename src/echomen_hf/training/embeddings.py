@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data.clip_dataset import EvaluationClips, TrainingClips, ejection_fractions
+from ..data.clip_dataset import EvaluationClips, FrameSource, TrainingClips, ejection_fractions
 from ..data.clip_vectors import ClipVectors
 from ..data.collation import collate_clips
 from ..data.device_clips import with_pixel_values
@@ -172,6 +172,7 @@ def vectors_of_splits(
     args: EchoMENTrainingArguments,
     protocol: str,
     crop_padding: int,
+    frames: FrameSource | None = None,
 ) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
     """Embed every split of a data set, pass by pass; yields vectors and the columns of `write_clip_vectors`.
 
@@ -181,7 +182,7 @@ def vectors_of_splits(
         labels = np.array(ejection_fractions(rows))
         names = np.array(list(rows["file_name"]), dtype=object)
         if split == "train" and args.embedding_draws:
-            clips = TrainingClips(rows, processor, 1, crop_padding, args.seed + 2)
+            clips = TrainingClips(rows, processor, 1, crop_padding, args.seed + 2, frames)
             for draw in range(args.embedding_draws):
                 clips.set_epoch(draw)
                 starts = [int(clips.frames_of(index)[0]) for index in range(len(clips))]
@@ -190,7 +191,7 @@ def vectors_of_splits(
                     columns_of(names, starts, draw, split, labels),
                 )
         else:
-            evaluation = EvaluationClips(rows, processor, parse_protocol(protocol))
+            evaluation = EvaluationClips(rows, processor, parse_protocol(protocol), frames)
             index = evaluation.video_index
             vectors = embed(model, evaluation, args, split)
             yield vectors, columns_of(names[index], evaluation.clip_starts, 0, split, labels[index])
