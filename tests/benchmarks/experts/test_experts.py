@@ -181,9 +181,12 @@ def test_tables_and_decision():
     assert best["head"] == "best expert on VAL" and best["balanced_mae"] == pytest.approx([1.5] * 3, abs=0.02)
     text = experiment_table("Title", rows)
     assert text.startswith("## Title\n\n| Setting") and "0.20 (0.00), 0.30 (0.00), 0.50 (0.00)" in text
+    again = experiment_table("Title", [*rows, *rows])
+    assert len(again.splitlines()) == len(text.splitlines()) + 2  # of a setting that changes nothing, EchoMEN alone
     found = decision(settings, cells)
     assert found["way"] == "good, floor 1" and found["ways"] == 2
     assert found["balanced_mae"] == pytest.approx([1, 2], abs=0.02) and found["p_value"] < 0.001
+    assert found["single"]["difference"] == pytest.approx(-0.5, abs=0.02)
 
 
 def test_settings_have_names_of_their_own():
@@ -201,11 +204,13 @@ def test_finished_settings_are_not_trained_again(tmp_path, monkeypatch, splits, 
     monkeypatch.setattr(command, "read_splits", lambda vectors: splits)
     monkeypatch.setattr(command.EchoMENModel, "from_pretrained", lambda path: stage_1)
     monkeypatch.setattr(command, "train_heads", lambda *args: stage_1)
+    floors = EXPERIMENTS["floor"][1][:2]
+    monkeypatch.setattr(command, "EXPERIMENTS", {"floor": ("Floors", floors), "aggregators": ("Ways", floors)})
     given = [str(tmp_path), "--data_dir", "data", "--output", str(tmp_path), "--experiments", "floor", "aggregators"]
     command.main([*given, "--seeds", "0", "1"])
     text = (tmp_path / "floor.md").read_text()
-    assert "1 video" in text and "seeds 0, 1" in text
-    assert json.loads((tmp_path / "decision.json").read_text())["ways"] == len(EXPERIMENTS["aggregators"][1])
+    assert "| floor 1, aggregator f^-1 |" in text and "seeds 0, 1" in text
+    assert json.loads((tmp_path / "decision.json").read_text())["ways"] == 2
     monkeypatch.setattr(command, "train_heads", None)
     command.main([*given, "--seeds", "0", "1"])
     assert (tmp_path / "floor.md").read_text() == text
