@@ -222,7 +222,11 @@ def test_numbers_of_the_page_are_those_of_the_committed_tables():
     rows = {(row["setting"], row["head"]): row for row in json.loads((folder / "imbalance.json").read_text())}
     heads = {"EchoMEN, aggregator f^-1": ("as it is, aggregator f^-1", "EchoMEN"), "EchoMEN": ("as it is", "EchoMEN")}
     page = read_page("docs/results/experts.md")
-    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "±" in line]
+    table = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in page.splitlines()
+        if line.startswith("|") and "±" in line
+    ]
     assert len(table) == 8
     for title, validation, *errors, _ in table:
         row = rows[heads.get(title, ("as it is", title[0].lower() + title[1:]))]
