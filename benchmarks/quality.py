@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -180,7 +181,7 @@ def two_readings(shown: str, predictions: Iterable[VideoPrediction], truths: Ite
     """Count estimates that err by more than 10 EF points; videos with a single reading are left out."""
     counts: Counter[tuple[bool, bool]] = Counter()
     for prediction, truth in zip(predictions, truths, strict=True):
-        if prediction.interval is not None and prediction.outline.interval is not None:
+        if prediction.interval is not None and math.isfinite(prediction.outline.ejection_fraction):
             disagree = any(reason.startswith("Two readings disagree") for reason in prediction.reasons)
             counts[disagree, abs(prediction.ejection_fraction - truth) > LARGE_ERROR] += 1
     return TwoReadings(

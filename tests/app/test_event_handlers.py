@@ -17,7 +17,8 @@ VISITOR = SimpleNamespace(session_hash="visitor")
 
 
 @pytest.fixture
-def handlers(checkpoint, tmp_path):
+def handlers(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("echomen_hf.app.reader._SAMPLE_FRAMES", 50)  # outlining and drawing 150 takes seconds
     return EventHandlers(
         ClipReader(checkpoint, device="cpu"), UploadLimits(), SessionFiles(tmp_path / "cache", grace_seconds=0.1)
     )

@@ -46,11 +46,11 @@ def test_qualities_are_shares_and_reasons_are_counted_without_their_numbers():
     ]
 
 
-def reading(ejection_fraction, disagree, outline=(40.0, 60.0)):
+def reading(ejection_fraction, disagree, outline=50.0):
     """Estimate of a video that has two readings, or one where the outline has none."""
-    reasons = ("Two readings disagree: 20 to 30 % by the estimate.",) if disagree else ("Another reason.",)
+    reasons = ("Two readings disagree: 20 % by the estimate.",) if disagree else ("Another reason.",)
     values = np.array([ejection_fraction])
-    of_outline = SimpleNamespace(interval=outline)
+    of_outline = SimpleNamespace(ejection_fraction=outline)
     return VideoPrediction(
         "a.avi", ejection_fraction, 0.0, values, values, values, (0.0, 99.0), reasons=reasons, outline=of_outline
     )
@@ -59,7 +59,7 @@ def reading(ejection_fraction, disagree, outline=(40.0, 60.0)):
 def test_large_errors_are_counted_where_readings_disagree_and_where_they_agree():
     flagged = [reading(50.0 + error, True) for error in (-10.1, 12.0, 9.9, 0.0)]
     others = [reading(50.0 + error, False) for error in (-30.0, *[10.0] * 7)]
-    single = [reading(90.0, False, outline=None)]
+    single = [reading(90.0, False, outline=np.nan)]
     found = two_readings("hearts", [*flagged, *others, *single], [50.0] * 13)
     assert found == TwoReadings("hearts", disagreeing=4, wrong_disagreeing=2, agreeing=8, wrong_agreeing=1)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in readings_table([found]).splitlines()]

@@ -31,24 +31,28 @@ def make_video(frames: np.ndarray, **changes) -> EchoVideo:
 
 
 @pytest.mark.parametrize(
-    ("estimate", "outline", "disagree"),
+    ("interval", "other", "error", "disagree"),
     [
-        ((50.0, 60.0), (40.0, 49.9), True),
-        ((50.0, 60.0), (60.1, 70.0), True),
-        ((50.0, 60.0), (40.0, 50.0), False),
-        ((50.0, 60.0), (52.0, 55.0), False),
-        (None, (40.0, 45.0), False),
-        ((50.0, 60.0), None, False),
+        ((51.0, 63.0), 49.9, 3.0, True),  # 5.1 points, more than hypot(4, 3) = 5
+        ((51.0, 63.0), 50.1, 3.0, False),
+        ((51.0, 63.0), 63.4, 3.0, False),  # the upper end is further away: hypot(8, 3) = 8.54
+        ((51.0, 63.0), 63.6, 3.0, True),
+        ((51.0, 63.0), 54.0, 0.5, False),
+        (None, 20.0, 3.0, False),
+        ((51.0, 63.0), 20.0, None, False),
+        ((51.0, 63.0), float("nan"), 3.0, False),
     ],
 )
-def test_two_readings_disagree_if_their_intervals_do(estimate, outline, disagree):
-    found = inspect_outline(estimate, SimpleNamespace(interval=outline, is_other_view=False))
+def test_two_readings_disagree_if_they_differ_by_more_than_both_errors(interval, other, error, disagree):
+    found = inspect_outline(
+        55.0, interval, SimpleNamespace(ejection_fraction=other, ef_error=error, is_other_view=False)
+    )
     assert [finding.quality for finding in found] == ["doubtful"] * disagree
-    assert all("Two readings disagree: 50 to 60 % by the estimate" in finding.reason for finding in found)
+    assert all(f"Two readings disagree: 55 % by the estimate, {other:.0f} %" in finding.reason for finding in found)
 
 
 def test_another_view_is_doubtful_whatever_its_readings():
-    (found,) = inspect_outline(None, SimpleNamespace(interval=None, is_other_view=True))
+    (found,) = inspect_outline(55.0, None, SimpleNamespace(is_other_view=True))
     assert found.quality == "doubtful"
     assert "four-chamber view" in found.reason
 

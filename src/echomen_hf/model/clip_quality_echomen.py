@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -139,23 +140,32 @@ def inspect_estimate(clip_ejection_fractions: NDArray[np.float64], unlikeness: f
     return tuple(findings)
 
 
-def inspect_outline(estimate: tuple[float, float] | None, outline: Any) -> tuple[Finding, ...]:
+def inspect_outline(
+    ejection_fraction: float, interval: tuple[float, float] | None, outline: Any
+) -> tuple[Finding, ...]:
     """Look for what the outline of the ventricle says against an estimate.
 
+    Two readings disagree if they differ by more than the root of the sum of their squared errors: the distance from
+    the estimate to that end of its interval on which the other reading lies, and the error of the outline.
+
     Args:
-        estimate: Interval of the model's estimate in percent; without one, readings are not compared.
-        outline: `VideoOutline` of the video, with its own interval.
+        ejection_fraction: The model's estimate in percent.
+        interval: Interval of the estimate in percent; without one, readings are not compared.
+        outline: `VideoOutline` of the video, with its `ejection_fraction` and its own error, `ef_error`.
 
     Returns:
         Findings: another view, two readings that disagree.
     """
     if outline.is_other_view:
         return (Finding("doubtful", "No left ventricle was outlined as an apical four-chamber view shows it."),)
-    other = outline.interval
-    if estimate is None or other is None or (estimate[0] <= other[1] and other[0] <= estimate[1]):
+    other = outline.ejection_fraction
+    if interval is None or outline.ef_error is None or math.isnan(other):
         return ()
-    text = f"Two readings disagree: {estimate[0]:.0f} to {estimate[1]:.0f} % by the estimate, "
-    return (Finding("doubtful", f"{text}{other[0]:.0f} to {other[1]:.0f} % by the outline of the ventricle."),)
+    end = interval[0] if other < ejection_fraction else interval[1]
+    if abs(other - ejection_fraction) <= math.hypot(end - ejection_fraction, outline.ef_error):
+        return ()
+    text = f"Two readings disagree: {ejection_fraction:.0f} % by the estimate, {other:.0f} % by the outline of the "
+    return (Finding("doubtful", f"{text}ventricle."),)
 
 
 def overall_quality(findings: Iterable[Finding]) -> Quality:

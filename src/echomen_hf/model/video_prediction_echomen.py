@@ -153,7 +153,7 @@ def average_clips(
         distribution: The model's `training_distribution`, if it has one.
         findings: What `inspect_clip` found.
         force: Whether a video of quality `"unusable"` is given an estimate all the same.
-        outline: Outline of the video with its `interval`, a second reading to compare with.
+        outline: Outline of the video, a second reading to compare with.
 
     Returns:
         The prediction.
@@ -171,7 +171,7 @@ def average_clips(
     ejection_fraction = float(within_ef_range(values["ejection_fraction"].mean()))
     interval = None if calibration is None else prediction_interval(ejection_fraction, calibration)
     if outline is not None:
-        found += inspect_outline(interval, outline)
+        found += inspect_outline(ejection_fraction, interval, outline)
     return VideoPrediction(
         file_name=file_name,
         ejection_fraction=ejection_fraction,

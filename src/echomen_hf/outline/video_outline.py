@@ -82,7 +82,7 @@ class VideoOutline:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Lowest and highest ejection fraction that agree with the reading; `None` without a measured error."""
+        """Interval that holds the ejection fraction of 90 % of hearts; `None` without a measured error."""
         if self.ef_error is None or not self.beats:
             return None
         low, high = within_ef_range(np.array([-self.ef_error, self.ef_error]) + self.ejection_fraction)
