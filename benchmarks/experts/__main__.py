@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers.utils import logging
@@ -108,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
             if cell.is_file():
                 continue
             started = time.perf_counter()
-            arrays = compute(model, splits, setting, seed)
+            arrays: Any = compute(model, splits, setting, seed)
             with replacing(cell) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **arrays)
             print(f"{setting.title}, seed {seed}: {time.perf_counter() - started:.1f} s", flush=True)

@@ -73,8 +73,9 @@ class HiddenExpert(nn.Sequential):
 
     def __init__(self, config: EchoMENConfig) -> None:
         size = config.embedding_size
-        super().__init__(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, 1))
-        nn.init.constant_(self[2].bias, config.initial_ejection_fraction)
+        output = nn.Linear(size, 1)
+        nn.init.constant_(output.bias, config.initial_ejection_fraction)
+        super().__init__(nn.Linear(size, size), nn.ReLU(), output)
 
 
 class HeadsOnVectors(EchoMENModel):
@@ -110,7 +111,8 @@ class SoftTargetStage(Stage2):
         """Compute the cross-entropy of a batch."""
         errors = outputs.expert_predictions.detach() - labels[:, None]
         targets = (-(errors**2) / (2 * self.soft_target**2)).softmax(dim=-1)
-        weights = self.aggregator_loss.weight_table(labels)[:, 0]
+        aggregator_loss: Any = self.aggregator_loss
+        weights = aggregator_loss.weight_table(labels)[:, 0]
         loss = -(weights * (targets * outputs.expert_weights.log()).sum(dim=-1)).mean()
         return loss, {"loss_aggregator": loss}
 

@@ -99,11 +99,15 @@ def experiment_rows(settings: Sequence[Setting], cells: Mapping[str, Sequence[Ce
 
 
 def experiment_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown table of an experiment."""
+    """Markdown table of an experiment. A head that a setting does not change is shown once."""
     categories = [f"MAE {CATEGORY_TITLES[name]}" for name in HEART_FAILURE_CATEGORIES]
     header = ["Setting", "Head", "VAL", "Balanced MAE", *categories, "Weights (sd over videos)", "p"]
-    texts = []
+    texts, shown = [], set()
     for row in rows:
+        numbers = (row["head"], *row["balanced_mae"])
+        if row["head"] != "EchoMEN" and numbers in shown:
+            continue
+        shown.add(numbers)
         errors = np.column_stack([row["balanced_mae"], row["mae_by_category"]])  # (S, 4)
         weights, p_value = MISSING_VALUE, MISSING_VALUE
         if "weights" in row:
@@ -135,14 +139,20 @@ def mean_and_sd(values: NDArray[np.float64]) -> str:
 
 
 def decision(settings: Sequence[Setting], cells: Mapping[str, Sequence[Cell]]) -> dict[str, Any]:
-    """Test the way that is best on VAL against the refitted head that is best on VAL, once, on TEST."""
+    """Test the way that is best on VAL against the refitted head that is best on VAL, once, on TEST.
+
+    `single` compares it with the best expert of the same training, which only experts that work together can beat.
+    """
     finished = [setting for setting in settings if cells.get(setting.name)]
     way = min(finished, key=lambda setting: val_error(cells[setting.name], "EchoMEN"))
     choices = [(setting, head) for setting in finished for head in REFITTED.values()]
     setting, head = min(choices, key=lambda choice: val_error(cells[choice[0].name], choice[1]))
     test = test_of_heads(cells[way.name], "EchoMEN", cells[setting.name], head)
+    single = test_of_heads(cells[way.name], "EchoMEN", cells[way.name], "best expert on VAL")
     labels = cells[way.name][0].labels["test"]
+    weights = np.concatenate([cell.predictions["test"]["weights"] for cell in cells[way.name]])
     return {
+        "seeds": [cell.seed for cell in cells[way.name]],
         "ways": len(finished),
         "way": way.title,
         "refitted": f"{head} ({setting.title})",
@@ -154,4 +164,6 @@ def decision(settings: Sequence[Setting], cells: Mapping[str, Sequence[Cell]]) -
         "difference": test.mean,
         "interval": [test.low, test.high],
         "p_value": test.p_value,
+        "weights": weights.mean(axis=0).tolist(),
+        "single": {"difference": single.mean, "interval": [single.low, single.high], "p_value": single.p_value},
     }

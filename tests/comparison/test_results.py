@@ -11,7 +11,7 @@ from echomen_hf.comparison.variants import make_sweep
 from helpers.documents import ROOT
 
 
-PAGES = ("README.md", "plan.md")
+PAGES = ("README.md", "experts.md", "plan.md")
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,10 @@ NOT_RUN = {
     ("docs/comparison.md", "python -m benchmarks.seed_tests runs/comparison --method echonet"): (
         "needs several seeds; tests/benchmarks/test_seed_tests.py runs it"
     ),
+    (
+        "docs/comparison.md",
+        "python -m benchmarks.experts runs/table --data_dir runs/table_data --frame_cache runs/table_frames \\",
+    ): "needs the encoders of a comparison; tests/benchmarks/experts runs its parts",
     ("docs/comparison.md", PAPER_RUN): "takes days on GPUs; its schedule is tested in tests/comparison",
     ("docs/echonet_dynamic.md", "echomen import-weights r2plus1d_18_32_2_pretrained.pt --output runs/echonet"): (
         "needs a network of full size; tests/hub/test_imported_weights.py runs it, and the rest in small"

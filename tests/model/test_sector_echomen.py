@@ -55,6 +55,31 @@ def test_the_fan_is_found_on_any_screen(clip, changes):
     assert overlap(sector.box, shown.box) > 0.9
 
 
+@pytest.mark.parametrize("across", [0.0, 0.88])
+def test_a_small_panel_close_to_a_large_one_is_no_part_of_it(clip, across):
+    shown = export(clip, second_panel="colour", second_size=0.5, seed=1, across=across, down=1.0, fan_height=0.7)
+    assert overlap(find_sector(shown.frames).box, shown.box) > 0.9
+
+
+def test_a_trace_below_the_fan_does_not_lengthen_it(clip):
+    shown = export(clip, down=0.5, ecg="none")
+    frames, (left, _, right, bottom) = shown.frames.copy(), shown.box
+    trace = np.random.default_rng(1).integers(0, 2, (len(frames), 30, right - left), dtype=np.uint8)
+    frames[:, bottom + 12 : bottom + 42, left:right] = 60 * trace  # compression makes it wide and gray
+    assert overlap(find_sector(frames).box, shown.box) > 0.9
+
+
+def test_one_side_that_is_cut_is_enough_for_a_square(clip):
+    parameters = sample_echo_parameters(np.random.default_rng(3), 55.0, 20, 50.0, "wide")
+    parameters, size, (left, top, right, bottom) = whole_fan_parameters(parameters)
+    square = simulate_echo(3, parameters=parameters, image_size=size).frames[:, top:bottom, left:right]
+    row, column = np.mgrid[: bottom - top, : right - left]
+    lit = np.where(column > 66 + 0.2 * row, np.uint8(0), square)
+    shown = export_clip(lit, 50.0, SCREEN, fan_mask(parameters, size)[top:bottom, left:right])
+    sector = find_sector(shown.frames)
+    assert overlap(sector.box, shown.box) > 0.9
+
+
 @pytest.mark.parametrize("frames", [slice(0, 10), slice(0, 40, 6), slice(0, 12)])
 def test_few_and_distant_frames_are_enough(clip, frames):
     shown = export(clip[frames])

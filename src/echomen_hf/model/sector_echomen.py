@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ _LOWEST_CONFIDENCE = 0.1
 _SMALLEST_HEIGHT = 0.15  # of the picture
 _CROPPED_HEIGHT = 0.68  # of a square picture; simulated square clips have fans from 0.78 on
 _LARGEST_CLIP = 128  # pixels
+_WIDEST = 1.6  # width of a fan over its height
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,34 +201,37 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
     labels, count = ndimage.label(solid)
     if not count:
         return None
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(float)
-    boxes: list[Box] = [
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    largest = np.argsort(-sizes)[:9]
+    pieces: list[Box] = [
         (columns.start * step, rows.start * step, columns.stop * step, rows.stop * step)
-        for rows, columns in ndimage.find_objects(labels)
+        for rows, columns in (ndimage.find_objects(labels)[number] for number in largest)
     ]
+    # each with what moves above or below something dark in the same fan
+    areas = [pieces[n] for n in range(len(pieces)) if sizes[largest[n]] > 0.3 * sizes.max()]
+    for number, area in enumerate(areas):
+        for box in pieces:
+            if _gap(box, area) < -2 * step and _is_near(box, area):
+                area = areas[number] = _joined(area, box)
     # heights, because flow moves more of a fan than tissue alone; of two equal panels the plain one stands left
-    heights = np.array([box[3] - box[1] for box in boxes]) * (sizes > 0.4 * sizes.max())
+    heights = np.array([area[3] - area[1] for area in areas], dtype=float)
     if hint is not None:
         left, top, right, bottom = (2 * edge for edge in hint)
-        heights = heights * [
-            1.3 if left <= box[0] + box[2] < right and top <= box[1] + box[3] < bottom else 1.0 for box in boxes
+        heights *= [
+            1.3 if left <= box[0] + box[2] < right and top <= box[1] + box[3] < bottom else 1.0 for box in areas
         ]
-    best = min(
-        (number for number in range(count) if heights[number] > 0.95 * heights.max()), key=lambda n: boxes[n][0]
-    )
-    area = boxes[best]
-    pieces = [boxes[number] for number in np.argsort(-sizes)[:8] if number != best]
-    for box in pieces:  # above or below something dark in the same fan
-        if _gap(box, area) < -2 * step and _is_near(box, area):
-            area = _joined(area, box)
-    others = [
-        box
-        for box in pieces
-        if _gap(box, area) >= -2 * step
-        and box[3] - box[1] > 0.3 * (area[3] - area[1])
-        and (whole := _joined(box, area))[2] - whole[0] > 1.7 * (whole[3] - whole[1])
-    ]
-    for box in pieces:  # beside something dark
+    tallest = itertools.compress(areas, heights > 0.95 * heights.max())
+    area = min(tallest, key=lambda area: area[0])
+    pieces = [box for box in pieces if _joined(box, area) != area]
+    others: list[Box] = []
+    is_tall = [box[3] - box[1] > 0.3 * (area[3] - area[1]) for box in pieces]
+    for box in sorted(itertools.compress(pieces, is_tall), key=lambda box: _gap(box, area)):
+        whole = _joined(box, area)
+        if _gap(box, area) >= -2 * step and whole[2] - whole[0] > _WIDEST * (whole[3] - whole[1]):
+            others.append(box)
+        elif _is_near(box, area):  # beside something dark
+            area = whole
+    for box in pieces:
         if _is_near(box, area) and box not in others and all(_gap(box, area) < _gap(box, other) for other in others):
             area = _joined(area, box)
     return area, others
@@ -257,7 +262,7 @@ def _region_around(area: Box, others: list[Box], step: int, size: tuple[int, int
             high = min(high, (other[0] + right) // 2 + 1)
         else:
             low = max(low, (other[2] + left) // 2)
-    return (low, max(top - 2 * margin, 0), high, min(bottom + margin, size[1]))
+    return (low, max(top - 2 * margin, 0), high, min(bottom + 3 * margin // 2, size[1]))
 
 
 def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size: tuple[int, int]) -> Sector | None:
@@ -268,6 +273,7 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
     )
     ever = (change.max(axis=0) > 2 * level - 1) & ~is_trace
     solid = ~_eroded(~_eroded(np.pad(ever, 2, mode="edge")))[2:-2, 2:-2]
+    _remove_below_largest(solid)
     rows = np.flatnonzero(solid.any(axis=1))
     if len(rows) < 8:
         return None
@@ -322,6 +328,19 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
     )
 
 
+def _remove_below_largest(solid: NDArray[np.bool_]) -> None:
+    """Remove what moves below a piece that is most of a fan, as the trace of an electrocardiogram does."""
+    labels, count = ndimage.label(solid)
+    cells = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    if count < 2 or cells.max() < 0.6 * cells.sum():
+        return
+    pieces = ndimage.find_objects(labels)
+    end = pieces[int(cells.argmax())][0].stop
+    for number, (rows, columns) in enumerate(pieces, 1):
+        if rows.start >= end:
+            solid[rows, columns] &= labels[rows, columns] != number
+
+
 def _echo_likeness(samples: NDArray[np.uint8], area: NDArray[np.bool_]) -> float:
     """From 0 to 1: tissue stays alike from sample to sample, unlike noise, and is hardly flat, unlike drawn shapes."""
     inner = samples.reshape(len(samples), -1)[:, np.flatnonzero(area)[::2]].astype(np.float32)  # (samples, cells)
@@ -350,8 +369,8 @@ def _fit_sides(
         right, right_score = _outermost(-last + slopes[:, None] * rows)
         apex = (left + right) / (2 * slopes)
         # a usual fan, whose apex is not far above what moves, needs less support
-        penalty = 0.4 * np.maximum(rows[0] - apex - 0.05 * len(rows), 0)
-        penalty += 0.004 * len(rows) * np.abs(np.degrees(np.arctan(slopes)) - _USUAL_HALF_ANGLE)
+        penalty = 1.2 * np.maximum(rows[0] - apex - 0.05 * len(rows), 0)
+        penalty += 0.006 * len(rows) * np.abs(np.degrees(np.arctan(slopes)) - _USUAL_HALF_ANGLE)
         score = (left_score + right_score - penalty) / len(rows)
         best = int(score.argmax())
         slope = slopes[best]
@@ -399,8 +418,9 @@ def _half_widths(
 ) -> tuple[float, float]:
     """How far a fan reaches left and right of its apex, from what moves, where it seems cut, and its whole width."""
     half = max(extents)
-    is_square = all(0.46 * height <= extent <= 0.54 * height for extent in extents)
-    is_cut = max(cut_shares) >= (0.25 if is_square else 0.75) or sum(cut_shares) >= 1.1
+    is_square = [0.46 * height <= extent <= 0.54 * height for extent in extents]
+    is_cut = max(cut_shares) >= (0.25 if all(is_square) else 0.75) or sum(cut_shares) >= 1.1
+    is_cut |= any(fits and share >= 0.35 for fits, share in zip(is_square, cut_shares, strict=True))
     if half >= 0.95 * whole or half < 0.42 * height or not is_cut:
         return whole, whole  # or dark at the sides
     # where only one side is seen, the other is taken to be like it; the narrowest clips are squares

@@ -20,11 +20,12 @@ from benchmarks.experts.heads import (
     training_split,
 )
 from benchmarks.experts.settings import EXPERIMENTS, NATURAL, Setting
-from benchmarks.experts.tables import Cell, decision, experiment_rows, experiment_table
+from benchmarks.experts.tables import Cell, decision, experiment_rows, experiment_table, mean_and_sd
 from echomen_hf import EchoMENConfig, EchoMENModel
 from echomen_hf.labels import category_masks
 from echomen_hf.model.modeling_echomen import EchoMENOutput
 from echomen_hf.training.embeddings import EvaluationEmbeddings, TrainingEmbeddings
+from helpers.documents import ROOT, read_page
 
 
 SHORT = {"num_train_epochs": 3, "per_device_train_batch_size": 64, "learning_rate": 0.5, "expert_solver": "gradient"}
@@ -181,9 +182,12 @@ def test_tables_and_decision():
     assert best["head"] == "best expert on VAL" and best["balanced_mae"] == pytest.approx([1.5] * 3, abs=0.02)
     text = experiment_table("Title", rows)
     assert text.startswith("## Title\n\n| Setting") and "0.20 (0.00), 0.30 (0.00), 0.50 (0.00)" in text
+    again = experiment_table("Title", [*rows, *rows])
+    assert len(again.splitlines()) == len(text.splitlines()) + 2  # of a setting that changes nothing, EchoMEN alone
     found = decision(settings, cells)
     assert found["way"] == "good, floor 1" and found["ways"] == 2
     assert found["balanced_mae"] == pytest.approx([1, 2], abs=0.02) and found["p_value"] < 0.001
+    assert found["single"]["difference"] == pytest.approx(-0.5, abs=0.02)
 
 
 def test_settings_have_names_of_their_own():
@@ -201,11 +205,33 @@ def test_finished_settings_are_not_trained_again(tmp_path, monkeypatch, splits, 
     monkeypatch.setattr(command, "read_splits", lambda vectors: splits)
     monkeypatch.setattr(command.EchoMENModel, "from_pretrained", lambda path: stage_1)
     monkeypatch.setattr(command, "train_heads", lambda *args: stage_1)
+    floors = EXPERIMENTS["floor"][1][:2]
+    monkeypatch.setattr(command, "EXPERIMENTS", {"floor": ("Floors", floors), "aggregators": ("Ways", floors)})
     given = [str(tmp_path), "--data_dir", "data", "--output", str(tmp_path), "--experiments", "floor", "aggregators"]
     command.main([*given, "--seeds", "0", "1"])
     text = (tmp_path / "floor.md").read_text()
-    assert "1 video" in text and "seeds 0, 1" in text
-    assert json.loads((tmp_path / "decision.json").read_text())["ways"] == len(EXPERIMENTS["aggregators"][1])
+    assert "| floor 1, aggregator f^-1 |" in text and "seeds 0, 1" in text
+    assert json.loads((tmp_path / "decision.json").read_text())["ways"] == 2
     monkeypatch.setattr(command, "train_heads", None)
     command.main([*given, "--seeds", "0", "1"])
     assert (tmp_path / "floor.md").read_text() == text
+
+
+def test_numbers_of_the_page_are_those_of_the_committed_tables():
+    folder = ROOT / "docs" / "results" / "experts"
+    rows = {(row["setting"], row["head"]): row for row in json.loads((folder / "imbalance.json").read_text())}
+    heads = {"EchoMEN, aggregator f^-1": ("as it is, aggregator f^-1", "EchoMEN"), "EchoMEN": ("as it is", "EchoMEN")}
+    page = read_page("docs/results/experts.md")
+    table = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in page.splitlines()
+        if line.startswith("|") and "±" in line
+    ]
+    assert len(table) == 8
+    for title, validation, *errors, _ in table:
+        row = rows[heads.get(title, ("as it is", title[0].lower() + title[1:]))]
+        columns = np.column_stack([row["balanced_mae"], row["mae_by_category"]]).T
+        assert validation == f"{row['validation_balanced_mae']:.2f}"
+        assert errors == [mean_and_sd(column) for column in columns]
+    found = json.loads((folder / "decision.json").read_text())
+    assert f"p = {found['p_value']:.3f}" in " ".join(page.split())
