@@ -1,9 +1,12 @@
+import dataclasses
 from argparse import Namespace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from benchmarks.quality import (
+    SEED_OFFSET,
     TwoReadings,
     count,
     good_videos,
@@ -14,6 +17,7 @@ from benchmarks.quality import (
     two_readings,
 )
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
+from echomen_hf.evaluation.simulation_examination import PROFILE_TITLES, examination_videos
 from echomen_hf.inference import load_checkpoint
 from echomen_hf.inference.video_prediction import VideoPrediction
 from echomen_hf.model.video_source_echomen import VideoReadError
@@ -87,3 +91,16 @@ def test_another_view_is_doubtful_by_its_outline():
     assert count("hearts", good_videos(model, processor, "wide", few)).qualities == {"good": 2}
     for kind in ("short_axis", "long_axis", "lung"):
         assert count(kind, other_recordings(model, processor, kind, few)).qualities == {"doubtful": 2}, kind
+
+
+@pytest.mark.slow
+def test_large_errors_are_three_times_as_frequent_where_readings_disagree():
+    model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
+    hearts = Namespace(num_videos=80, seed=0, outline=True)
+    truths = examination_videos(80, SEED_OFFSET)["ejection_fraction"]
+    found = [
+        two_readings(profile, good_videos(model, processor, profile, hearts), truths) for profile in PROFILE_TITLES
+    ]
+    disagreeing, wrong, agreeing, others = np.sum([dataclasses.astuple(one)[1:] for one in found], axis=0)
+    assert disagreeing > 0
+    assert wrong / disagreeing >= 3 * others / agreeing
