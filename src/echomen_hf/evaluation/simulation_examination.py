@@ -47,10 +47,6 @@ READER_ERROR = 4.0
 SECONDS = (1.3, 4.5)
 """Shortest and longest video: from a single clip to some more than most of EchoNet-Dynamic's."""
 
-CALIBRATION_TURNS = (IN_RANGE, HELD_OUT, WHOLE_FAN, HELD_OUT)
-"""Ways in which the calibration shows its videos. Half of them come from the machine that training never shows: with a
-third each, intervals held 3 to 8 points more readings on the other two ways than on that one."""
-
 CALIBRATION_SEED_OFFSET = 7_000_003
 TEST_SEED_OFFSET = 9_000_011
 
@@ -75,8 +71,8 @@ def calibrate_on_simulation(
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model on simulated videos that no training has seen.
 
-    They are to hold the EF that a reader would give, and as often on another machine and on exports: the videos are
-    shown in the ways of `CALIBRATION_TURNS`, and their EF has a reader's error.
+    They are to hold the EF that a reader would give, and as often on another machine and on exports: each video is
+    shown in one of the ways of `PROFILE_TITLES`, and its EF has a reader's error.
     """
     videos = examination_videos(num_videos, seed + CALIBRATION_SEED_OFFSET)
     return calibrate_model(
@@ -86,7 +82,7 @@ def calibrate_on_simulation(
         coverage=coverage,
         num_workers=num_workers,
         progress=progress,
-        frames=_InTurn(tuple(simulated_frames(processor, profile) for profile in CALIBRATION_TURNS)),
+        frames=_InTurn(tuple(simulated_frames(processor, profile) for profile in PROFILE_TITLES)),
         readings=_readings(videos),
     )
 
