@@ -41,7 +41,8 @@ def test_estimate_first_then_saliency(handlers, write_video, beating_frames, tmp
     assert not left[0].exists()
 
 
-def test_the_clip_shows_the_outline(handlers):
+def test_the_clip_shows_the_outline(handlers, monkeypatch):
+    monkeypatch.setattr("echomen_hf.app.reader._SAMPLE_FRAMES", 150)  # a whole beat
     first, *_ = handlers.read_sample(3, ANY_CATEGORY, VISITOR)
     assert "outline <strong>" in first[0]
     with av.open(first[2].value["path"] if isinstance(first[2].value, dict) else str(first[2].value)) as container:

@@ -87,8 +87,8 @@ NOT_RUN = {
     ): "takes minutes; tests/benchmarks/test_short_videos.py measures the same",
     (
         "docs/small_model.md",
-        "python -m benchmarks.quality --model src/echomen_hf/checkpoints/small --num_videos 20 --outline "
-        "--output outputs/quality",
+        "python -m benchmarks.quality --model src/echomen_hf/checkpoints/small --num_videos 80 --num_others 10 "
+        "--outline --output outputs/quality",
     ): "takes minutes; tests/benchmarks/test_quality.py measures the same",
     (
         "docs/speed.md",
