@@ -339,16 +339,18 @@ class TestCrop:
             read_dicom(save(make_dataset(noise), tmp_path / "a.dcm"), margin=margin)
 
 
+@pytest.fixture(scope="module")
+def clip() -> NDArray[np.uint8]:
+    return simulate_echo(4, num_frames=30).frames
+
+
+@pytest.fixture(scope="module")
+def screen(clip: NDArray[np.uint8]) -> Export:
+    return export_clip(clip, 50.0, ExportSettings(width=480, height=360, fan_height=0.6, across=0.2))
+
+
 class TestRegionIsAHint:
     """Where a video processor looks for the ultrasound fan itself, the region of the file need not be right."""
-
-    @pytest.fixture(scope="class")
-    def clip(self) -> NDArray[np.uint8]:
-        return simulate_echo(4, num_frames=30).frames
-
-    @pytest.fixture(scope="class")
-    def screen(self, clip: NDArray[np.uint8]) -> Export:
-        return export_clip(clip, 50.0, ExportSettings(width=480, height=360, fan_height=0.6, across=0.2))
 
     def write(
         self, path: Path, frames: NDArray[np.uint8], *corners: tuple[int, int, int, int], **elements: Any

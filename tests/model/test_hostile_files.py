@@ -396,22 +396,22 @@ def stream_in_dicom(folder: Path) -> Path:
     return save(data, folder / "a.dcm")
 
 
-WHOLE, SMALL = 720 * 1024, 360 * 512  # pixels of a frame
+WHOLE_FRAME, SMALL_FRAME = 720 * 1024, 360 * 512  # pixels of a frame
 LARGE = [
-    (many_small_frames, 170 * WHOLE),
-    (many_frames_of_unknown_number, 170 * WHOLE),
+    (many_small_frames, 170 * WHOLE_FRAME),
+    (many_frames_of_unknown_number, 170 * WHOLE_FRAME),
     (many_large_frames, 480 * 2**18),
     (many_references, 480 * 2**18),
-    (frames_at_odd_times, 170 * WHOLE),
-    (held_frames, 170 * WHOLE),
+    (frames_at_odd_times, 170 * WHOLE_FRAME),
+    (held_frames, 170 * WHOLE_FRAME),
     (pixels_become_square, 480 * 2**18),
-    (native_dicom, 400 * SMALL),
-    (dark_dicom, 600 * SMALL),
-    (deflated_clip, 2 * 170 * WHOLE + 2000),
-    (odd_times_in_dicom, 170 * WHOLE),
-    (runs_of_a_clip, 300 * SMALL),
-    (large_jpegs_in_dicom, 300 * SMALL),
-    (stream_in_dicom, 170 * WHOLE),
+    (native_dicom, 400 * SMALL_FRAME),
+    (dark_dicom, 600 * SMALL_FRAME),
+    (deflated_clip, 2 * 170 * WHOLE_FRAME + 2000),
+    (odd_times_in_dicom, 170 * WHOLE_FRAME),
+    (runs_of_a_clip, 300 * SMALL_FRAME),
+    (large_jpegs_in_dicom, 300 * SMALL_FRAME),
+    (stream_in_dicom, 170 * WHOLE_FRAME),
 ]
 
 
@@ -419,7 +419,7 @@ LARGE = [
 def test_reading_takes_hardly_more_than_it_may(tmp_path: Path, make: Callable[[Path], Path], needed: int) -> None:
     path = make(tmp_path)
     outcome, memory = outcome_and_memory(
-        lambda: read_video(path, max_bytes=needed), lambda: read_video(path, max_bytes=2 * WHOLE)
+        lambda: read_video(path, max_bytes=needed), lambda: read_video(path, max_bytes=2 * WHOLE_FRAME)
     )
     assert outcome == ""
     assert memory <= SLACK * needed + UNTOUCHED, memory / MEGABYTE
