@@ -144,7 +144,7 @@ def test_both_readings_stand_side_by_side(outline):
     assert f"EchoMEN <strong>38.2 %</strong></span> <span>outline <strong>{ef}</strong>" in html
     assert f"mean of {len(outline.beats)} beats, which differ by" in html
     low, high = outline.interval
-    assert f"{low:.0f} to {high:.0f} % agree with it" in html
+    assert f"90 % interval {low:.0f} to {high:.0f} %" in html
     html = render_evidence(reading)
     assert html.count("<svg") == 3
     assert f'data-left="{100 * VOLUME_PANEL[0]}"' in html
@@ -182,6 +182,6 @@ def test_heading_and_requirements():
     assert "not a medical device" in heading
     assert "Trained on &lt;SYNTHETIC&gt; clips." in heading
     requirements = render_requirements(UploadLimits(max_megabytes=7, max_frames=123), ClipSpec())
-    assert "cannot tell one view from another" in requirements
+    assert "meaningless for other views" in requirements
     assert "7 MB, 123 frames" in requirements
     assert "1.3 s" in requirements  # 63 frames at 50 per second
