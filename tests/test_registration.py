@@ -47,11 +47,16 @@ print("loaded")
     [
         "import echomen_hf; from transformers import AutoModel, pipeline",
         "from transformers import AutoModel, pipeline; import echomen_hf",
-        "import echomen_hf.model.pipeline_echomen; from transformers import AutoModel, pipeline",
-        "from echomen_hf.inference import Predictor; from transformers import AutoModel, pipeline",
-        "from echomen_hf.training import fit; from transformers import AutoModel, pipeline",
-        "import echomen_hf, transformers.trainer; from transformers import AutoModel, pipeline",
         "from echomen_hf.modeling_echomen import EchoMENModel; from transformers import AutoModel, pipeline",
+        *(
+            pytest.param(f"{first}; from transformers import AutoModel, pipeline", marks=pytest.mark.slow)
+            for first in (
+                "import echomen_hf.model.pipeline_echomen",
+                "from echomen_hf.inference import Predictor",
+                "from echomen_hf.training import fit",
+                "import echomen_hf, transformers.trainer",
+            )
+        ),
     ],
 )
 def test_auto_classes_know_the_model_in_any_order_of_imports(imports, model_folder):

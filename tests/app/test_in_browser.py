@@ -159,6 +159,7 @@ def test_a_bad_file_is_explained_and_the_next_one_is_read(visit, server, clip, t
     assert server.process.poll() is None
 
 
+@pytest.mark.slow
 def test_visitors_with_the_same_file_at_the_same_time(visit, clip):
     pages = [visit() for _ in range(3)]
     for page in pages:
@@ -207,6 +208,7 @@ def test_synthetic_sample_on_a_phone(visit):
     assert max(widths) <= PHONE["width"]
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_visitors_have_gone(visit, server, clip):
     page = visit()
     upload(page, clip)

@@ -71,6 +71,7 @@ def serve(checkpoint, tmp_path, monkeypatch):
         page.close()
 
 
+@pytest.mark.slow
 def test_two_quick_uploads_of_a_visitor_are_both_read_and_leave_nothing(serve, echonet_dir, tmp_path):
     client = serve(saliency_steps=0)
     clips = sorted((echonet_dir / "Videos").glob("*.avi"))[:2]
