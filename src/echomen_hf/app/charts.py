@@ -51,7 +51,7 @@ _STYLE = STYLE | {
 }
 _SERIES = SERIES_COLOURS[0]
 _WIDTH = 3.9  # inches: the drawings keep a size at which their text can be read on a phone
-VOLUME_PANEL = (0.15, 0.83)
+VOLUME_PANEL = (0.19, 0.79)
 """Left end and width of the panel of volumes, as shares of the drawing: the page moves a line along it."""
 
 # The style of matplotlib is global, and several visitors are served at a time.
@@ -174,7 +174,7 @@ def draw_volumes(outline: VideoOutline) -> str:
         # Ticks at the end diastoles; the end of the clip closes the axis.
         starts = [float(seconds[beat.ed_frame]) for beat in outline.beats]
         unit = "mL" if outline.unit == "mL" else "1000 pixels³"
-        panel.set(xlim=(0, len(seconds) / outline.video.fps), ylim=(0, 1.1 * top or 1), ylabel=f"volume ({unit})")
+        panel.set(xlim=(0, len(seconds) / outline.video.fps), ylim=(0, 1.1 * top or 1), ylabel=unit)
         panel.set_xticks(starts, [f"{start:.1f}" for start in starts])
         panel.set_xlabel("beats, from end diastole (s)")
         panel.tick_params(axis="x", length=5, color=_MUTED)
