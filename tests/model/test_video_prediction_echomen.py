@@ -1,11 +1,14 @@
 """Arithmetic from the clips of a video to its prediction."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from echomen_hf import EjectionFractionPipeline, Predictor, load_echonet_dynamic, read_video
 from echomen_hf.inference import predict_split, predict_video
+from echomen_hf.model.clip_quality_echomen import Finding
 from echomen_hf.model.video_prediction_echomen import average_clips, average_experts, standard_deviation
 
 
@@ -52,6 +55,18 @@ def test_nan_never_becomes_a_number():
     assert np.isnan([found.ejection_fraction, *found.interval]).all()
     assert np.isnan(found.clip_ejection_fractions).tolist() == [False, True]
     assert found.category is None
+
+
+def test_an_unusable_video_has_an_interval_of_nan_and_no_second_reading_to_contradict():
+    outline = SimpleNamespace(ejection_fraction=70.0, ef_error=1.0, is_other_view=False)
+    still = Finding("unusable", "Hardly anything moves.")
+    found = average_clips("a.avi", make_clips(20.0), WIDE, findings=[still], outline=outline)
+    low, high = found.interval
+    assert np.isnan([found.ejection_fraction, low, high]).all()
+    assert found.reasons == ("Hardly anything moves.",)
+    forced = average_clips("a.avi", make_clips(20.0), WIDE, findings=[still], outline=outline, force=True)
+    assert forced.interval == (11.0, 29.0)
+    assert "Two readings disagree" in forced.reasons[1]
 
 
 def test_experts_that_were_not_consulted():

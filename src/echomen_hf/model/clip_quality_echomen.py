@@ -159,7 +159,7 @@ def inspect_outline(
     if outline.is_other_view:
         return (Finding("doubtful", "No left ventricle was outlined as an apical four-chamber view shows it."),)
     other = outline.ejection_fraction
-    if interval is None or outline.ef_error is None or math.isnan(other):
+    if interval is None or outline.ef_error is None or math.isnan(other - ejection_fraction):
         return ()
     end = interval[0] if other < ejection_fraction else interval[1]
     if abs(other - ejection_fraction) <= math.hypot(end - ejection_fraction, outline.ef_error):

@@ -39,7 +39,8 @@ class VideoPrediction:
         expert_weights: Mean weight of every expert, shape (M,).
         clip_ejection_fractions: EF of every clip in percent, shape (clips,).
         interval: Lowest and highest EF in percent that hold the true one with the probability for which the model was
-            calibrated, see `prediction_interval`; `None` without calibration, or for another protocol than its own.
+            calibrated, see `prediction_interval`; NaN without an EF, and `None` without calibration, or for another
+            protocol than its own.
         quality: `"good"`, `"doubtful"` or `"unusable"`.
         reasons: Why the quality is not good, a sentence each.
         embedding: Mean embedding of the clips, float64, shape (D,); `None` for a network without embeddings.
@@ -167,7 +168,6 @@ def average_clips(
     ]
     if overall_quality(found) == "unusable" and not force:
         values.update({name: np.full_like(value, np.nan) for name, value in values.items() if name != "embedding"})
-        calibration = None
     ejection_fraction = float(within_ef_range(values["ejection_fraction"].mean()))
     interval = None if calibration is None else prediction_interval(ejection_fraction, calibration)
     if outline is not None:
