@@ -193,6 +193,7 @@ def test_a_file_beyond_the_limit(visit, server, tmp_path):
     assert not [file for file in server.files() if file.stat().st_size == 1_200_000]
 
 
+@pytest.mark.slow
 def test_synthetic_sample_on_a_phone(visit):
     page = visit(viewport=PHONE, has_touch=True, is_mobile=True, color_scheme="dark")
     page.locator("#seed input").fill("3")
