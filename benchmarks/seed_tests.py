@@ -25,7 +25,7 @@ from scipy.stats import norm, ttest_rel
 
 from echomen_hf.cli.command_line import run_script
 from echomen_hf.comparison import paired_bootstrap, two_way_test
-from echomen_hf.comparison.results import FinishedCell, read_finished_cells
+from echomen_hf.comparison.results import FinishedCell, absolute_errors, read_finished_cells
 from echomen_hf.evaluation.report import METRIC_TITLES, markdown_table
 from echomen_hf.labels import HEART_FAILURE_CATEGORIES, category_masks
 from echomen_hf.model.heart_failure_category_echomen import CATEGORY_TITLES
@@ -33,18 +33,6 @@ from echomen_hf.model.heart_failure_category_echomen import CATEGORY_TITLES
 
 HEADER = ("Error", "Mean", "EchoMEN", "Difference", "p", "p unpaired", "p over seeds", "p over videos")
 LEVEL = 0.05
-
-Errors = dict[str, dict[int, NDArray[np.float64]]]
-"""Absolute errors on TEST, (N,), by method and seed."""
-
-
-def absolute_errors(cells: Sequence[FinishedCell]) -> Errors:
-    """Collect the absolute errors of finished cells."""
-    errors: Errors = {}
-    for cell in cells:
-        deviations = cell.predictions["EF_pred"].to_numpy() - cell.predictions["EF"].to_numpy()
-        errors.setdefault(cell.method, {})[cell.seed] = np.abs(deviations)
-    return errors
 
 
 def groups_by_error(references: NDArray[np.float64]) -> dict[str, list[NDArray[np.bool_]]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..evaluation.report import read_metrics_json, read_predictions_csv
 from ..metrics import regression_line
@@ -112,6 +113,15 @@ def _read_archive(results: Path) -> list[FinishedCell]:
         )
         for row in pd.read_parquet(results / CELLS_FILE).itertuples(index=False)
     ]
+
+
+def absolute_errors(cells: Sequence[FinishedCell]) -> dict[str, dict[int, NDArray[np.float64]]]:
+    """Absolute errors on TEST, shape (N,), by method and seed."""
+    errors: dict[str, dict[int, NDArray[np.float64]]] = {}
+    for cell in cells:
+        deviations = cell.predictions["EF_pred"].to_numpy() - cell.predictions["EF"].to_numpy()
+        errors.setdefault(cell.method, {})[cell.seed] = np.abs(deviations)
+    return errors
 
 
 def long_table(cells: Sequence[FinishedCell], split: str = "test") -> pd.DataFrame:

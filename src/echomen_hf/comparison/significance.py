@@ -37,7 +37,7 @@ from ..labels import category_masks
 from ..methods import list_methods
 from ..metrics import SMALLEST_ERROR
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
-from .results import FinishedCell
+from .results import FinishedCell, absolute_errors
 from .variants import REFERENCE_METHOD
 
 
@@ -173,10 +173,7 @@ def significance_table(
         left out, and `p_value` needs two. `q_value` controls the false discovery rate over the methods of one metric
         and category, and separately over the settings of sweeps.
     """
-    errors: dict[str, dict[int, NDArray[np.float64]]] = {}
-    for cell in cells:
-        deviations = cell.predictions["EF_pred"].to_numpy() - cell.predictions["EF"].to_numpy()
-        errors.setdefault(cell.method, {})[cell.seed] = np.abs(deviations)
+    errors = absolute_errors(cells)
     rows: list[dict[str, object]] = []
     if reference in errors and num_resamples > 0:
         masks = category_masks(cells[0].predictions["EF"].to_numpy())
