@@ -27,6 +27,7 @@ from .cells import CellFolder
 __all__ = [
     "CELLS_FILE",
     "FinishedCell",
+    "absolute_errors",
     "cost_table",
     "long_table",
     "read_finished_cells",

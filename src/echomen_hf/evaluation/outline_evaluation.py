@@ -20,7 +20,6 @@ from ..outline.video_outline import outline_video
 from ..simulation.echo import sample_echo_parameters, simulate_echo
 from ..simulation.fans import fan_mask, whole_fan_parameters
 from ..simulation.other_recordings import OTHER_RECORDINGS, simulate_other_recording
-from ..simulation.simulated_videos import SimulatedFrames
 from .beat_agreement import BeatAgreement
 from .report import markdown_table
 from .simulation_examination import (
@@ -29,8 +28,8 @@ from .simulation_examination import (
     IN_RANGE,
     PROFILE_TITLES,
     TEST_SEED_OFFSET,
-    WHOLE_FAN,
     examination_videos,
+    frames_shown_as,
 )
 
 
@@ -90,10 +89,7 @@ def calibrate_outliner(
         ValueError: If no video has a beat.
     """
     rows = examination_videos(num_videos * len(PROFILE_TITLES), seed + CALIBRATION_SEED_OFFSET)
-    sources = [
-        SimulatedFrames(IN_RANGE if profile == WHOLE_FAN else profile, whole_fan_share=float(profile == WHOLE_FAN))
-        for profile in PROFILE_TITLES
-    ]
+    sources = [frames_shown_as(profile) for profile in PROFILE_TITLES]
     errors = []
     for row, source in zip(tqdm(rows, "calibration", unit="video", disable=not progress), itertools.cycle(sources)):
         outline = outline_video(EchoVideo(source.read(row), row["fps"], row["file_name"]), outliner)

@@ -170,9 +170,14 @@ def examination_videos(num_videos: int, seed: int) -> SimulatedVideos:
 
 
 def simulated_frames(processor: EchoMENVideoProcessor, profile: str) -> SimulatedFrames:
-    """Return the source of the frames of simulated videos, shown in one of the ways of `PROFILE_TITLES`."""
-    size, is_whole = as_size(processor.crop_size).height, profile == WHOLE_FAN
-    return SimulatedFrames(IN_RANGE if is_whole else profile, image_size=size, whole_fan_share=float(is_whole))
+    """Source of the frames of simulated videos at the size of a processor, see `frames_shown_as`."""
+    return frames_shown_as(profile, as_size(processor.crop_size).height)
+
+
+def frames_shown_as(profile: str, image_size: int = 112) -> SimulatedFrames:
+    """Source of the frames of simulated videos, shown in one of the ways of `PROFILE_TITLES`."""
+    is_whole = profile == WHOLE_FAN
+    return SimulatedFrames(IN_RANGE if is_whole else profile, image_size=image_size, whole_fan_share=float(is_whole))
 
 
 def echonet_weighted(metrics: Mapping[str, float]) -> float:
