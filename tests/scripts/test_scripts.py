@@ -43,5 +43,5 @@ def test_every_command_has_a_script():
     names = {command.name for command in cli.echomen.registered_commands}
     assert names == {*COMMANDS.values(), "version"}
     developers = {"minimum_versions", "package_facts", "package_small_model"}
-    developers |= {"deepen_small_model", "examine_on_public_clips"}
+    developers |= {"deepen_small_model", "examine_on_public_clips", "teach_outlines"}
     assert {path.stem for path in SCRIPTS.glob("*.py")} - developers == COMMANDS.keys()

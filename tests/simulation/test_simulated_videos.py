@@ -3,10 +3,19 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
 
 from echomen_hf.data.clip_dataset import EvaluationClips, TrainingClips
+from echomen_hf.data.tracings import polygon_mask
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
-from echomen_hf.simulation import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos, simulate_echo
+from echomen_hf.simulation import (
+    SimulatedFrames,
+    SimulatedMasks,
+    SimulatedTrainingClips,
+    SimulatedVideos,
+    sample_echo_parameters,
+    simulate_echo,
+)
 
 
 FRAMES = SimulatedFrames("wide", image_size=32)
@@ -180,3 +189,40 @@ def test_evaluation_clips_are_the_same_every_time(tiny_processor):
     assert first.file_names == ["SIMULATED-9-0", "SIMULATED-9-1"]
     for index in range(2):
         assert np.array_equal(first[index]["frames"].numpy(), second[index]["frames"].numpy())
+
+
+MASKED = {
+    "mirrored_share": 1.0,
+    "reversed_share": 1.0,
+    "zoom_factor": 1.3,
+    "brightness_factor": 1.5,
+    "gamma_factor": 1.5,
+}
+
+
+def test_masks_are_those_of_the_exact_outlines():
+    row, indices = SimulatedVideos(1, seed=3)[0], np.array([0, 4, 9])
+    rng = np.random.default_rng(row["seed"])
+    parameters = sample_echo_parameters(rng, row["ejection_fraction"], row["num_frames"], row["fps"], "wide")
+    echo = simulate_echo(rng, parameters=parameters, render=False, frames=indices)
+    exact = np.stack([polygon_mask(outline, 112, 112) for outline in echo.outlines])
+    masks = SimulatedMasks().read(row, indices)
+    np.testing.assert_array_equal(masks, 255 * exact.astype(np.uint8))
+    np.testing.assert_array_equal(SimulatedMasks(mirrored_share=1.0).read(row, indices), masks[:, :, ::-1])
+    last = row["num_frames"] - 1 - indices[::-1]
+    np.testing.assert_array_equal(SimulatedMasks(reversed_share=1.0).read(row, last), masks[::-1])
+
+
+@pytest.mark.parametrize("whole_fan_share", [0.0, 1.0])
+def test_masks_lie_where_the_cavity_is_shown(whole_fan_share):
+    settings, indices = {**MASKED, "whole_fan_share": whole_fan_share}, np.array([3])
+    contrasts, shifted = [], []
+    for row in SimulatedVideos(6, seed=8):
+        frames = SimulatedFrames(**settings).read(row, indices)[0].astype(float)
+        inside = SimulatedMasks(**settings).read(row, indices)[0] > 127
+        ring = binary_dilation(inside, iterations=8) & ~binary_dilation(inside, iterations=2)
+        contrasts.append(frames[ring].mean() / (frames[inside].mean() + 1))
+        moved = np.roll(frames, 14, axis=1)
+        shifted.append(moved[ring].mean() / (moved[inside].mean() + 1))
+    assert np.median(contrasts) > 2  # the blood is dark, the wall around it bright
+    assert np.median(contrasts) > 1.5 * np.median(shifted)

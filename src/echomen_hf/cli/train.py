@@ -14,7 +14,7 @@ def main(context: typer.Context) -> None:
     The videos are a data set in any layout of load_videos, or simulated. Settings are flags, or a recipe as the first
     argument, whose values flags override. A recipe is a YAML or JSON file, or the name of one that comes with the
     package: demo, paper, paper_24gb, paper_ddp, release, pediatric, echonet_weights_stage2, compare, small,
-    small_brightness or small_experts.
+    small_brightness, small_deeper or small_experts.
 
         echomen train paper --data_dir EchoNet-Dynamic --output_dir runs/paper
 

@@ -12,7 +12,7 @@ from .image_formation import ImagingParameters
 from .motion import MotionParameters
 from .parameters import sample_parameters
 from .profiles import PROFILES, SimulationProfile, get_profile
-from .simulated_videos import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos
+from .simulated_videos import SimulatedFrames, SimulatedMasks, SimulatedTrainingClips, SimulatedVideos
 from .stream import SimulatedEchoStream
 from .tissue import TissueParameters
 
@@ -30,6 +30,7 @@ __all__ = [
     "SimulatedEcho",
     "SimulatedEchoStream",
     "SimulatedFrames",
+    "SimulatedMasks",
     "SimulatedTrainingClips",
     "SimulatedVideos",
     "SimulationProfile",

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..data.clip_dataset import FrameSource, TrainingClips, ejection_fractions
+from ..data.tracings import polygon_mask
 from ..runs.files import replacing
-from .echo import sample_echo_parameters, simulate_echo
+from .echo import SimulatedEcho, sample_echo_parameters, simulate_echo
 from .ejection_fraction_distribution import EjectionFractionDistribution, ejection_fraction_at, low_discrepancy
 from .fans import whole_fan_parameters
 from .profiles import SimulationProfile, get_profile
@@ -23,7 +24,7 @@ from .profiles import SimulationProfile, get_profile
 if TYPE_CHECKING:
     from ..model.video_processing_echomen import EchoMENVideoProcessor
 
-__all__ = ["SimulatedFrames", "SimulatedTrainingClips", "SimulatedVideos"]
+__all__ = ["SimulatedFrames", "SimulatedMasks", "SimulatedTrainingClips", "SimulatedVideos"]
 
 _COLUMNS = ("file_name", "ejection_fraction", "is_still", "num_frames", "fps", "seed")
 
@@ -200,16 +201,40 @@ class SimulatedFrames:
         return np.load(path, mmap_mode="r")[numbers]
 
     def _simulate(self, row: dict[str, Any], numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        echo, (left, top, right, bottom) = self._echo(row, numbers)
+        return echo.frames[:, top:bottom, left:right]
+
+    def _echo(
+        self, row: dict[str, Any], numbers: NDArray[np.int64], render: bool = True
+    ) -> tuple[SimulatedEcho, tuple[int, int, int, int]]:
+        """Heart of a row and the box (left, top, right, bottom) of its frames that is shown."""
         rng = np.random.default_rng(row["seed"])
         parameters = sample_echo_parameters(
             rng, row["ejection_fraction"], row["num_frames"], row["fps"], self.profile, couple_size=self.couple_size
         )
-        size, rows, columns = self.image_size, slice(None), slice(None)
+        size, box = self.image_size, (0, 0, self.image_size, self.image_size)
         if np.random.default_rng([*row["seed"], 5]).random() < self.whole_fan_share:
-            parameters, size, (left, top, right, bottom) = whole_fan_parameters(parameters, self.image_size)
-            rows, columns = slice(top, bottom), slice(left, right)
-        echo = simulate_echo(rng, parameters=parameters, image_size=size, frames=numbers)
-        return echo.frames[:, rows, columns]
+            parameters, size, box = whole_fan_parameters(parameters, self.image_size)
+        return simulate_echo(rng, parameters=parameters, image_size=size, frames=numbers, render=render), box
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatedMasks(SimulatedFrames):
+    """Source of the exact masks of the left ventricle in the frames that `SimulatedFrames` makes of the same rows.
+
+    The masks are uint8, 255 inside and 0 outside, and placed as the frames are; the arguments are the same.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The gray values of a mask do not vary.
+        object.__setattr__(self, "brightness_factor", 1.0)
+        object.__setattr__(self, "gamma_factor", 1.0)
+
+    def _simulated(self, row: dict[str, Any], numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        echo, (left, top, right, bottom) = self._echo(row, numbers, render=False)
+        outlines = echo.outlines - (left, top)
+        return np.stack([polygon_mask(each, bottom - top, right - left) for each in outlines]).astype(np.uint8) * 255
 
 
 def _zoomed(frames: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
