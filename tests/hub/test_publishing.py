@@ -39,6 +39,7 @@ CODE = {
         "pipeline",
         "prediction_interval",
         "pyav_reading",
+        "r2plus1d",
         "recalibration",
         "sector",
         "simplejpeg_reading",

@@ -13,7 +13,8 @@ from torch import nn
 
 from ...model.clip_sampling_echomen import parse_protocol
 from ...model.float32_precision_echomen import float32_precision
-from ...model.modeling_echomen import EchoMENModel, R2Plus1DEncoder
+from ...model.modeling_echomen import EchoMENModel
+from ...model.r2plus1d_echomen import R2Plus1DEncoder
 from ..engines.engine import Engine, is_echomen
 from ..engines.export_folder import ExportedEncoder
 from ..engines.factory import make_engine

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ...model.modeling_echomen import R2Plus1DEncoder
+from ...model.r2plus1d_echomen import R2Plus1DEncoder
 
 
 __all__ = [
