@@ -35,6 +35,7 @@ CODE = {
         "heart_failure_category",
         "mjpeg_avi",
         "modeling",
+        "moving_region",
         "nifti_reading",
         "pipeline",
         "prediction_interval",
