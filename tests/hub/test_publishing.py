@@ -24,6 +24,7 @@ CODE = {
         "configuration",
         "container_end",
         "dicom_header",
+        "dicom_levels",
         "dicom_pixels",
         "dicom_reading",
         "dicom_region",
