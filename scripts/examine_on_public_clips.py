@@ -193,7 +193,8 @@ def report(clips: list[PublicClip], predictions: list[VideoPrediction], outlines
         f"- the {LOW_GROUP} lowest of the outlines {separated} below all others",
         f"- {sum(inside)} of {len(inside)} prediction intervals hold the EF of the outlines",
         f"- Dice coefficient of the outliner's masks with the drawn ones: mean {np.mean(overlaps):.2f}, lowest "
-        f"{min(overlaps):.2f}; they are {np.mean(sizes):.2f} times as large, and {outlined:.0%} of the frames have one",
+        f"{min(overlaps):.2f}; they are {np.mean(sizes):.2f} times as large, and {outlined:.0%} of the frames have "
+        "one",
         f"- if every mask is shrunk or grown to the area of the drawn one: mean {np.mean(of_same_size):.2f}, lowest "
         f"{min(of_same_size):.2f}",
     ]
