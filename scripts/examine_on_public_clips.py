@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 from scipy.signal import find_peaks
 from scipy.stats import spearmanr
 
@@ -132,6 +132,20 @@ def _volume(mask: NDArray[np.bool_]) -> float:
     return len(points) ** 2 / np.ptp(along)
 
 
+def of_area(mask: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:
+    """Shrink or grow a mask by the same distance everywhere.
+
+    Args:
+        mask: Mask, shape (H, W).
+        area: Pixels that it is to have, nearly; pixels at the same distance come or go together.
+
+    Returns:
+        The mask of that area.
+    """
+    depth = distance_transform_edt(mask) - distance_transform_edt(~mask)
+    return depth >= np.sort(depth, axis=None)[-area]
+
+
 def report(clips: list[PublicClip], predictions: list[VideoPrediction], outlines: list[VideoOutline]) -> str:
     """Describe how far the model and the drawn outlines agree, and how far the outliner's do.
 
@@ -146,7 +160,11 @@ def report(clips: list[PublicClip], predictions: list[VideoPrediction], outlines
     drawn = np.array([clip.ejection_fraction for clip in clips])
     found = np.array([prediction.ejection_fraction for prediction in predictions])
     overlaps = [dice(outline.masks, clip.masks).mean() for clip, outline in zip(clips, outlines, strict=True)]
-    size = np.mean([outline.masks.sum() / clip.masks.sum() for clip, outline in zip(clips, outlines, strict=True)])
+    sizes = [outline.masks.sum() / clip.masks.sum() for clip, outline in zip(clips, outlines, strict=True)]
+    of_same_size = [
+        np.mean([dice(of_area(own, other.sum()), other) for own, other in zip(outline.masks, clip.masks, strict=True)])
+        for clip, outline in zip(clips, outlines, strict=True)
+    ]
     outlined = np.mean([outline.masks.any(axis=(1, 2)).mean() for outline in outlines])
     rows = [
         [
@@ -175,7 +193,10 @@ def report(clips: list[PublicClip], predictions: list[VideoPrediction], outlines
         f"- the {LOW_GROUP} lowest of the outlines {separated} below all others",
         f"- {sum(inside)} of {len(inside)} prediction intervals hold the EF of the outlines",
         f"- Dice coefficient of the outliner's masks with the drawn ones: mean {np.mean(overlaps):.2f}, lowest "
-        f"{min(overlaps):.2f}; they are {size:.2f} times as large, and {outlined:.0%} of the frames have one",
+        f"{min(overlaps):.2f}; they are {np.mean(sizes):.2f} times as large, and {outlined:.0%} of the frames have "
+        "one",
+        f"- if every mask is shrunk or grown to the area of the drawn one: mean {np.mean(of_same_size):.2f}, lowest "
+        f"{min(of_same_size):.2f}",
     ]
     return "\n".join(lines)
 

@@ -11,7 +11,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from echomen_hf.model.configuration_echomen import EchoMENConfig
-from echomen_hf.model.modeling_echomen import EchoMENModel, R2Plus1DBlock, R2Plus1DEncoder
+from echomen_hf.model.modeling_echomen import EchoMENModel
+from echomen_hf.model.r2plus1d_echomen import R2Plus1DBlock, R2Plus1DEncoder
 
 
 __all__ = [

@@ -130,7 +130,7 @@ def test_options_of_layouts_are_those_of_a_training():
     from echomen_hf.cli.options import LAYOUT_OPTIONS
     from echomen_hf.data.layouts.registry import LAYOUTS
     from echomen_hf.training import DataArguments
-    from echomen_hf.training.arguments import LAYOUT_OPTIONS as ARGUMENTS
+    from echomen_hf.training.data_arguments import LAYOUT_OPTIONS as ARGUMENTS
 
     assert {*LAYOUT_OPTIONS, "require_tracings"} == {*ARGUMENTS}
     of_layouts = {name for layout in LAYOUTS.values() for name in layout.options}

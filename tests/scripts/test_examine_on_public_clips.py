@@ -45,6 +45,19 @@ def test_ejection_fraction_of_an_ellipse_that_keeps_its_length(script, ejection_
     )
 
 
+def disk(radius):
+    row, column = np.ogrid[:112, :112]
+    return (row - 55) ** 2 + (column - 60) ** 2 <= radius**2
+
+
+@pytest.mark.parametrize("radius", [14, 20, 26])
+def test_a_mask_is_brought_to_an_area_without_moving_it(script, radius):
+    own, wanted = disk(20), disk(radius)
+    found = script.of_area(own, wanted.sum())
+    assert found.sum() == pytest.approx(wanted.sum(), rel=0.05)
+    assert 2 * (found & wanted).sum() / (found.sum() + wanted.sum()) > 0.97
+
+
 def test_report_on_clips_beside_their_outlines(script, tmp_path, capsys):
     for number, ejection_fraction in enumerate((20.0, 35.0, 50.0, 65.0)):
         write_public_clip(tmp_path / f"0X{number}.mp4", ejection_fraction, number)

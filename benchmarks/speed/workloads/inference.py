@@ -16,7 +16,8 @@ from echomen_hf.inference.checkpoint import load_checkpoint
 from echomen_hf.inference.engines.engine import Engine
 from echomen_hf.inference.engines.factory import make_engine
 from echomen_hf.inference.engines.optional_packages import MissingExtraError
-from echomen_hf.model.modeling_echomen import EchoMENModel, R2Plus1DEncoder
+from echomen_hf.model.modeling_echomen import EchoMENModel
+from echomen_hf.model.r2plus1d_echomen import R2Plus1DEncoder
 from echomen_hf.model.video_processing_echomen import EchoMENVideoProcessor
 
 

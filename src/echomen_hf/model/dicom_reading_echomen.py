@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from .colour_doppler_echomen import ColourMeter
 from .dicom_header_echomen import number, numbers_of, open_dicom
-from .dicom_pixels_echomen import COLOURS, DicomPixels
+from .dicom_levels_echomen import COLOURS, DicomLevels
+from .dicom_pixels_echomen import DicomPixels
 from .dicom_region_echomen import Crop, find_crop, mm_per_pixel
 from .echo_video_echomen import (
     DEFAULT_FPS,
@@ -241,7 +242,7 @@ def _decode(
 ) -> tuple[NDArray[np.uint8], float]:
     """Whole frames, and the share of them that is coloured, or, if that is more, of what the crop keeps."""
     pixels.require_readable()
-    found, failure = pixels.found, ""
+    levels, found, failure = DicomLevels(pixels), pixels.found, ""
     while True:
         numbers = frames_to_read(
             pixels.name, indices, found, pixels.num_frames, allow_truncated=allow_truncated, failure=failure
@@ -250,7 +251,7 @@ def _decode(
         try:
             for index in range(found) if numbers is None else sorted(set(numbers)):
                 wants_colour = colour.wants_frame()
-                luma, chroma = pixels.levels(index, wants_colour)
+                luma, chroma = levels.of(index, wants_colour)
                 collector.add(index, square_pixels(luma, crop.aspect))
                 if chroma is not None and wants_colour:
                     colour.add(*chroma)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .colour_doppler_echomen import COLOURED_SHARE
-from .sector_echomen import Box, Sector, find_sector
+from .moving_region_echomen import Box
+from .sector_echomen import Sector, find_sector
 from .video_source_echomen import VideoReadError
 
 

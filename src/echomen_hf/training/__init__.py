@@ -1,6 +1,7 @@
 """Training of both stages."""
 
-from .arguments import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments
+from .arguments import EchoMENTrainingArguments, ModelArguments
+from .data_arguments import DataArguments, SimulationArguments
 from .fitting import fit, fit_stage
 from .trainer import EchoMENTrainer
 

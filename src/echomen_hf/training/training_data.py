@@ -18,7 +18,8 @@ from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
 from ..model.video_reading_echomen import require_decoder
 from ..runs.files import file_checksum
 from ..simulation import SimulatedFrames, SimulatedTrainingClips, SimulatedVideos
-from .arguments import DataArguments, EchoMENTrainingArguments, SimulationArguments
+from .arguments import EchoMENTrainingArguments
+from .data_arguments import DataArguments, SimulationArguments
 from .processes import sees_folder_of_first_process
 
 

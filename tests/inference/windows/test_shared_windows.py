@@ -18,7 +18,7 @@ from echomen_hf.inference.windows import (
     windows_of_model,
 )
 from echomen_hf.model.clip_sampling_echomen import ClipSpec, clip_indices, protocol_starts
-from echomen_hf.model.modeling_echomen import R2Plus1DEncoder
+from echomen_hf.model.r2plus1d_echomen import R2Plus1DEncoder
 
 
 def make_encoder(num_channels: int = 1, dtype: torch.dtype = torch.float64, **changes) -> R2Plus1DEncoder:

@@ -11,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from ...model.configuration_echomen import EchoMENConfig
-from ...model.modeling_echomen import EchoMENModel, R2Plus1DEncoder
+from ...model.modeling_echomen import EchoMENModel
+from ...model.r2plus1d_echomen import R2Plus1DEncoder
 from .bf16_rounding import round_filters
 from .folding import fold_batch_norms
 

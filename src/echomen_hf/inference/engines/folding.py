@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ...model.modeling_echomen import R2Plus1DEncoder
+from ...model.r2plus1d_echomen import R2Plus1DEncoder
 from ...model.video_processing_echomen import EchoMENVideoProcessor
 
 

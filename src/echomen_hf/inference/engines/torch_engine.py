@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ...model.float32_precision_echomen import float32_precision
-from ...model.modeling_echomen import EchoMENModel, R2Plus1DEncoder
+from ...model.modeling_echomen import EchoMENModel
+from ...model.r2plus1d_echomen import R2Plus1DEncoder
 from ...model.video_processing_echomen import EchoMENVideoProcessor
 from .bf16_rounding import round_filters
 from .engine import check_engine

@@ -13,7 +13,8 @@ from torch import nn
 
 from ...model.clip_sampling_echomen import parse_protocol
 from ...model.float32_precision_echomen import float32_precision
-from ...model.modeling_echomen import EchoMENModel, R2Plus1DEncoder
+from ...model.modeling_echomen import EchoMENModel
+from ...model.r2plus1d_echomen import R2Plus1DEncoder
 from ..engines.engine import Engine, is_echomen
 from ..engines.export_folder import ExportedEncoder
 from ..engines.factory import make_engine
@@ -23,9 +24,9 @@ from .sharing_plan import (
     Margins,
     WindowCost,
     choose_shared_blocks,
-    encoder_blocks,
     encoder_costs,
     group_clips,
+    stem_and_blocks,
     window_cost,
 )
 from .timeline_encoding import Block, run_timeline
@@ -136,7 +137,7 @@ class SharedWindows:
         for first in range(0, len(ungrouped), self.batch_size):
             batch = ungrouped[first : first + self.batch_size]
             windows = take(starts[batch, None] + frame_offsets)  # (b, T, H, W, C)
-            encoded.append((batch, self._finish(windows, encoder_blocks(self.encoder))))
+            encoded.append((batch, self._finish(windows, stem_and_blocks(self.encoder))))
         order = torch.from_numpy(np.argsort(np.concatenate([clips for clips, _ in encoded])))
         embeddings = torch.cat([embeddings for _, embeddings in encoded])
         return embeddings[order.to(embeddings.device)]
@@ -165,7 +166,7 @@ class SharedWindows:
     def _encode_group(
         self, timeline: torch.Tensor, group: ClipGroup, num_shared: int
     ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
-        modules = encoder_blocks(self.encoder)
+        modules = stem_and_blocks(self.encoder)
         blocks = [Block.of(module) for module in modules[:num_shared]]
         margins = Margins(len(group.frames) - int(group.positions[-1]))
         for shared in run_timeline(timeline.unsqueeze(0), group.positions, margins, blocks):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ...model.modeling_echomen import R2Plus1DEncoder
+from ...model.r2plus1d_echomen import R2Plus1DEncoder
 
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "Margins",
     "WindowCost",
     "choose_shared_blocks",
-    "encoder_blocks",
+    "stem_and_blocks",
     "encoder_costs",
     "group_clips",
     "split_phases",
@@ -143,7 +143,7 @@ class BlockCost:
         return spatial + out * (sum(self.temporal) + self.shortcut), out
 
 
-def encoder_blocks(encoder: R2Plus1DEncoder) -> list[nn.Module]:
+def stem_and_blocks(encoder: R2Plus1DEncoder) -> list[nn.Module]:
     """List the stem and the residual blocks of an encoder, in the order in which they run."""
     stages = (cast(nn.Sequential, encoder.get_submodule(name)) for name in encoder.stage_names)
     return [encoder.stem, *(block for stage in stages for block in stage)]
@@ -152,7 +152,7 @@ def encoder_blocks(encoder: R2Plus1DEncoder) -> list[nn.Module]:
 def encoder_costs(encoder: R2Plus1DEncoder, height: int, width: int) -> list[BlockCost]:
     """Count the operations of an encoder's convolutions; all else costs less than 1 % of them and is left out."""
     costs = []
-    for block in encoder_blocks(encoder):
+    for block in stem_and_blocks(encoder):
         convs = [module for module in block.modules() if isinstance(module, nn.Conv3d)]
         downsample = getattr(block, "downsample", None) or ()
         shortcut = [module for module in downsample if isinstance(module, nn.Conv3d)]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from ...model.modeling_echomen import R2Plus1DBlock
+from ...model.r2plus1d_echomen import R2Plus1DBlock
 from ..engines.planar_convolutions import PlanarTemporalConv, convolve_time
 from .sharing_plan import Margins, split_phases
 

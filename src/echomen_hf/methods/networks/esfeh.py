@@ -15,7 +15,8 @@ from transformers import initialization as init
 from transformers.utils.generic import maybe_autocast
 
 from ...losses import squared_error
-from ...model.modeling_echomen import EchoMENOutput, EchoMENPreTrainedModel, R2Plus1DEncoder, check_pixel_values
+from ...model.modeling_echomen import EchoMENOutput, EchoMENPreTrainedModel, check_pixel_values
+from ...model.r2plus1d_echomen import R2Plus1DEncoder
 from ..method import Method
 from ..method_trainer import Loss, MethodLoss
 from .architecture import ArchitectureTrainer, single_prediction
