@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from echomen_hf.app import UploadLimits
-from echomen_hf.app.charts import VOLUME_PANEL, draw_experts, draw_gauge, draw_volumes, draw_windows
+from echomen_hf.app.charts import VOLUME_PANEL, draw_experts, draw_gauge, draw_volume_curve, draw_windows
 from echomen_hf.app.intake import ReceivedClip
 from echomen_hf.app.reader import Reading
 from echomen_hf.app.report import (
@@ -153,7 +153,7 @@ def test_both_readings_stand_side_by_side(outline):
 
 
 def test_volumes_are_drawn_where_the_page_expects_them(outline):
-    svg = draw_volumes(outline)
+    svg = draw_volume_curve(outline)
     root = ElementTree.fromstring(svg)
     width = float(root.attrib["viewBox"].split()[2])
     # The curve spans the panel, but for the last frame.

@@ -27,7 +27,7 @@ from ..outline import VideoOutline
 from .reader import Reading
 
 
-__all__ = ["VOLUME_PANEL", "draw_experts", "draw_gauge", "draw_volumes", "draw_windows"]
+__all__ = ["VOLUME_PANEL", "draw_experts", "draw_gauge", "draw_volume_curve", "draw_windows"]
 
 # Colours that no drawing uses, each to be replaced by the page's own colour.
 _INK, _MUTED, _GRID = "#010203", "#040506", "#070809"
@@ -156,7 +156,7 @@ def draw_windows(reading: Reading) -> str:
     return _svg(draw, 2.2, "Ejection fraction of every window over time")
 
 
-def draw_volumes(outline: VideoOutline) -> str:
+def draw_volume_curve(outline: VideoOutline) -> str:
     """Volume of the left ventricle over time, with end diastole and end systole of every beat, and beats as ticks."""
 
     def draw(figure: Figure) -> None:

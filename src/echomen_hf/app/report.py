@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from ..labels import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES
 from ..model.clip_sampling_echomen import ClipSpec
-from .charts import VOLUME_PANEL, draw_experts, draw_gauge, draw_volumes, draw_windows
+from .charts import VOLUME_PANEL, draw_experts, draw_gauge, draw_volume_curve, draw_windows
 from .intake import ReceivedClip
 from .limits import UploadLimits
 from .reader import Reading
@@ -75,7 +75,7 @@ def render_saliency_note() -> str:
 def render_evidence(reading: Reading) -> str:
     """Volumes, experts, windows and all numbers."""
     outline = reading.outline
-    volumes = Markup(draw_volumes(outline)) if outline is not None and outline.masks.any() else None
+    volumes = Markup(draw_volume_curve(outline)) if outline is not None and outline.masks.any() else None
     experts, windows = Markup(draw_experts(reading)), Markup(draw_windows(reading))
     return _render(
         "evidence.html", reading=reading, volumes=volumes, panel=VOLUME_PANEL, experts=experts, windows=windows

@@ -71,7 +71,7 @@ def main(
         comparison = json.loads((report / "metrics.json").read_text(encoding="utf-8"))["comparison"]
         write_json(summary, {"test": comparison})
         print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes; everything is in {output}", flush=True)
-    print_summary(summary)
+    print_errors(summary)
 
 
 def example_files(data: Path, report: Path) -> tuple[Path, Path]:
@@ -97,7 +97,7 @@ def run_python(*arguments: object) -> None:
         sys.exit(f"The step failed with status {status}; fix what it says and run the demo again to continue.")
 
 
-def print_summary(path: Path) -> None:
+def print_errors(path: Path) -> None:
     """Print the results of the demo as a table."""
     from ..evaluation.split_evaluation import comparison_table
 

@@ -15,7 +15,7 @@ from ..labels import CATEGORY_TITLES, category_masks
 from ..runs.files import folder_or_id, write_json, write_text
 from ..runs.training_list import SeenVideos
 from .group_errors import MIN_VIDEOS, ColumnErrors, errors_by_column
-from .report import MISSING_VALUE, markdown_table
+from .report import MISSING_VALUE, markdown_table, with_interval
 from .split_evaluation import SplitEvaluation, find_split, patients_of
 
 
@@ -156,9 +156,9 @@ def category_table(sets: Sequence[TestSet], interval: str) -> str:
                     title,
                     str(metrics[f"n{suffix}"]),
                     known,
-                    with_interval(metrics, f"mae{suffix}"),
-                    with_interval(metrics, f"gm{suffix}", False),
-                    with_interval(metrics, f"bias{suffix}"),
+                    error_cell(metrics, f"mae{suffix}"),
+                    with_interval(metrics, f"gm{suffix}", interval=False),
+                    error_cell(metrics, f"bias{suffix}"),
                     MISSING_VALUE if found is None else f"{found['coverage']:.0%}",
                     MISSING_VALUE if found is None else f"{found['width']:.1f}",
                 ]
@@ -181,21 +181,22 @@ def subgroup_table(sets: Sequence[TestSet], title: str, interval: str) -> str:
                 continue
             for group, metrics in column.groups.items():
                 shown = "mae" in metrics
-                cells = [with_interval(metrics, name) if shown else MISSING_VALUE for name in ("mae", "bias")]
+                cells = [error_cell(metrics, name) if shown else MISSING_VALUE for name in ("mae", "bias")]
                 rows.append([each.name, group, str(metrics["n"]), *cells])
     if not rows:
         return ""
-    few = f"\n\nGroups of fewer than {MIN_VIDEOS} videos are counted only." if any(r[3] == "–" for r in rows) else ""
+    few = (
+        f"\n\nGroups of fewer than {MIN_VIDEOS} videos are counted only."
+        if any(r[3] == MISSING_VALUE for r in rows)
+        else ""
+    )
     return markdown_table(["Data set", title, "Videos", f"MAE{interval}", f"Bias{interval}"], rows) + few
 
 
-def with_interval(metrics: Any, key: str, interval: bool = True) -> str:
-    """Format a metric with its interval, if it has one."""
-    value, low, high = (metrics.get(f"{key}{end}", np.nan) for end in ("", "_ci_low", "_ci_high"))
-    if np.isnan(value):
-        return MISSING_VALUE
-    # One patient has no spread, of which an interval could tell.
-    return f"{value:.2f}" + (f" ({low:.2f} to {high:.2f})" if interval and low < high else "")
+def error_cell(metrics: Any, key: str) -> str:
+    """Format an error with its interval, which one patient, who has no spread, does not have."""
+    low, high = (metrics.get(f"{key}_ci_{end}", np.nan) for end in ("low", "high"))
+    return with_interval(metrics, key, interval=low < high)
 
 
 def resampling_note(sets: Sequence[TestSet]) -> str:

@@ -35,6 +35,7 @@ __all__ = [
     "read_metrics_json",
     "read_predictions_csv",
     "results_table",
+    "with_interval",
     "write_metrics_json",
     "write_predictions_csv",
 ]
@@ -218,6 +219,23 @@ def results_table(
             header.append(f"{title} {category_title}{counts.pop(category, '')}")
             columns.append(_result_column(results, _key(metric, category), unranked, intervals))
     return markdown_table(header, [[label, *cells] for label, *cells in zip(results, *columns, strict=True)])
+
+
+def with_interval(metrics: Mapping[str, float], key: str, interval: bool = True) -> str:
+    """Format a metric as text, with its confidence interval if it has one.
+
+    Args:
+        metrics: Metrics, with the ends of the interval as `KEY_ci_low` and `KEY_ci_high`.
+        key: Name of the metric.
+        interval: Whether to show the interval.
+
+    Returns:
+        The text, a dash if the metric is not defined.
+    """
+    value, low, high = (metrics.get(f"{key}{end}", np.nan) for end in ("", "_ci_low", "_ci_high"))
+    if np.isnan(value):
+        return MISSING_VALUE
+    return f"{value:.2f}" + (f" ({low:.2f} to {high:.2f})" if interval and low <= high else "")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.layouts.tables import SPLIT_NAMES
 from ..evaluation.group_errors import MIN_VIDEOS, ColumnErrors
-from ..evaluation.report import markdown_table
+from ..evaluation.report import MISSING_VALUE, markdown_table, with_interval
 from ..labels import category_masks
 from ..metrics import AUROC_THRESHOLDS
 from ..model.configuration_echomen import EchoMENConfig
@@ -24,7 +24,6 @@ __all__ = [
     "configuration_table",
     "data_table",
     "hyperparameter_table",
-    "interval",
     "list_of_numbers",
     "metrics_table",
     "scalar_metrics",
@@ -81,7 +80,7 @@ def hyperparameter_table(record: RunRecord) -> str:
         cells = []
         for stage, foreign in ((1, STAGE_2_ARGUMENTS), (2, STAGE_1_ARGUMENTS)):
             if name in foreign:
-                cells.append("–")
+                cells.append(MISSING_VALUE)
             elif stage not in record.stages or name not in record.stages[stage].arguments:
                 cells.append(UNKNOWN)
             else:
@@ -126,7 +125,7 @@ def bias_table(metrics: dict[str, float]) -> str:
                 str(int(metrics[f"n{suffix(category)}"])),
                 with_interval(metrics, f"mae{suffix(category)}"),
                 with_interval(metrics, f"bias{suffix(category)}"),
-                "–" if np.isnan(ratio) else f"{ratio:.2f}",
+                MISSING_VALUE if np.isnan(ratio) else f"{ratio:.2f}",
             ]
         )
     return markdown_table(["Category", "Videos", "MAE", "Bias", "MAE / MAE of all"], rows)
@@ -136,7 +135,7 @@ def column_table(entry: ColumnErrors) -> str:
     """Errors by the groups of one column."""
     rows = []
     for group, metrics in entry.groups.items():
-        shown = [with_interval(metrics, name) for name in ("mae", "bias")] if "mae" in metrics else ["–", "–"]
+        shown = [with_interval(metrics, name) for name in ("mae", "bias")] if "mae" in metrics else [MISSING_VALUE] * 2
         count = str(int(metrics["n"])) if "mae" in metrics else f"fewer than {MIN_VIDEOS}"
         rows.append([group, count, *shown])
     return markdown_table([entry.column, "Videos", "MAE", "Bias"], rows)
@@ -161,20 +160,6 @@ def ef_range(category: str) -> str:
     if low == 0:
         return f" (EF < {high:g} %)"
     return f" (EF ≥ {low:g} %)" if high == 100 else f" (EF {low:g} to < {high:g} %)"
-
-
-def interval(metrics: dict[str, float], key: str) -> tuple[float, float]:
-    """Lower and upper end of a metric's confidence interval, NaN if unknown."""
-    return metrics.get(f"{key}_ci_low", np.nan), metrics.get(f"{key}_ci_high", np.nan)
-
-
-def with_interval(metrics: dict[str, float], key: str) -> str:
-    """Metric and interval as text, a dash if the metric is not defined."""
-    value = metrics.get(key, np.nan)
-    low, high = interval(metrics, key)
-    if np.isnan(value):
-        return "–"
-    return f"{value:.2f}" if np.isnan([low, high]).any() else f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def setting(value: Any) -> str:

@@ -23,7 +23,6 @@ from .card_tables import (
     configuration_table,
     data_table,
     hyperparameter_table,
-    interval,
     list_of_numbers,
     metrics_table,
     scalar_metrics,
@@ -198,7 +197,7 @@ def evaluation_results(record: RunRecord) -> list[EvalResult]:
         if np.isnan(value):
             continue
         arguments: dict[str, Any] = {"n": int(metrics.get(key.replace(metric, "n", 1), metrics["n"]))}
-        low, high = interval(metrics, key)
+        low, high = (metrics.get(f"{key}_ci_{end}", np.nan) for end in ("low", "high"))
         if not np.isnan([low, high]).any():
             arguments["confidence_level"] = document["ci_level"]
             arguments["interval"] = [round(low, 4), round(high, 4)]

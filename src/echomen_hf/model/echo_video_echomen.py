@@ -18,7 +18,7 @@ from .video_source_echomen import VideoReadError
 __all__ = [
     "DEFAULT_FPS",
     "MAX_FRAME_PIXELS",
-    "DecodedFrames",
+    "DecodedVideo",
     "EchoVideo",
     "VideoInfo",
     "cut_out_sector",
@@ -105,7 +105,7 @@ class EchoVideo:
         return self.coloured_share >= COLOURED_SHARE
 
 
-class DecodedFrames(NamedTuple):
+class DecodedVideo(NamedTuple):
     """Frames of a file, uint8, shape (T, H, W), the frame rate that it states, and the share that is coloured."""
 
     frames: NDArray[np.uint8]

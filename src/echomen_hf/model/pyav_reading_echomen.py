@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .container_end_echomen import is_cut_off, require_short_index
 from .echo_video_echomen import (
     MAX_FRAME_PIXELS,
-    DecodedFrames,
+    DecodedVideo,
     even_rate,
     is_usable_fps,
     require_frame_size,
@@ -159,7 +159,7 @@ def decode_container(
     measure_colour: bool,
     promised: int = 0,
     prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
-) -> DecodedFrames:
+) -> DecodedVideo:
     """The part of `read_video` that is not DICOM.
 
     Args:
@@ -201,12 +201,12 @@ def decode_container(
             failure=line.failure,
         )
         if numbers is None:
-            return DecodedFrames(collector.finish(line.shown), line.fps, to_gray.coloured_share)
+            return DecodedVideo(collector.finish(line.shown), line.fps, to_gray.coloured_share)
         order = numbers if line.shown is None else line.shown[numbers].tolist()
         if order != indices:
             collector, to_gray, _ = attempt(order, may_skip=may_skip, promised=None)
         if collector.complete:
-            return DecodedFrames(collector.finish(), line.fps, to_gray.coloured_share)
+            return DecodedVideo(collector.finish(), line.fps, to_gray.coloured_share)
     raise VideoReadError.about(source.name, "is damaged: not all of its frames can be decoded", "copy it again")
 
 
@@ -217,7 +217,7 @@ def _expected_frames(container: InputContainer, stream: VideoStream) -> int:
 
 def _decode_by_index(
     source: ResolvedSource, indices: list[int], max_bytes: int, measure_colour: bool
-) -> DecodedFrames | None:
+) -> DecodedVideo | None:
     """Decode without a demuxer, which reads all of a file up to the last wanted frame; `None` where that cannot be."""
     avi = read_avi_index(source)
     if avi is None:
@@ -225,7 +225,7 @@ def _decode_by_index(
     numbers = frames_to_read(source.name, indices, avi.num_frames)
     to_gray = GrayConverter(measure_colour)
     frames = decode_from_index(source, avi, FrameCollector(source.name, numbers, max_bytes), to_gray)
-    return None if frames is None else DecodedFrames(frames, avi.fps, to_gray.coloured_share)
+    return None if frames is None else DecodedVideo(frames, avi.fps, to_gray.coloured_share)
 
 
 def _decode(

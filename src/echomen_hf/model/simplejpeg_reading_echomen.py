@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .colour_doppler_echomen import ColourMeter
-from .echo_video_echomen import DecodedFrames, require_frame_size
+from .echo_video_echomen import DecodedVideo, require_frame_size
 from .frame_collector_echomen import FrameCollector, frames_to_read
 from .mjpeg_avi_echomen import read_avi_index, read_images
 from .video_source_echomen import ResolvedSource, VideoReadError
@@ -36,7 +36,7 @@ def load_simplejpeg() -> Any:
 
 def decode_by_simplejpeg(
     source: ResolvedSource, indices: list[int] | None, max_bytes: int, measure_colour: bool
-) -> DecodedFrames | None:
+) -> DecodedVideo | None:
     """Decode the wanted frames of a Motion JPEG file, if it is gray and whole.
 
     `None` if it has colour that matters, a limited range or fields, or cannot be decoded: all that is PyAV's.
@@ -66,7 +66,7 @@ def decode_by_simplejpeg(
                 return None
         except ValueError:
             return None
-    return DecodedFrames(collector.finish(), avi.fps, 0.0 if measure_colour else float("nan"))
+    return DecodedVideo(collector.finish(), avi.fps, 0.0 if measure_colour else float("nan"))
 
 
 def _is_unusual(head: bytes) -> bool:

@@ -97,7 +97,7 @@ def load_export(
         ValueError: If a file is missing or is not the one that was exported, or the package of the engine is missing.
     """
     folder = Path(folder)
-    record = read_record(folder)
+    record = read_export_record(folder)
     for name, checksum in record["files"].items():
         if not (folder / name).is_file() or file_checksum(folder / name) != checksum:
             raise ValueError(
@@ -176,7 +176,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def read_record(folder: Path) -> dict[str, Any]:
+def read_export_record(folder: Path) -> dict[str, Any]:
     """Read export.json."""
     path = folder / EXPORT_NAME
     try:

@@ -39,7 +39,7 @@ class UVTOutput(EchoMENOutput):
     phase_loss: torch.Tensor | None = None
 
 
-class ResidualBlock(nn.Module):
+class FrameResidualBlock(nn.Module):
     """Two convolutions of a frame beside the identity."""
 
     def __init__(self, channels: int) -> None:
@@ -72,7 +72,7 @@ class FrameEncoder(nn.Module):
         )
         self.blocks, self.halvings, self.skips = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for level, (size, following) in enumerate(zip(sizes[:-1], sizes[1:])):
-            self.blocks.append(nn.Sequential(*[ResidualBlock(size) for _ in range(config.encoder_depth)]))
+            self.blocks.append(nn.Sequential(*[FrameResidualBlock(size) for _ in range(config.encoder_depth)]))
             self.halvings.append(strided_convolution(size, following, 2))
             self.skips.append(strided_convolution(size, last, 2 ** (levels - level)))
         self.output = nn.Sequential(frame_convolution(last, last, 3), nn.BatchNorm3d(last), nn.LeakyReLU())
