@@ -205,8 +205,12 @@ def main(arguments: list[str] | None = None) -> None:
     if args.channels_last:
         teacher.to(memory_format=torch.channels_last_3d)
     args.label_names, args.remove_unused_columns, args.metric_for_best_model = ["labels", "masks"], False, "loss"
-    # VAL looks as it does elsewhere: in the same machines, without changes.
-    plain = SimulatedFrames(simulation_args.simulation_profile, image_size=model.config.image_size)
+    # VAL is shown as it is, without changes.
+    plain = SimulatedFrames(
+        simulation_args.simulation_profile,
+        image_size=model.config.image_size,
+        cache=simulation_args.simulation_cache,
+    )
     trainer = Trainer(
         teacher,
         args,
