@@ -18,6 +18,9 @@ PREDICTIONS = {
 }
 
 
+CLOSE = {"EchoMEN": [REFERENCES + 1], **{f"method {n}": [REFERENCES + 1 + n / 40] for n in range(12)}}
+
+
 def test_error_by_band_is_averaged_over_seeds():
     errors, counts = error_by_band_of_methods(PREDICTIONS, REFERENCES, emphasised="EchoMEN").axes
     echonet, echomen = errors.get_lines()[:2]
@@ -50,13 +53,13 @@ def test_every_method_has_a_panel_with_its_mean_line():
 
 
 def test_trade_shows_the_spread_over_seeds_and_names_every_method():
-    predictions = PREDICTIONS | {f"method {n}": [REFERENCES + 1 + n / 40] for n in range(12)}
+    predictions = {"EchoNet": [REFERENCES + 0.75, REFERENCES + 1.75], **CLOSE}
     figure = trade_of_methods(predictions, REFERENCES, emphasised="EchoMEN")
     (panel,) = figure.axes
     echonet = panel.get_lines()[1]  # after the line of the error bars
-    assert [float(value[0]) for value in echonet.get_data()] == [3, 3]
+    assert [float(value[0]) for value in echonet.get_data()] == [1.25, 1.25]
     across, up, *none = (line.get_segments()[0] for line in panel.collections[:4])
-    assert np.ptp(across[:, 0]) == np.ptp(up[:, 1]) == pytest.approx(2 * 2**0.5)
+    assert np.ptp(across[:, 0]) == np.ptp(up[:, 1]) == pytest.approx(2**0.5)
     assert np.ptp(none) == 0  # one seed has no spread
     assert [text.get_text() for text in panel.texts] == list(predictions)
     figure.draw_without_rendering()
@@ -64,6 +67,15 @@ def test_trade_shows_the_spread_over_seeds_and_names_every_method():
     names = [Text.get_window_extent(text) for text in panel.texts]  # without their lines
     assert not any(one.overlaps(other) for n, one in enumerate(names) for other in names[:n])
     assert all(panel.bbox.containsx(box.x0) and panel.bbox.containsx(box.x1) for box in boxes)
+
+
+def test_a_method_that_failed_does_not_hide_the_others():
+    predictions = {**CLOSE, "broken": [REFERENCES + 20, REFERENCES + 22]}
+    (panel,) = trade_of_methods(predictions, REFERENCES, emphasised="EchoMEN").axes
+    assert panel.get_xlim()[1] < 2 and panel.get_ylim()[1] < 2
+    note, *names = [text.get_text() for text in panel.texts]
+    assert note == "Beyond the panel: broken (21.00 ± 1.41, 21.00 ± 1.41)"
+    assert names == list(CLOSE)
 
 
 def test_no_other_method_is_black():

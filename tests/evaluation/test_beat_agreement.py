@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from echomen_hf.evaluation.beat_agreement import BeatAgreement
+from echomen_hf.evaluation.beat_agreement import BeatAgreement, TracedAgreement
 from helpers.outlined_hearts import beating_masks
 
 
@@ -40,3 +40,24 @@ def test_missed_and_invented_beats_are_counted():
     agreement.add(masks, np.zeros_like(masks), 50.0)  # nothing to compare with
     assert agreement.summary()["num_beats"] == 8
     assert np.isnan(BeatAgreement().summary()["beat_ef_mae"])
+
+
+def test_ejection_fraction_at_traced_frames_and_of_the_beats():
+    agreement = TracedAgreement()
+    exact, weak = (beating_masks(num_frames=160, period=40, shrink=shrink) for shrink in (0.8, 0.85))
+    areas = exact.sum(axis=(1, 2))
+    ends = [int(areas.argmax()), int(areas.argmin())]
+    agreement.add(exact, exact[ends], ends, 50.0)
+    agreement.add(weak, exact[ends], ends, 50.0)  # 1 - 0.85^3 instead of 1 - 0.8^3
+    agreement.add(np.zeros_like(exact), exact[ends], ends, 50.0)  # no outline, no error
+    found = agreement.summary()
+    for way, rounding in (("same_frames", 0.5), ("beats", 2)):  # the curve of the beats is smooth
+        assert found[way]["num_videos"] == 2
+        assert found[way]["mae"] == pytest.approx(10.2 / 2, abs=rounding)
+        assert found[way]["bias"] == pytest.approx(-10.2 / 2, abs=rounding)
+    # A still picture has no beat.
+    still = TracedAgreement()
+    still.add(np.repeat(exact[ends[:1]], 60, axis=0), exact[ends], [0, 1], 50.0)
+    assert still.summary()["same_frames"]["bias"] == pytest.approx(-48.8, abs=1)
+    assert still.summary()["beats"]["num_videos"] == 0
+    assert np.isnan(still.summary()["beats"]["mae"])

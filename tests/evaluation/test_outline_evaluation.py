@@ -106,4 +106,7 @@ def test_on_tracings_only_traced_frames_count(oracle, tmp_path):
     assert values["end_systole"] == 0
     assert values["all_frames"] == pytest.approx(values["end_diastole"] / 2)
     assert found["tracings"]["share_outlined"] < 0.1
+    # The oracle has no outline at end systole, so no ejection fraction.
+    assert found["tracings"]["ejection_fraction"]["same_frames"]["num_videos"] == 0
     assert "| tracings" in outline_section(found)
+    assert "| at the traced frames" in outline_section(found)

@@ -38,6 +38,7 @@ Predictions = Mapping[str, Sequence[NDArray[np.float64]]]
 """EF in percent by title of the method, one array of shape (N,) per seed."""
 
 PANELS_PER_ROW = 4
+FAR_ABOVE = 5.0  # interquartile ranges above the third quartile of the methods' errors
 
 
 @styled
@@ -171,7 +172,10 @@ def trade_of_methods(
     emphasised: str | None = None,
     subtitle: str | None = None,
 ) -> Figure:
-    """MAE on HFrEF over that on HFpEF, with the standard deviations over seeds; better is down and left."""
+    """MAE on HFrEF over that on HFpEF, with the standard deviations over seeds; better is down and left.
+
+    Methods whose errors are far above the others', as after failed trainings, are written at the edge.
+    """
     figure = new_figure("Errors on weak hearts against errors on strong ones", subtitle, width=8.5, height=6.8)
     panel = figure.subplots()
     looks = looks_of(list(predictions), emphasised)
@@ -181,15 +185,27 @@ def trade_of_methods(
         errors = np.array([[of_seed["mae_hfpef"], of_seed["mae_hfref"]] for of_seed in metrics])  # (S, 2)
         means[title] = errors.mean(axis=0)
         spreads[title] = errors.std(axis=0, ddof=1) if len(errors) > 1 else np.zeros(2)
+    lower, upper = np.quantile(list(means.values()), [0.25, 0.75], axis=0)  # (2,) each
+    is_far = {title: bool((mean > upper + FAR_ABOVE * (upper - lower)).any()) for title, mean in means.items()}
+    for title in (title for title in means if not is_far[title]):
         (x, y), (across, up), look = means[title], spreads[title], looks[title]
         panel.errorbar(x, y, xerr=across, yerr=up, color=look.colour, elinewidth=0.8)
         panel.plot(x, y, marker=look.marker, color=look.colour, markersize=9 if title == emphasised else 6)
+    beyond = [
+        f"{title} ({means[title][0]:.2f} ± {spreads[title][0]:.2f}, {means[title][1]:.2f} ± {spreads[title][1]:.2f})"
+        for title in means
+        if is_far[title]
+    ]
+    if beyond:
+        note = f"Beyond the panel: {', '.join(beyond)}"
+        panel.text(0.99, 0.98, note, transform=panel.transAxes, ha="right", va="top", fontsize=8, color=NEUTRAL_COLOUR)
     panel.grid(axis="x")
     panel.margins(0.08)
     panel.set_xlabel(f"MAE on {CATEGORY_TITLES['hfpef']} (EF points)")
     panel.set_ylabel(f"MAE on {CATEGORY_TITLES['hfref']} (EF points)")
     figure.draw_without_rendering()  # places the panel
-    write_names(panel, means, spreads, {title: look.colour for title, look in looks.items()})
+    shown = {title: mean for title, mean in means.items() if not is_far[title]}
+    write_names(panel, shown, spreads, {title: look.colour for title, look in looks.items()})
     return figure
 
 

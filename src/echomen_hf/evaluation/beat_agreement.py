@@ -1,8 +1,8 @@
-"""Agreement of the beats that two outlines of one video give."""
+"""Agreement of the beats and ejection fractions that two outlines of one video give."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ..outline.beats import find_beats
 from ..outline.measurements import clean_masks, measure_volumes
+from ..simulation.anatomy import ejection_fraction
 
 
-__all__ = ["BeatAgreement"]
+__all__ = ["BeatAgreement", "TracedAgreement"]
 
 _SAME_BEAT = 0.15  # seconds between its end systoles
 _CLOSE = 0.06  # seconds
@@ -72,3 +73,30 @@ class BeatAgreement:
             "video_ef_error_quantile": float(np.quantile(np.abs(videos), 0.9)) if len(videos) else float("nan"),
             "share_of_videos_with_beats": len(videos) / max(self.num_videos, 1),
         }
+
+
+@dataclass
+class TracedAgreement:
+    """Errors in EF points of an outliner's masks against the two traced frames of videos."""
+
+    same_frames: list[float] = field(default_factory=list)  # from the outlines of these frames
+    beats: list[float] = field(default_factory=list)  # of the mean of a video's beats
+
+    def add(self, masks: NDArray[np.bool_], traced: NDArray[np.bool_], frames: Sequence[int], fps: float) -> None:
+        """Compare the masks of a video, (T, H, W), with those traced at end diastole and end systole, (2, H, W)."""
+        cleaned = clean_masks(masks)
+        true = ejection_fraction(*measure_volumes(traced).volumes)
+        volumes = measure_volumes(cleaned).volumes
+        self.same_frames.append(ejection_fraction(*volumes[list(frames)]) - true)
+        beats = [beat.ejection_fraction for beat in find_beats(volumes, fps)]
+        self.beats.append(float(np.mean(beats)) - true if beats else np.nan)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Errors of the videos that have one; NaN if none has."""
+        return {name: _errors(np.array(getattr(self, name))) for name in ("same_frames", "beats")}
+
+
+def _errors(values: NDArray[np.float64]) -> dict[str, Any]:
+    known = values[np.isfinite(values)]
+    mae, bias = (float(each.mean()) if len(known) else float("nan") for each in (np.abs(known), known))
+    return {"num_videos": len(known), "mae": mae, "bias": bias}

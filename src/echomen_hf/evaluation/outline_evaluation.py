@@ -20,7 +20,7 @@ from ..outline.video_outline import outline_video
 from ..simulation.echo import sample_echo_parameters, simulate_echo
 from ..simulation.fans import fan_mask, whole_fan_parameters
 from ..simulation.other_recordings import OTHER_RECORDINGS, simulate_other_recording
-from .beat_agreement import BeatAgreement
+from .beat_agreement import BeatAgreement, TracedAgreement
 from .report import markdown_table
 from .simulation_examination import (
     CALIBRATION_SEED_OFFSET,
@@ -159,7 +159,8 @@ def evaluate_outlines_on_tracings(
 
     Returns:
         Dice coefficients at both ends of the beat and of all traced frames, the share of all frames that have an
-        outline, and frames per second.
+        outline, errors of the ejection fraction at the traced frames and of the mean of the beats, and frames per
+        second.
     """
     groups = [list(group) for _, group in itertools.groupby(tracings, lambda tracing: tracing.video)]
     videos = (_traced(group) for group in tqdm(groups, "videos", disable=not progress))
@@ -203,7 +204,8 @@ def _traced(tracings: Sequence[Tracing]) -> OutlinedVideo:
 def _agreement(outliner: LeftVentricleOutliner, videos: Iterable[OutlinedVideo]) -> dict[str, Any]:
     """Dice coefficients of videos, each of which counts the same."""
     values: dict[str, list[float]] = {name: [] for name in _MOMENTS}
-    outlined, num_frames, seconds, core_seconds, beats = [], 0, 0.0, 0.0, BeatAgreement()
+    outlined, num_frames, seconds, core_seconds = [], 0, 0.0, 0.0
+    beats, traced = BeatAgreement(), TracedAgreement()
     for video in videos:
         start, core_start = time.perf_counter(), time.process_time()
         masks = outliner.predict_masks(video.frames, video.fps)
@@ -217,6 +219,9 @@ def _agreement(outliner: LeftVentricleOutliner, videos: Iterable[OutlinedVideo])
             values[moment].append(float(agreement[video.numbers == getattr(video, moment)][0]))
         if len(video.masks) == len(masks):
             beats.add(masks, video.masks, video.fps)
+        else:
+            ends = [video.end_diastole, video.end_systole]
+            traced.add(masks, video.masks[[list(video.numbers).index(end) for end in ends]], ends, video.fps)
     return {
         "dice": {name: {"mean": float(np.mean(v)), "p5": float(np.quantile(v, 0.05))} for name, v in values.items()},
         "share_outlined": float(np.mean(outlined)),
@@ -224,6 +229,7 @@ def _agreement(outliner: LeftVentricleOutliner, videos: Iterable[OutlinedVideo])
         "frames_per_second": num_frames / seconds,
         "frames_per_core_second": num_frames / core_seconds,
         **({"beats": beats.summary()} if beats.num_videos else {}),
+        **({"ejection_fraction": traced.summary()} if traced.same_frames else {}),
     }
 
 
@@ -238,6 +244,8 @@ def outline_section(evaluation: Mapping[str, Any]) -> str:
     beats = [(title, machines[name]["beats"]) for name, title in _TITLES.items() if "beats" in machines.get(name, {})]
     if beats:
         table += f"\n\n{_beat_table(beats)}"
+    if "ejection_fraction" in evaluation.get("tracings", {}):
+        table += f"\n\n{_traced_table(evaluation['tracings']['ejection_fraction'])}"
     if not others:
         return table
     rows = [[kind.replace("_", " "), f"{others[kind]:.1%}"] for kind in OTHER_RECORDINGS if kind in others]
@@ -257,6 +265,15 @@ def _beat_table(beats: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
             *(f"{found[name]:.1f}" for name in errors),
         ]
         for title, found in beats
+    ]
+    return markdown_table(titles, rows)
+
+
+def _traced_table(found: Mapping[str, Any]) -> str:
+    titles = ["Ejection fraction against that of the tracings", "Number", "mean absolute error", "bias"]
+    rows = [
+        [title, str(found[name]["num_videos"]), f"{found[name]['mae']:.1f}", f"{found[name]['bias']:.1f}"]
+        for name, title in (("same_frames", "at the traced frames"), ("beats", "mean of the beats of the video"))
     ]
     return markdown_table(titles, rows)
 
