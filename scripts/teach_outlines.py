@@ -13,7 +13,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -215,7 +215,9 @@ def main(arguments: list[str] | None = None) -> None:
         teacher,
         args,
         data_collator=Collator(model.config.image_size // model.config.stem_stride),
-        train_dataset=OutlinedClips(data.train, processor, data.frames, data_args.crop_padding, args.seed),
+        train_dataset=OutlinedClips(
+            data.train, processor, cast(SimulatedFrames, data.frames), data_args.crop_padding, args.seed
+        ),
         eval_dataset=OutlinedClips(data.val, processor, plain, 0, args.seed),
         compute_metrics=metrics,
         callbacks=[EpochOfDataset()],

@@ -67,6 +67,7 @@ def test_a_newer_clip_of_the_visitor_silences_the_older_one(handlers, tmp_path):
     assert list(handlers.files.folder("visitor").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_upload_that_waits_survives_the_clip_before_it(handlers, write_video, beating_frames, tmp_path):
     handlers.take(str(write_video(tmp_path / "clip.avi", beating_frames)), VISITOR)
     assert len(list(handlers.read_sample(1, ANY_CATEGORY, VISITOR))) == 2

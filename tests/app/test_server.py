@@ -98,6 +98,7 @@ def test_one_address_cannot_fill_the_queue(serve):
     assert "Too many clips from your address" in refused
 
 
+@pytest.mark.slow
 def test_a_visitor_waits_for_the_clip_of_another_no_longer_than_its_deadline(serve, tmp_path, monkeypatch):
     # A clip whose decoder comes to no end.
     endless = "import io, sys, time; sys.stdin = io.StringIO(sys.stdin.read())"

@@ -75,8 +75,31 @@ def test_the_claims_on_the_page_are_what_the_command_prints(capsys):
     for seeds in ([], ["--seeds", "0", "2", "3", "4", "5"]):
         seed_tests.main([str(RUN), *seeds])
         printed.append(rows_of(capsys.readouterr().out))
-    page = rows_of((RUN.parent / "README.md").read_text().split("printed by")[1].split("\n\n- ")[0])
+    page = rows_of((RUN.parent / "earlier.md").read_text().split("printed by")[1].split("\n\n- ")[0])
     assert len(page) == 5
     for title, (own, reference, over_seeds, over_videos, without) in page.items():
         whole, part = (rows.get(title) or rows[f"{title} All"] for rows in printed)
         assert (own, reference, over_seeds, over_videos, without) == (*whole[:2], *whole[5:7], part[5])
+
+
+def test_the_primary_comparison_on_the_page_is_what_the_command_prints(capsys):
+    seed_tests.main([str(RUN.parent / "6000_videos")])
+    rows, page = rows_of(capsys.readouterr().out), (RUN.parent / "README.md").read_text()
+    own, reference, difference, p_value = rows["Balanced MAE"][:4]
+    assert f"EchoMEN is {reference}, that of EchoNet {own} (difference {difference}," in page
+    assert f"p = {p_value})" in page
+    assert f"A difference of {rows['Balanced MAE'][-1]} from EchoNet" in page
+    assert "On HFpEF, EchoMEN has {1} and EchoNet {0}".format(*rows["MAE HFpEF"]) in page
+
+
+@pytest.mark.slow
+def test_the_divisions_on_the_page_are_what_the_command_prints(capsys):
+    seed_tests.main([str(RUN.parent / "6000_videos"), "--placebo"])
+    rows, page = rows_of(capsys.readouterr().out), (RUN.parent / "README.md").read_text()
+    shares = {title: row[1].removesuffix(" %") for title, row in rows.items()}
+    assert f"calls {shares['MAE All']} % of {rows['MAE All'][0]} divisions" in page
+    by_category = [shares[f"MAE {name}"] for name in ("HFrEF", "HFmrEF", "HFpEF")]
+    assert "{}, {} and {} % by MAE on HFrEF, HFmrEF and HFpEF".format(*by_category) in page
+    assert f"and {shares['Balanced MAE']} % by balanced MAE" in " ".join(page.split())
+    over_videos = [float(row[2].removesuffix(" %")) for row in rows.values()]
+    assert f"{min(over_videos):.0f} to {max(over_videos):.0f} % of them" in page

@@ -80,3 +80,12 @@ def test_committed_tables_follow_from_the_committed_cells(run, make_arguments, t
     for path in committed.glob("significance*.csv"):
         # Processors add up in different orders.
         pd.testing.assert_frame_equal(pd.read_csv(folder / path.name), pd.read_csv(path), rtol=1e-12, atol=1e-12)
+
+
+def test_the_page_shows_the_committed_tables():
+    folder = ROOT / "docs" / "results"
+    page = (folder / "README.md").read_text()
+    made = "\n\n".join((folder / "6000_videos" / name).read_text() for name in ("table1.md", "table2.md"))
+    shown = [block for block in page.split("\n\n") if block.startswith("| Method")]
+    assert len(shown) == 3
+    assert all(block in made for block in shown)

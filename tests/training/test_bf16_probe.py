@@ -169,10 +169,13 @@ print(json.dumps([guarded, errors]))
     [
         pytest.param(
             "AVX512_CORE_BF16",
-            marks=pytest.mark.skipif(
-                not getattr(torch.cpu, "get_capabilities", dict)().get("avx512_f"),
-                reason="this processor has no AVX-512, or torch cannot tell",
-            ),
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(
+                    not getattr(torch.cpu, "get_capabilities", dict)().get("avx512_f"),
+                    reason="this processor has no AVX-512, or torch cannot tell",
+                ),
+            ],
         ),
         "ALL",
     ],
