@@ -47,10 +47,10 @@ print("loaded")
     [
         "import echomen_hf; from transformers import AutoModel, pipeline",
         "from transformers import AutoModel, pipeline; import echomen_hf",
-        "from echomen_hf.modeling_echomen import EchoMENModel; from transformers import AutoModel, pipeline",
         *(
             pytest.param(f"{first}; from transformers import AutoModel, pipeline", marks=pytest.mark.slow)
             for first in (
+                "from echomen_hf.modeling_echomen import EchoMENModel",
                 "import echomen_hf.model.pipeline_echomen",
                 "from echomen_hf.inference import Predictor",
                 "from echomen_hf.training import fit",

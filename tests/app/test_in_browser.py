@@ -145,6 +145,7 @@ def test_upload_shows_the_reading_and_plays_the_clip(visit, server, clip, tmp_pa
     assert "SMITH" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_bad_file_is_explained_and_the_next_one_is_read(visit, server, clip, tmp_path):
     page = visit()
     bad = tmp_path / "bad.avi"

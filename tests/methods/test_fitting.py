@@ -38,7 +38,9 @@ def test_result_loads_and_predicts_like_any_other_model(name, run, tmp_path, vid
     assert described["run.options"] == get_method(name).options
 
 
-@pytest.mark.parametrize("name", LOSS_SIDE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "group_dir" else name for name in LOSS_SIDE]
+)
 def test_learns(name, make_arguments, make_data, tiny_fields):
     """Ten clips that can be learnt by heart: in seconds the error falls below that of the best constant."""
     method = get_method(name)

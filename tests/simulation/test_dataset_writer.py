@@ -121,6 +121,7 @@ def test_content_depends_on_seed_and_index_only(folder, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(tmp_path):
     one = write(tmp_path / "one", num_videos=4, num_workers=1)
     two = write(tmp_path / "two", num_videos=4, num_workers=2)

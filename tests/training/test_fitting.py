@@ -192,6 +192,7 @@ def test_folder_is_not_claimed_by_a_run_that_cannot_start(run, tmp_path):
     run(stage=1)
 
 
+@pytest.mark.slow
 def test_rows_in_a_list(run, videos):
     model = run(stage=1, train_videos=list(videos["train"]), val_videos=list(videos["validation"]))
     assert_equal_weights(model, run("other", stage=1))
