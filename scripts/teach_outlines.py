@@ -35,6 +35,7 @@ from echomen_hf.runs.files import write_json
 from echomen_hf.simulation import SimulatedFrames, SimulatedMasks, SimulatedTrainingClips
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments
 from echomen_hf.training.allocator import keep_large_blocks
+from echomen_hf.training.fitting import forget_calibrations
 from echomen_hf.training.recipes import parse_recipe
 from echomen_hf.training.trainer import EpochOfDataset
 from echomen_hf.training.training_data import load_training_data
@@ -74,7 +75,7 @@ class OutlineDecoder(nn.Module):
 
 
 class OutlineTeacher(EchoMENPreTrainedModel):
-    """The encoder and the head of stage 1 of a model, and a decoder.
+    """A model, of which the encoder and the head of stage 1 are trained, and a decoder.
 
     Args:
         model: Model.
@@ -82,7 +83,7 @@ class OutlineTeacher(EchoMENPreTrainedModel):
 
     def __init__(self, model: EchoMENModel) -> None:
         super().__init__(model.config)
-        self.encoder, self.regression_head = model.encoder, model.regression_head
+        self.model = model
         self.decoder = OutlineDecoder(model.config.hidden_sizes)
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor) -> ModelOutput:
@@ -96,17 +97,12 @@ class OutlineTeacher(EchoMENPreTrainedModel):
         Returns:
             `loss`; `logits`, EF in percent, `(B, 1)`; and `areas` of the outlines and the masks in cells, `(B, T, 2)`.
         """
-        hidden = self.encoder.stem(pixel_values.transpose(1, 2))
-        stages = []
-        for name in self.encoder.stage_names:
-            hidden = self.encoder.get_submodule(name)(hidden)
-            stages.append(hidden)
-        ejection_fraction = self.regression_head(hidden.float().mean(dim=(2, 3, 4)))
-        logits = self.decoder(stages).float()
+        outputs = self.model(pixel_values=pixel_values, output_hidden_states=True)
+        logits = self.decoder(outputs.hidden_states[1:]).float()  # all stages; the stem comes first
         inside = logits.sigmoid()
         areas = torch.stack([inside.sum((2, 3)), masks.sum((2, 3))], dim=-1)
-        loss = outline_loss(logits, masks) + squared_error(ejection_fraction[:, 0], labels) / EF_ERROR**2
-        return ModelOutput(loss=loss, logits=ejection_fraction, areas=areas)
+        loss = outline_loss(logits, masks) + squared_error(outputs.regression, labels) / EF_ERROR**2
+        return ModelOutput(loss=loss, logits=outputs.regression[:, None], areas=areas)
 
 
 def outline_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -149,7 +145,7 @@ class OutlinedClips(EpochDataset):
         seed: int,
     ) -> None:
         super().__init__()
-        masks = SimulatedMasks(**{field.name: getattr(frames, field.name) for field in dataclasses.fields(frames)})
+        masks = SimulatedMasks(**vars(frames))
         self.images, self.masks = (
             SimulatedTrainingClips(videos, processor, crop_padding=crop_padding, seed=seed, frames=source)
             for source in (frames, masks)
@@ -200,6 +196,8 @@ def main(arguments: list[str] | None = None) -> None:
     keep_large_blocks(args.keep_large_blocks)
     set_seed(args.seed)
     model, processor = load_checkpoint(model_args.model)
+    forget_calibrations(model)
+    model.config.prediction_head = "regression"  # experts do not fit an encoder that changes
     data = load_training_data(data_args, simulation_args, args, processor)
     teacher = OutlineTeacher(model).train()
     if args.channels_last:

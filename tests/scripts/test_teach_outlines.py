@@ -45,6 +45,8 @@ def test_clips_and_masks_go_through_the_same_window(script, tiny_processor):
 def test_teaching_changes_the_encoder_and_leaves_a_model_without_the_decoder(
     script, tiny_model, tiny_processor, tmp_path
 ):
+    tiny_model.config.prediction_head = "experts"
+    tiny_model.config.recalibration = {"predicted": [0.0, 100.0], "corrected": [5.0, 95.0]}
     tiny_model.save_pretrained(tmp_path / "model")
     tiny_processor.save_pretrained(tmp_path / "model")
     arguments = ["--model", str(tmp_path / "model"), "--output_dir", str(tmp_path / "taught"), "--use_cpu", "true"]
@@ -56,5 +58,6 @@ def test_teaching_changes_the_encoder_and_leaves_a_model_without_the_decoder(
     assert before.state_dict().keys() == after.state_dict().keys()
     stem = "encoder.stem.0.weight"
     assert not torch.equal(before.state_dict()[stem], after.state_dict()[stem])
+    assert (after.config.prediction_head, after.config.recalibration) == ("regression", None)
     with pytest.raises(ValueError, match="Outlines are taught to a `--model`"):
         script.main(arguments[2:])

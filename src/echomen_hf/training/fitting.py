@@ -116,12 +116,7 @@ def fit(
     claim_output_dir(output_dir, model, processor, args, description)
     if is_main_process():
         write_training_list(output_dir, (train_videos, val_videos), model.name_or_path or None)
-    # What was calibrated for the initial weights does not hold for the trained ones.
-    for name in CALIBRATIONS:
-        if hasattr(model.config, name):
-            setattr(model.config, name, None)
-    if hasattr(model, "set_training_distribution"):
-        model.set_training_distribution(None)
+    forget_calibrations(model)
     warn_about_labels(training[args.stages[0]].ejection_fractions, evaluation.labels.tolist())
     if args.stages == (2,) and is_finished(output_dir / "stage1"):
         logger.warning(f"Stage 2 starts from the result of stage 1 in {output_dir / 'stage1'}.")
@@ -252,6 +247,15 @@ def described(value: Any) -> Any:
     if not isinstance(value, PreTrainedConfig):
         return value
     return {name: each for name, each in value.to_dict().items() if name not in ("transformers_version", "dtype")}
+
+
+def forget_calibrations(model: Any) -> None:
+    """Drop what was calibrated for the initial weights of a model, which does not hold for the trained ones."""
+    for name in CALIBRATIONS:
+        if hasattr(model.config, name):
+            setattr(model.config, name, None)
+    if hasattr(model, "set_training_distribution"):
+        model.set_training_distribution(None)
 
 
 def default_settings(model: EchoMENModel, known: Iterable[str]) -> dict[str, Any]:
