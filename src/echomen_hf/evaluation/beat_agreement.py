@@ -57,19 +57,15 @@ class BeatAgreement:
         """Shares of beats and errors; errors are NaN if no beat was found."""
         times, errors = np.abs(self.times).reshape(-1, 2), np.array(self.beat_errors)
         videos = np.array(self.video_errors)
-
-        def mean(values: NDArray[Any]) -> float:
-            return float(values.mean()) if len(values) else float("nan")
-
         return {
             "num_beats": self.num_beats,
             "share_found": len(self.times) / max(self.num_beats, 1),
             "invented_per_beat": self.num_invented / max(self.num_beats, 1),
-            "end_diastole_within_60_ms": mean(times[:, 0] <= _CLOSE),
-            "end_systole_within_60_ms": mean(times[:, 1] <= _CLOSE),
-            "beat_ef_mae": mean(np.abs(errors)),
-            "beat_ef_bias": mean(errors),
-            "video_ef_mae": mean(np.abs(videos)),
+            "end_diastole_within_60_ms": _mean(times[:, 0] <= _CLOSE),
+            "end_systole_within_60_ms": _mean(times[:, 1] <= _CLOSE),
+            "beat_ef_mae": _mean(np.abs(errors)),
+            "beat_ef_bias": _mean(errors),
+            "video_ef_mae": _mean(np.abs(videos)),
             "video_ef_error_quantile": float(np.quantile(np.abs(videos), 0.9)) if len(videos) else float("nan"),
             "share_of_videos_with_beats": len(videos) / max(self.num_videos, 1),
         }
@@ -93,10 +89,13 @@ class TracedAgreement:
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Errors of the videos that have one; NaN if none has."""
-        return {name: _errors(np.array(getattr(self, name))) for name in ("same_frames", "beats")}
+        return {"same_frames": _errors(self.same_frames), "beats": _errors(self.beats)}
 
 
-def _errors(values: NDArray[np.float64]) -> dict[str, Any]:
-    known = values[np.isfinite(values)]
-    mae, bias = (float(each.mean()) if len(known) else float("nan") for each in (np.abs(known), known))
-    return {"num_videos": len(known), "mae": mae, "bias": bias}
+def _errors(values: Sequence[float]) -> dict[str, Any]:
+    known = np.array(values)[np.isfinite(values)]
+    return {"num_videos": len(known), "mae": _mean(np.abs(known)), "bias": _mean(known)}
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else float("nan")

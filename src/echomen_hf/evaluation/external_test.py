@@ -15,7 +15,7 @@ from ..labels import CATEGORY_TITLES, category_masks
 from ..runs.files import folder_or_id, write_json, write_text
 from ..runs.training_list import SeenVideos
 from .group_errors import MIN_VIDEOS, ColumnErrors, errors_by_column
-from .report import MISSING_VALUE, markdown_table, with_interval
+from .report import MISSING_VALUE, confidence_interval, markdown_table, with_interval
 from .split_evaluation import SplitEvaluation, find_split, patients_of
 
 
@@ -195,7 +195,7 @@ def subgroup_table(sets: Sequence[TestSet], title: str, interval: str) -> str:
 
 def error_cell(metrics: Any, key: str) -> str:
     """Format an error with its interval, which one patient, who has no spread, does not have."""
-    low, high = (metrics.get(f"{key}_ci_{end}", np.nan) for end in ("low", "high"))
+    low, high = confidence_interval(metrics, key)
     return with_interval(metrics, key, interval=low < high)
 
 

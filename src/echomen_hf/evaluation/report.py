@@ -29,6 +29,7 @@ from ..runs.installed_versions import RESULT_PACKAGES, installed_versions
 
 __all__ = [
     "MISSING_VALUE",
+    "confidence_interval",
     "markdown_table",
     "package_versions",
     "predictor_comparison",
@@ -221,18 +222,24 @@ def results_table(
     return markdown_table(header, [[label, *cells] for label, *cells in zip(results, *columns, strict=True)])
 
 
+def confidence_interval(metrics: Mapping[str, float], key: str) -> tuple[float, float]:
+    """Lower and upper end of the confidence interval of a metric, `KEY_ci_low` and `KEY_ci_high`; NaN if unknown."""
+    return metrics.get(f"{key}_ci_low", np.nan), metrics.get(f"{key}_ci_high", np.nan)
+
+
 def with_interval(metrics: Mapping[str, float], key: str, interval: bool = True) -> str:
     """Format a metric as text, with its confidence interval if it has one.
 
     Args:
-        metrics: Metrics, with the ends of the interval as `KEY_ci_low` and `KEY_ci_high`.
+        metrics: Metrics.
         key: Name of the metric.
         interval: Whether to show the interval.
 
     Returns:
         The text, a dash if the metric is not defined.
     """
-    value, low, high = (metrics.get(f"{key}{end}", np.nan) for end in ("", "_ci_low", "_ci_high"))
+    value = metrics.get(key, np.nan)
+    low, high = confidence_interval(metrics, key)
     if np.isnan(value):
         return MISSING_VALUE
     return f"{value:.2f}" + (f" ({low:.2f} to {high:.2f})" if interval and low <= high else "")

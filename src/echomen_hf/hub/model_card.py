@@ -11,6 +11,7 @@ import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..evaluation.group_errors import MIN_VIDEOS, ColumnErrors, errors_by_column
+from ..evaluation.report import confidence_interval
 from ..evaluation.split_evaluation import comparison_table, interval_table
 from ..model.configuration_echomen import EchoMENConfig
 from ..model.heart_failure_category_echomen import CATEGORY_TITLES
@@ -197,7 +198,7 @@ def evaluation_results(record: RunRecord) -> list[EvalResult]:
         if np.isnan(value):
             continue
         arguments: dict[str, Any] = {"n": int(metrics.get(key.replace(metric, "n", 1), metrics["n"]))}
-        low, high = (metrics.get(f"{key}_ci_{end}", np.nan) for end in ("low", "high"))
+        low, high = confidence_interval(metrics, key)
         if not np.isnan([low, high]).any():
             arguments["confidence_level"] = document["ci_level"]
             arguments["interval"] = [round(low, 4), round(high, 4)]
