@@ -186,15 +186,15 @@ def trade_of_methods(
         means[title] = errors.mean(axis=0)
         spreads[title] = errors.std(axis=0, ddof=1) if len(errors) > 1 else np.zeros(2)
     lower, upper = np.quantile(list(means.values()), [0.25, 0.75], axis=0)  # (2,) each
-    is_far = {title: bool((mean > upper + FAR_ABOVE * (upper - lower)).any()) for title, mean in means.items()}
-    for title in (title for title in means if not is_far[title]):
-        (x, y), (across, up), look = means[title], spreads[title], looks[title]
+    shown = {title: mean for title, mean in means.items() if (mean <= upper + FAR_ABOVE * (upper - lower)).all()}
+    for title, (x, y) in shown.items():
+        (across, up), look = spreads[title], looks[title]
         panel.errorbar(x, y, xerr=across, yerr=up, color=look.colour, elinewidth=0.8)
         panel.plot(x, y, marker=look.marker, color=look.colour, markersize=9 if title == emphasised else 6)
     beyond = [
-        f"{title} ({means[title][0]:.2f} ± {spreads[title][0]:.2f}, {means[title][1]:.2f} ± {spreads[title][1]:.2f})"
-        for title in means
-        if is_far[title]
+        f"{title} ({x:.2f} ± {spreads[title][0]:.2f}, {y:.2f} ± {spreads[title][1]:.2f})"
+        for title, (x, y) in means.items()
+        if title not in shown
     ]
     if beyond:
         note = f"Beyond the panel: {', '.join(beyond)}"
@@ -204,7 +204,6 @@ def trade_of_methods(
     panel.set_xlabel(f"MAE on {CATEGORY_TITLES['hfpef']} (EF points)")
     panel.set_ylabel(f"MAE on {CATEGORY_TITLES['hfref']} (EF points)")
     figure.draw_without_rendering()  # places the panel
-    shown = {title: mean for title, mean in means.items() if not is_far[title]}
     write_names(panel, shown, spreads, {title: look.colour for title, look in looks.items()})
     return figure
 

@@ -18,10 +18,10 @@ __all__ = [
     "Margins",
     "WindowCost",
     "choose_shared_blocks",
-    "stem_and_blocks",
     "encoder_costs",
     "group_clips",
     "split_phases",
+    "stem_and_blocks",
     "window_cost",
 ]
 
