@@ -100,10 +100,28 @@ def test_heads_alone_on_vectors_of_any_origin(echonet_dir, tmp_path):
         Predictor(str(output))
 
 
+def test_adapter_learns_what_no_line_through_the_vectors_tells(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(2400, 12, generator=generator)
+    labels = (70 - 20 * vectors[:, 0].abs().clamp(max=3)).tolist()
+    columns = {"file_name": [f"v{n}" for n in range(2400)], "EF": labels, "split": ["train"] * 2000 + ["val"] * 400}
+    pd.DataFrame({**columns, "vector": list(vectors.numpy())}).to_parquet(tmp_path / "vectors.parquet")
+    flags = ["--embeddings", str(tmp_path / "vectors.parquet"), "--num_train_epochs", "5"]
+    flags += ["--per_device_train_batch_size", "40", "--expert_solver", "least_squares"]
+    found = {}
+    for name, changes in (("heads", []), ("adapter", ["--stage", "both", "--model_config", '{"adapter_size": 32}'])):
+        output = tmp_path / name
+        invoke(["train", *STAGE_2, *flags, *changes, "--output_dir", str(output)])
+        log = json.loads((output / "stage2" / "trainer_state.json").read_text())
+        found[name] = log["best_metric"]
+        assert EchoMENModel.from_pretrained(output).config.prediction_head == "experts"
+    assert found["adapter"] < 0.6 * found["heads"]
+
+
 class TestBadInput:
-    def test_stage_1(self, vectors, tmp_path):
+    def test_stage_1_without_an_adapter(self, vectors, tmp_path):
         flags = ["--embeddings", str(vectors), "--output_dir", str(tmp_path / "run")]
-        with pytest.raises(ValueError, match="Vectors are what stage 2 is trained on: set `--stage 2`"):
+        with pytest.raises(ValueError, match="stage 1 trains an adapter, which the model does not have.*adapter_size"):
             invoke(["train", *STAGE_2, *flags, "--stage", "both"])
 
     def test_vectors_of_another_encoder(self, trained, vectors, tmp_path):

@@ -10,6 +10,7 @@ from echomen_hf.data import collate_clips, with_pixel_values
 from echomen_hf.inference import load_checkpoint, predict_split
 from echomen_hf.methods import get_method, list_methods
 from echomen_hf.methods.fitting import initial_model
+from echomen_hf.methods.method_trainer import MethodStage
 from echomen_hf.training import EchoMENTrainer
 
 
@@ -22,6 +23,17 @@ LOSS_SIDE = [name for name in OF_ECHOMEN if get_method(name).loss is not None]
 def assert_equal_weights(one, other):
     for name, value in one.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_losses_that_would_pass_an_adapter_by_are_refused(tiny_config, make_arguments):
+    tiny_config.adapter_size = 4
+    with pytest.raises(ValueError, match="Only EchoMEN itself has an adapter: leave `adapter_size` out"):
+        MethodStage(
+            make_arguments(stage=1),
+            EchoMENModel(tiny_config),
+            torch.tensor([20.0, 60.0]),
+            loss=get_method("rank_n_contrast").loss,
+        )
 
 
 @pytest.mark.parametrize("name", OF_ECHOMEN)

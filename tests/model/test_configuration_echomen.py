@@ -32,6 +32,7 @@ def test_round_trip_through_json_is_equal(tmp_path):
         ({"depths": (), "hidden_sizes": ()}, "same length"),
         ({"depths": (0, 1, 1, 1)}, "at least one block"),
         ({"num_experts": 0}, "num_experts"),
+        ({"adapter_size": 0}, "adapter_size"),
         ({"expert_top_k": 4}, "between 1 and `num_experts`"),
         ({"expert_top_k": 0}, "between 1 and `num_experts`"),
         ({"num_channels": 2}, "1 .grayscale. or 3"),

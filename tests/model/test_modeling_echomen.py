@@ -137,6 +137,46 @@ class TestOutput:
         assert torch.equal(as_tuple[0], tiny_model(pixel_values=pixel_values).logits)
 
 
+class TestAdapter:
+    @pytest.fixture
+    def model(self, tiny_config):
+        tiny_config.adapter_size = 5
+        torch.manual_seed(0)
+        return EchoMENModel(tiny_config).eval()
+
+    @pytest.fixture
+    def embedding(self):
+        return torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
+
+    def test_it_changes_nothing_before_it_is_trained(self, model, embedding):
+        assert torch.equal(model.head_input(embedding), embedding)
+        assert model.adapter.fc1.weight.abs().max() > 0
+
+    def test_heads_take_in_what_it_makes(self, model, embedding):
+        torch.nn.init.normal_(model.adapter.fc2.weight)
+        centred = embedding - embedding.mean(1, keepdim=True)
+        normed = centred / (centred.square().mean(1, keepdim=True) + 1e-5) ** 0.5
+        hidden = (normed @ model.adapter.fc1.weight.T).clamp(min=0)
+        adapted = embedding + hidden @ model.adapter.fc2.weight.T
+        output = model(embedding=embedding)
+        torch.testing.assert_close(output.regression, model.regression_head(adapted).squeeze(-1))
+        torch.testing.assert_close(output.projection, model.projector(adapted))
+        torch.testing.assert_close(output.expert_weights, model.aggregator(adapted))
+        assert torch.equal(output.embedding, embedding)
+
+    def test_embeddings_can_replace_videos(self, model):
+        torch.nn.init.normal_(model.adapter.fc2.weight)
+        videos = model(pixel_values=clips(model.config))
+        torch.testing.assert_close(model(embedding=videos.embedding).logits, videos.logits)
+
+    def test_round_trip(self, model, embedding, tmp_path):
+        torch.nn.init.normal_(model.adapter.fc2.weight)
+        model.save_pretrained(tmp_path)
+        loaded = EchoMENModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+        assert loaded.adapter.fc2.weight.dtype == torch.float32
+        assert torch.equal(loaded.head_input(embedding), model.head_input(embedding))
+
+
 class TestTopKRouting:
     @pytest.fixture
     def embedding(self):

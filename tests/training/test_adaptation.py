@@ -162,6 +162,20 @@ class TestWays:
             torch.testing.assert_close(after.weight, before.weight, atol=1e-3, rtol=0)
             assert after.bias.item() > before.bias.item() + 2
 
+    def test_experts_behind_an_adapter_are_those_of_what_it_makes(self, tiny_config):
+        tiny_config.adapter_size = 4
+        heads = heads_of(EchoMENModel(tiny_config))
+        torch.nn.init.normal_(heads.adapter.fc2.weight, generator=torch.Generator().manual_seed(1))
+        data, without = site(other=8), copy.deepcopy(heads)
+        without.adapter = None
+        with torch.no_grad():
+            made = EvaluationEmbeddings(
+                heads.head_input(data.embeddings), data.video_index, data.labels, data.file_names
+            )
+        found, expected = adapted(heads, data, "experts"), adapted(without, made, "experts")
+        np.testing.assert_allclose(predict_embeddings(found, data), predict_embeddings(expected, made), rtol=1e-5)
+        assert error(found, data) < 0.5 * error(heads, data)
+
     def test_earlier_recalibration_is_replaced(self, heads):
         data = site(slope=0.5, offset=30, noise=0)
         once = adapted(heads, data, "linear")

@@ -54,6 +54,18 @@ def test_epoch_shows_the_clips_that_training_on_videos_draws(tiny_model, make_da
     assert val[2]["labels"] == evaluation[2]["labels"]
 
 
+def test_views_are_draws_one_after_the_other():
+    embeddings = torch.arange(5.0)[:, None, None].expand(5, 3, 2)  # the number of the draw
+    dataset = TrainingEmbeddings(embeddings, [50.0, 60.0, 70.0], num_views=2)
+    seen = []
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        assert dataset[1]["embedding"].shape == (2, 2)
+        seen.append(dataset[1]["embedding"][:, 0].tolist())
+    assert seen == [[0, 1], [2, 3], [4, 0]]
+    assert TrainingEmbeddings(embeddings[:1], [50.0, 60.0, 70.0], num_views=2)[0]["embedding"].shape == (2,)
+
+
 def test_with_a_draw_per_epoch_the_model_is_that_of_training_on_videos(
     videos, tiny_config, tiny_processor, make_arguments, tmp_path
 ):

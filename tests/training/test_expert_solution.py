@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -77,6 +79,24 @@ def test_experts_of_a_model(tiny_model):
         with torch.no_grad():
             expert.bias.add_(0.5)
     assert loss() > best + 0.5
+
+
+def test_experts_behind_an_adapter_are_those_of_what_it_makes(tiny_config):
+    generator = torch.Generator().manual_seed(1)
+    embeddings = torch.randn(2, 40, 8, generator=generator)
+    labels = (55 + 10 * torch.randn(40, generator=generator)).clamp(0, 100).tolist()
+    tiny_config.adapter_size = 4
+    model = EchoMENModel(tiny_config)
+    torch.nn.init.normal_(model.adapter.fc2.weight, generator=generator)
+    adapted = copy.deepcopy(model)
+    adapted.adapter = None
+    table = ExpertWeightTable(labels, 3)
+    set_experts_to_their_optimum(model, TrainingEmbeddings(embeddings, labels), table, 0.0)
+    with torch.no_grad():
+        made = TrainingEmbeddings(model.head_input(embeddings), labels)
+    set_experts_to_their_optimum(adapted, made, table, 0.0)
+    for expert, expected in zip(model.experts, adapted.experts):
+        torch.testing.assert_close(expert.weight, expected.weight)
 
 
 class TestStage2:

@@ -15,6 +15,7 @@ from echomen_hf.data import EvaluationClips, collate_clips, with_pixel_values
 from echomen_hf.inference import predict_split
 from echomen_hf.labels import ExpertWeightTable, expert_sample_weights
 from echomen_hf.losses import ldw_supcon_loss, reweighted_regression_loss
+from echomen_hf.training.embeddings import EvaluationEmbeddings, TrainingEmbeddings
 from echomen_hf.training.trainer import BestCheckpointByStep, per_video_metrics
 
 
@@ -140,6 +141,31 @@ class TestStages:
         from_videos = trainer.compute_loss(model, batch)
         from_embeddings = trainer.compute_loss(model, {"embedding": embedding, "labels": batch["labels"]})
         torch.testing.assert_close(from_videos, from_embeddings)
+
+    def test_stage_1_on_embeddings_trains_adapter_projector_and_regression_head(
+        self, make_arguments, make_data, tiny_config
+    ):
+        tiny_config.adapter_size = 4
+        model = EchoMENModel(tiny_config)
+        embeddings = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+        labels = [20.0, 20.2, 45.0, 45.3, 70.0, 70.1]
+        train = TrainingEmbeddings(embeddings, labels, num_views=2)
+        evaluation = EvaluationEmbeddings(embeddings[0], np.arange(6), np.array(labels), list("abcdef"))
+        trainer = EchoMENTrainer(model, make_arguments(stage=1), train_dataset=train, eval_dataset=evaluation)
+        before = snapshot(model)
+        trainer.prepare_stage()
+        batch = collate_clips([train[index] for index in range(6)])
+        loss = trainer.compute_loss(model.train(), batch)
+        with torch.no_grad():
+            outputs = model(embedding=batch["embedding"].flatten(0, 1))
+            regression = (outputs.regression - batch["labels"].repeat_interleave(2)).square().mean()
+            contrastive = ldw_supcon_loss(
+                outputs.projection.unflatten(0, (6, 2)), batch["labels"], label_std=float(np.std(labels))
+            )
+        torch.testing.assert_close(loss.detach(), regression + 0.5 * contrastive)
+        trainer.train()
+        parts = {name.split(".")[0] for name in changed(model, before)}
+        assert parts == {"adapter", "projector", "regression_head"}
 
     def test_both_stages_are_not_for_one_trainer(self, make_trainer):
         with pytest.raises(ValueError, match="runs one stage.*fit"):

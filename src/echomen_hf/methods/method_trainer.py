@@ -73,6 +73,8 @@ class MethodStage(Stage1):
         loss: Callable[..., MethodLoss],
     ) -> None:
         super().__init__(args, model, train_labels)
+        if getattr(model.config, "adapter_size", None) is not None:
+            raise ValueError("Only EchoMEN itself has an adapter: leave `adapter_size` out of the configuration.")
         if train_labels is None:
             raise ValueError("The losses of methods depend on the training labels: pass `train_labels`.")
         self.method_loss = loss(train_labels.numpy()).to(args.device)

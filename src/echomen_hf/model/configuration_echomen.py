@@ -130,6 +130,9 @@ class EchoMENConfig(ClipConfig):
             Their licence, likewise; `None` if it is not known.
         vector_size (`int`, *optional*):
             Length of the vectors that a model without an encoder was trained on; it takes `embedding` only.
+        adapter_size (`int`, *optional*):
+            Width of a perceptron, added to the identity, between the encoder and all heads. Stage 1 trains it where
+            the encoder itself is not trained, such as on vectors. `None` for no adapter, as in the paper.
         num_experts (`int`, *optional*, defaults to 3):
             Number of regression experts M.
         expert_top_k (`int`, *optional*):
@@ -192,6 +195,7 @@ class EchoMENConfig(ClipConfig):
     encoder_name_or_path: str | None = None
     encoder_license: str | None = None
     vector_size: int | None = None
+    adapter_size: int | None = None
     num_experts: int = 3
     expert_top_k: int | None = None
     aggregator_hidden_size: int = 128
@@ -252,7 +256,9 @@ class EchoMENConfig(ClipConfig):
                 raise ValueError("`vector_size` is that of a model without an encoder; leave out `encoder_config`.")
 
     def validate_heads(self):
-        """Check the sizes of the projector, the experts and the aggregator."""
+        """Check the sizes of the adapter, the projector, the experts and the aggregator."""
+        if self.adapter_size is not None:
+            require_positive(self, "adapter_size")
         require_positive(self, "num_experts", "aggregator_hidden_size", "projection_hidden_size", "projection_size")
         if self.expert_top_k is not None and not 1 <= self.expert_top_k <= self.num_experts:
             raise ValueError(

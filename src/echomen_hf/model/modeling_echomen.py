@@ -42,7 +42,7 @@ class EchoMENOutput(ModelOutput):
         expert_weights (`torch.FloatTensor` of shape `(B, M)`):
             Weight of every expert in the ensemble; each row sums to 1.
         embedding (`torch.FloatTensor` of shape `(B, D)`):
-            Pooled feature of the encoder.
+            Pooled feature of the encoder, before an adapter.
         projection (`torch.FloatTensor` of shape `(B, P)`):
             L2-normalised projection that the contrastive loss of stage 1 compares; `None` while a model is trained
             whose projector is not.
@@ -66,6 +66,27 @@ class EchoMENOutput(ModelOutput):
     def ejection_fraction(self) -> torch.Tensor:
         """Ejection fraction in percent, shape (B,)."""
         return self.logits.squeeze(-1)
+
+
+class EchoMENAdapterOutput(nn.Linear):
+    """Last layer of an adapter, which starts at zero so that the adapter changes nothing before it is trained.
+
+    A class of its own, so that weight initialisation can distinguish it: parts without weights are never passed to it.
+    """
+
+
+class EchoMENAdapter(nn.Module):
+    """Perceptron beside the identity, which moves embeddings of an encoder that is not trained itself."""
+
+    def __init__(self, config: EchoMENConfig) -> None:
+        super().__init__()
+        hidden_size = cast(int, config.adapter_size)
+        self.norm = nn.LayerNorm(config.embedding_size, elementwise_affine=False)
+        self.fc1 = nn.Linear(config.embedding_size, hidden_size, dtype=torch.float32)
+        self.fc2 = EchoMENAdapterOutput(hidden_size, config.embedding_size, dtype=torch.float32)
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        return embedding + self.fc2(F.relu(self.fc1(self.norm(embedding))))
 
 
 class EchoMENProjector(nn.Module):
@@ -145,6 +166,9 @@ class EchoMENPreTrainedModel(PreTrainedModel):
         if isinstance(module, EchoMENRegressionHead):
             init.normal_(module.weight, std=self.config.head_initializer_range)
             init.constant_(module.bias, self.config.initial_ejection_fraction)
+        elif isinstance(module, EchoMENAdapterOutput):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
         elif isinstance(module, nn.Conv3d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.BatchNorm3d):
@@ -187,6 +211,7 @@ class EchoMENModel(EchoMENPreTrainedModel):
         self.encoder: R2Plus1DEncoder = cast(Any, make_encoder(config))
         if isinstance(encoder := cast(nn.Module, self.encoder), VideoEncoder):
             self.supports_gradient_checkpointing = encoder.model.supports_gradient_checkpointing
+        self.adapter = None if config.adapter_size is None else EchoMENAdapter(config)
         self.projector = EchoMENProjector(config)
         self.regression_head = EchoMENRegressionHead(config)
         self.experts = nn.ModuleList(EchoMENRegressionHead(config) for _ in range(config.num_experts))
@@ -194,7 +219,9 @@ class EchoMENModel(EchoMENPreTrainedModel):
         self.training_distribution = None
         if config.usual_distance is not None:
             self.training_distribution = EchoMENTrainingDistribution(config)
-            self._keep_in_fp32_modules_strict = [*self._keep_in_fp32_modules_strict, "training_distribution"]
+        optional = {"adapter": self.adapter, "training_distribution": self.training_distribution}
+        present = [name for name, module in optional.items() if module is not None]
+        self._keep_in_fp32_modules_strict = [*self._keep_in_fp32_modules_strict, *present]
         self.encoder_frozen = False
         self.post_init()
 
@@ -264,6 +291,10 @@ class EchoMENModel(EchoMENPreTrainedModel):
                     layer.eval()
         return self
 
+    def head_input(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Compute what the heads take in from embeddings, (B, D) -> same; without an adapter, the embeddings."""
+        return embedding if self.adapter is None else self.adapter(embedding)
+
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
@@ -314,12 +345,13 @@ class EchoMENModel(EchoMENPreTrainedModel):
             outputs.loss = F.mse_loss(outputs.ejection_fraction.float(), labels.float().view(-1))
         return outputs
 
-    def _apply_heads(self, embedding: torch.Tensor) -> EchoMENOutput:
+    def _apply_heads(self, encoded: torch.Tensor) -> EchoMENOutput:
         if self.config.prediction_head is None:
             raise ValueError(
                 "No head of this model is trained to give an ejection fraction (`prediction_head` is None): train "
                 "stage 1 first, or use `model.encoder`, which gives embeddings."
             )
+        embedding = self.head_input(encoded)
         regression = self.regression_head(embedding).squeeze(-1)
         expert_predictions, expert_weights = self._consult_experts(embedding, self._weigh_experts(embedding))
         if self.config.prediction_head == "regression":
@@ -333,7 +365,7 @@ class EchoMENModel(EchoMENPreTrainedModel):
             logits=recalibrate(ejection_fraction, curve).unsqueeze(-1),
             expert_predictions=recalibrate(expert_predictions, curve),
             expert_weights=expert_weights,
-            embedding=embedding,
+            embedding=encoded,
             projection=self.projector(embedding) if is_needed else None,  # type: ignore[arg-type]
             regression=recalibrate(regression, curve),
         )

@@ -23,7 +23,8 @@ class DataArguments:
     embeddings: str | None = HfArg(
         default=None,
         help="File of vectors of the clips, as `echomen embed` writes it, on which stage 2 trains instead of the "
-        "videos. Labels and splits come from data_dir, or else from its columns EF and Split.",
+        "videos, and stage 1 the adapter of a model with `adapter_size`. Labels and splits come from data_dir, or "
+        "else from its columns EF and Split.",
     )
     layout: str | None = HfArg(
         default=None,

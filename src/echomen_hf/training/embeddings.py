@@ -37,11 +37,15 @@ class TrainingEmbeddings(EpochDataset):
 
     Epoch e shows the clips that `TrainingClips` would draw in epoch e modulo the number of draws. With as many draws
     as epochs, the result is that of training on videos. With `positions`, (draws, videos), the embeddings are those of
-    clips in any order, (clips, D).
+    clips in any order, (clips, D). With several views, an epoch shows as many draws, one after the other.
     """
 
     def __init__(
-        self, embeddings: torch.Tensor, labels: list[float], positions: NDArray[np.int64] | None = None
+        self,
+        embeddings: torch.Tensor,
+        labels: list[float],
+        positions: NDArray[np.int64] | None = None,
+        num_views: int = 1,
     ) -> None:
         super().__init__()
         if positions is None:
@@ -50,23 +54,29 @@ class TrainingEmbeddings(EpochDataset):
         self.embeddings = embeddings
         self.ejection_fractions = labels
         self.positions = positions
+        self.num_views = min(num_views, len(positions))
 
     @classmethod
-    def of_vectors(cls, vectors: ClipVectors, rows: Sequence[dict[str, Any]]) -> TrainingEmbeddings:
+    def of_vectors(
+        cls, vectors: ClipVectors, rows: Sequence[dict[str, Any]], num_views: int = 1
+    ) -> TrainingEmbeddings:
         """Take the vectors of a training split; epoch e shows clip e of a video, modulo their number."""
         clips = vectors.clips_of(rows)
         draws = max(map(len, clips))
         positions = np.stack([np.resize(of_video, draws) for of_video in clips], axis=1)  # (draws, videos)
-        return cls(vectors.vectors, ejection_fractions(rows), positions)
+        return cls(vectors.vectors, ejection_fractions(rows), positions, num_views)
 
     def __len__(self) -> int:
         """Count the videos."""
         return self.positions.shape[1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Look up the `embedding`, float32, (D,), and `labels`, EF in percent, of one video."""
-        draw = self.epoch % len(self.positions)
-        return {"embedding": self.embeddings[self.positions[draw, index]], "labels": self.ejection_fractions[index]}
+        """Look up the `embedding`, float32, (D,) or (views, D), and `labels`, EF in percent, of one video."""
+        first = self.epoch * self.num_views
+        draws = [(first + view) % len(self.positions) for view in range(self.num_views)]
+        views = [self.embeddings[self.positions[draw, index]] for draw in draws]
+        embedding = views[0] if len(views) == 1 else torch.stack(views)
+        return {"embedding": embedding, "labels": self.ejection_fractions[index]}
 
 
 class EvaluationEmbeddings(Dataset):

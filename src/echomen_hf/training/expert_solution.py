@@ -55,8 +55,11 @@ def set_experts_to_their_optimum(
     """Give the experts of a model the weights to which training on embeddings converges; all draws count alike."""
     labels = torch.tensor(dataset.ejection_fractions, dtype=torch.float64)
     draws = len(dataset.positions)
+    embeddings = dataset.embeddings
+    if model.adapter is not None:
+        embeddings = model.head_input(embeddings.to(model.device)).cpu()
     weights, biases = solve_experts(
-        dataset.embeddings[torch.from_numpy(dataset.positions.reshape(-1))],  # (K * N, D)
+        embeddings[torch.from_numpy(dataset.positions.reshape(-1))],  # (K * N, D)
         labels.repeat(draws),
         torch.as_tensor(table(labels)).repeat(draws, 1),
         weight_decay,

@@ -75,8 +75,8 @@ def fit(
         run_description: Further settings that a resumed run must match, such as the initial weights.
         make_trainer: Class of the trainer, or a function that makes one.
         make_clips: Class of the training clips, or a function that makes them.
-        vectors: Vectors of the clips of both splits, on which stage 2 is trained instead of the videos, of which then
-            only names and labels are needed.
+        vectors: Vectors of the clips of both splits, on which the model is trained instead of the videos, of which
+            then only names and labels are needed. Stage 1 trains its adapter.
 
     Returns:
         The best model of the last stage that is finished, in evaluation mode.
@@ -94,7 +94,10 @@ def fit(
     if vectors is not None:
         require_fitting_vectors(model, args, vectors)
         eval_protocol = vectors.protocol
-        training = {2: TrainingEmbeddings.of_vectors(vectors, train_videos)}
+        training = {
+            stage: TrainingEmbeddings.of_vectors(vectors, train_videos, args.num_views if stage == 1 else 1)
+            for stage in args.stages
+        }
         evaluation = EvaluationEmbeddings.of_vectors(vectors, val_videos)
     else:
         evaluation = EvaluationClips(val_videos, processor, parse_protocol(eval_protocol), frames)
@@ -187,8 +190,11 @@ def fit_stage(
 
 def require_fitting_vectors(model: EchoMENModel, args: EchoMENTrainingArguments, vectors: ClipVectors) -> None:
     """Refuse vectors that the model, or the stage, cannot be trained on."""
-    if args.stages != (2,):
-        raise ValueError("Vectors are what stage 2 is trained on: set `--stage 2`.")
+    if 1 in args.stages and model.config.adapter_size is None:
+        raise ValueError(
+            "On vectors, stage 1 trains an adapter, which the model does not have: set `--stage 2`, or give a new "
+            "model an adapter by `adapter_size` in `--model_config`."
+        )
     if vectors.size != model.config.embedding_size:
         raise ValueError(
             f"The vectors in {vectors.name} have {vectors.size} numbers, and the encoder of the model makes "

@@ -141,10 +141,11 @@ def move_experts(heads: EchoMENModel, data: EvaluationEmbeddings, strength: floa
     clips = np.bincount(data.video_index, minlength=len(data.labels))
     weights = torch.from_numpy((table(data.labels) / clips[:, None])[data.video_index])  # (clips, M)
     labels = torch.from_numpy(data.labels[data.video_index])
-    penalty = 2 * strength * float(data.embeddings.double().var(dim=0).mean()) * len(clips) / len(labels)
+    embeddings = heads.head_input(data.embeddings)
+    penalty = 2 * strength * float(embeddings.double().var(dim=0).mean()) * len(clips) / len(labels)
     for expert, weight in zip(moved, weights.unbind(dim=1)):
-        rest = labels - expert(data.embeddings).squeeze(-1).double()
-        change, offset = solve_experts(data.embeddings, rest, weight[:, None], penalty)
+        rest = labels - expert(embeddings).squeeze(-1).double()
+        change, offset = solve_experts(embeddings, rest, weight[:, None], penalty)
         expert.weight.add_(change)
         expert.bias.add_(offset)
 

@@ -25,8 +25,6 @@ class Stage:
         train_labels: EF in percent of the training set, float64, shape (N,), if known.
     """
 
-    trains_encoder = True
-
     def __init__(self, args: EchoMENTrainingArguments, model: EchoMENModel, train_labels: torch.Tensor | None) -> None:
         self.args = args
 

@@ -9,6 +9,7 @@ import torch
 from ..losses import LabelDistance, LDWSupConLoss, squared_error
 from ..model.modeling_echomen import EchoMENModel, EchoMENOutput
 from .arguments import EchoMENTrainingArguments
+from .embeddings import TrainingEmbeddings
 from .encoder_training import merge_low_rank, train_part_of_encoder
 from .gather import loss_of_all_processes
 from .stage import Loss, Stage
@@ -18,7 +19,7 @@ __all__ = ["Stage1"]
 
 
 class Stage1(Stage):
-    """Trains encoder, projector and regression head by the regression loss plus lambda times the contrastive loss."""
+    """Trains encoder, adapter, projector and regression head by the regression loss plus lambda times the contrast."""
 
     def __init__(self, args: EchoMENTrainingArguments, model: EchoMENModel, train_labels: torch.Tensor | None) -> None:
         super().__init__(args, model, train_labels)
@@ -33,7 +34,12 @@ class Stage1(Stage):
     def prepare(self, model: EchoMENModel, train_dataset: Any) -> None:
         """Fix experts, aggregator, and the part of the encoder that is not trained."""
         model.config.prediction_head = "regression"
-        train_part_of_encoder(model, self.args.train_encoder, self.args.lora_rank)
+        if isinstance(train_dataset, TrainingEmbeddings):
+            model.freeze_encoder(True)
+        else:
+            train_part_of_encoder(model, self.args.train_encoder, self.args.lora_rank)
+        if model.adapter is not None:
+            model.adapter.requires_grad_(True)
         model.projector.requires_grad_(True)
         model.regression_head.requires_grad_(True)
         model.experts.requires_grad_(False)

@@ -21,8 +21,6 @@ __all__ = ["Stage2"]
 class Stage2(Stage):
     """Trains every expert by its own re-weighted loss, and the aggregator by the regression loss of the ensemble."""
 
-    trains_encoder = False
-
     def __init__(self, args: EchoMENTrainingArguments, model: EchoMENModel, train_labels: torch.Tensor | None) -> None:
         super().__init__(args, model, train_labels)
         self.expert_loss, self.aggregator_loss = None, None
@@ -47,6 +45,8 @@ class Stage2(Stage):
         model.config.expert_bin_width = self.args.expert_bin_width
         model.config.expert_min_count = self.args.expert_min_count
         model.freeze_encoder(True)
+        if model.adapter is not None:
+            model.adapter.requires_grad_(False)
         model.projector.requires_grad_(False)
         model.regression_head.requires_grad_(False)
         model.experts.requires_grad_(not solve)

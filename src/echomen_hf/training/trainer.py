@@ -43,9 +43,9 @@ __all__ = ["EchoMENTrainer", "per_video_metrics"]
 class EchoMENTrainer(HubTrainer):
     """Trains the stage `args.stage` of EchoMEN.
 
-    Stage 1 trains encoder, projector and regression head, stage 2 experts and aggregator on the fixed encoder; their
-    losses are those of section 2 of the paper. Everything else is the Trainer of transformers: pass a video processor
-    as `processing_class` and it is saved beside the weights.
+    Stage 1 trains encoder, adapter, projector and regression head, stage 2 experts and aggregator on the fixed rest;
+    their losses are those of section 2 of the paper. Everything else is the Trainer of transformers: pass a video
+    processor as `processing_class` and it is saved beside the weights.
 
     Args:
         model: Model to train.
@@ -123,7 +123,8 @@ class EchoMENTrainer(HubTrainer):
         # Here and not in `train`, which may make the model anew by `model_init`.
         self.prepare_stage()
         # A frozen encoder has no gradients that could be wrong.
-        is_at_risk = self.args.bf16 and self.stage.trains_encoder
+        encoder: Any = getattr(self.model, "encoder", self.model)
+        is_at_risk = self.args.bf16 and any(parameter.requires_grad for parameter in encoder.parameters())
         num_frames = getattr(self.processing_class, "num_frames", None)
         num_clips = self.args.per_device_train_batch_size * self.args.num_views
         try:
@@ -191,8 +192,8 @@ class EchoMENTrainer(HubTrainer):
 
         Args:
             model: Model, perhaps wrapped for several processes.
-            inputs: `pixel_values`, (B, T, C, H, W) or (B, views, T, C, H, W), or `embedding`, (B, D); `labels`, EF in
-                percent, (B,).
+            inputs: `pixel_values`, (B, T, C, H, W) or (B, views, T, C, H, W), or `embedding`, (B, D) or (B, views, D);
+                `labels`, EF in percent, (B,).
             return_outputs: Whether to return the output too.
             num_items_in_batch: Not used: losses are means over a batch.
 
@@ -202,9 +203,10 @@ class EchoMENTrainer(HubTrainer):
         labels = inputs["labels"]
         features = {name: value for name, value in inputs.items() if name != "labels"}
         num_views = 1
-        if "pixel_values" in features and features["pixel_values"].ndim == 6:
-            num_views = features["pixel_values"].shape[1]
-            features["pixel_values"] = features["pixel_values"].flatten(0, 1)  # (B, V, T, ...) -> (B * V, T, ...)
+        for name, ndim in (("pixel_values", 5), ("embedding", 2)):
+            if name in features and features[name].ndim == ndim + 1:
+                num_views = features[name].shape[1]
+                features[name] = features[name].flatten(0, 1)  # (B, V, ...) -> (B * V, ...)
         outputs = model(**features)
         labels = labels.repeat_interleave(num_views)  # (B,) -> (B * V,)
 
