@@ -58,7 +58,7 @@ def test_cells_without_their_folders_are_the_same_cells(finished, tmp_path):
         pd.testing.assert_frame_equal(one.predictions, other.predictions, check_exact=True)
 
 
-@pytest.mark.parametrize("run", ["6000_videos", "1500_videos", "more_videos", "no_label_noise"])
+@pytest.mark.parametrize("run", ["6000_videos", "10_epochs", "1500_videos", "more_videos", "no_label_noise"])
 def test_committed_tables_follow_from_the_committed_cells(run, make_arguments, tmp_path, monkeypatch):
     """What the pages show is made again, to the byte, from the two Parquet files and the record of each run."""
     monkeypatch.setattr(report, "save_comparison_figures", lambda *_, **__: [])
