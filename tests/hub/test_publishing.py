@@ -33,6 +33,7 @@ CODE = {
         "frame_arrays",
         "frame_collector",
         "gray_conversion",
+        "heads",
         "heart_failure_category",
         "mjpeg_avi",
         "modeling",

@@ -13,7 +13,8 @@ from scipy.optimize import isotonic_regression
 from torch import nn
 
 from ..labels import EF_RANGE, ExpertWeightTable
-from ..model.modeling_echomen import EchoMENModel, EchoMENRegressionHead
+from ..model.heads_echomen import EchoMENRegressionHead
+from ..model.modeling_echomen import EchoMENModel
 from ..model.video_prediction_echomen import average_clips, estimate_embeddings
 from .embeddings import EvaluationEmbeddings
 from .expert_solution import solve_experts

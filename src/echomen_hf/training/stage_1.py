@@ -34,10 +34,8 @@ class Stage1(Stage):
     def prepare(self, model: EchoMENModel, train_dataset: Any) -> None:
         """Fix experts, aggregator, and the part of the encoder that is not trained."""
         model.config.prediction_head = "regression"
-        if isinstance(train_dataset, TrainingEmbeddings):
-            model.freeze_encoder(True)
-        else:
-            train_part_of_encoder(model, self.args.train_encoder, self.args.lora_rank)
+        trained = "none" if isinstance(train_dataset, TrainingEmbeddings) else self.args.train_encoder
+        train_part_of_encoder(model, trained, self.args.lora_rank)
         if model.adapter is not None:
             model.adapter.requires_grad_(True)
         model.projector.requires_grad_(True)

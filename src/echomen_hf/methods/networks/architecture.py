@@ -12,7 +12,8 @@ from transformers import initialization as init
 
 from ...losses import squared_error
 from ...model.configuration_echomen import ClipConfig
-from ...model.modeling_echomen import EchoMENOutput, EchoMENRegressionHead, check_pixel_values
+from ...model.heads_echomen import EchoMENRegressionHead
+from ...model.modeling_echomen import EchoMENOutput, check_pixel_values
 from ...training.stage import Stage
 from ..method_trainer import MethodStage, MethodTrainer
 

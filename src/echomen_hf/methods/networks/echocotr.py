@@ -8,7 +8,8 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import maybe_autocast
 
-from ...model.modeling_echomen import EchoMENOutput, EchoMENRegressionHead
+from ...model.heads_echomen import EchoMENRegressionHead
+from ...model.modeling_echomen import EchoMENOutput
 from ..method import Method
 from .architecture import ArchitectureTrainer, ClipModel, single_prediction
 from .configuration_uniformer import UniFormerConfig
