@@ -50,6 +50,9 @@ NOT_RUN = {
         "docs/comparison.md",
         "python -m benchmarks.experts runs/table --data_dir runs/table_data --frame_cache runs/table_frames \\",
     ): "needs the encoders of a comparison; tests/benchmarks/experts runs its parts",
+    ("docs/encoders.md", "echomen embed --model src/echomen_hf/checkpoints/small --data_dir runs/table_data \\"): (
+        "takes a quarter of an hour; the other blocks of the page run the same commands"
+    ),
     ("docs/comparison.md", PAPER_RUN): "takes days on GPUs; its schedule is tested in tests/comparison",
     ("docs/echonet_dynamic.md", "echomen import-weights r2plus1d_18_32_2_pretrained.pt --output runs/echonet"): (
         "needs a network of full size; tests/hub/test_imported_weights.py runs it, and the rest in small"
