@@ -2,8 +2,9 @@
 
     python scripts/package_small_model.py --runs runs/small_encoder runs/small_brightness runs/small
 
-Configuration, weights and video processor only: the package has the code that a checkpoint elsewhere takes along. The
-card and the measurements are scripts/examine_on_simulation.py's to renew, which comes next.
+Configuration, weights and video processor only: the package has the code that a checkpoint elsewhere takes along.
+Kernels of convolutions are stored in 16 bits, so that a larger network fits into the package, and loaded in 32. Card and
+measurements are renewed by `echomen examine`, which comes next.
 """
 
 import argparse
@@ -50,14 +51,15 @@ def main(arguments: list[str] | None = None) -> None:
             raise ValueError(f"{run} holds no finished training: there is no stage*/{TRAINER_STATE_NAME} in it.")
     logging.disable_progress_bar()
     model, processor = load_checkpoint(args.runs[-1])
-    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    weights = {name: value.half() if value.ndim == 5 else value for name, value in model.state_dict().items()}
+    size = sum(value.numel() * value.element_size() for value in weights.values())
     if size > MAX_BYTES:
         raise ValueError(
             f"{args.runs[-1]} has weights of {size / 1e6:.1f} MB; the package takes {MAX_BYTES / 1e6:g} MB."
         )
     args.output.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         processor.save_pretrained(folder)
         shutil.copyfile(Path(folder) / SAFE_WEIGHTS_NAME, args.output / SAFE_WEIGHTS_NAME)
         for name in (CONFIG_NAME, VIDEO_PROCESSOR_NAME):

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import EvalPrediction, Trainer, set_seed
 from transformers.modeling_outputs import ModelOutput
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor
@@ -31,7 +32,6 @@ from echomen_hf.inference import load_checkpoint
 from echomen_hf.losses import squared_error
 from echomen_hf.metrics import ef_regression_metrics
 from echomen_hf.model.modeling_echomen import EchoMENPreTrainedModel
-from echomen_hf.runs.files import write_json
 from echomen_hf.simulation import SimulatedFrames, SimulatedMasks, SimulatedTrainingClips
 from echomen_hf.training import DataArguments, EchoMENTrainingArguments, ModelArguments, SimulationArguments
 from echomen_hf.training.allocator import keep_large_blocks
@@ -224,7 +224,8 @@ def main(arguments: list[str] | None = None) -> None:
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    write_json(folder / "training_log.json", {"log": trainer.state.log_history, "torch": torch.__version__})
+    (folder / "stage1").mkdir(exist_ok=True)
+    trainer.state.save_to_json(str(folder / "stage1" / TRAINER_STATE_NAME))  # where `echomen train` keeps it
 
 
 def metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -232,11 +233,8 @@ def metrics(prediction: EvalPrediction) -> dict[str, float]:
     (ejection_fractions, areas), labels = prediction.predictions, np.asarray(prediction.label_ids[0])
     errors = ef_regression_metrics(np.asarray(ejection_fractions)[:, 0], labels)
     shares = np.asarray(areas).min(axis=1) / np.asarray(areas).max(axis=1)  # (N, 2)
-    return {
-        "mae": errors["mae"],
-        "balanced_mae": errors["balanced_mae"],
-        "area_share_mae": float(np.abs(shares[:, 0] - shares[:, 1]).mean()),
-    }
+    errors = {name: value for name, value in errors.items() if "mae" in name}
+    return {**errors, "area_share_mae": float(np.abs(shares[:, 0] - shares[:, 1]).mean())}
 
 
 if __name__ == "__main__":

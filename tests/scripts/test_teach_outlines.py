@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,8 @@ def test_teaching_changes_the_encoder_and_leaves_a_model_without_the_decoder(
     script.main(arguments)
     before, after = (load_checkpoint(folder)[0] for folder in (tmp_path / "model", tmp_path / "taught"))
     assert isinstance(after, EchoMENModel)
+    log = json.loads((tmp_path / "taught" / "stage1" / "trainer_state.json").read_text())["log_history"]
+    assert log[-1]["step"] == 2
     assert before.state_dict().keys() == after.state_dict().keys()
     stem = "encoder.stem.0.weight"
     assert not torch.equal(before.state_dict()[stem], after.state_dict()[stem])
