@@ -3,8 +3,8 @@
     python scripts/package_small_model.py --runs runs/small_encoder runs/small_brightness runs/small
 
 Configuration, weights and video processor only: the package has the code that a checkpoint elsewhere takes along.
-Kernels of convolutions are stored in 16 bits, so that a larger network fits into the package, and loaded in 32. Card and
-measurements are renewed by `echomen examine`, which comes next.
+Kernels of convolutions are stored in 16 bits, so that a larger network fits into the package, and loaded in 32.
+`echomen examine`, which comes next, renews card and measurements.
 """
 
 import argparse

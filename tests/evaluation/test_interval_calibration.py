@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from echomen_hf import EchoMENModel, load_echonet_dynamic
 from echomen_hf.evaluation import evaluate_split, save_report
@@ -55,9 +56,13 @@ def test_distances_of_usual_videos_are_measured_by_others():
 
 
 def test_a_stored_calibration_is_that_of_the_model(tiny_model, tiny_processor, videos, tmp_path):
-    tiny_model.save_pretrained(tmp_path)
+    stem = "encoder.stem.0.weight"
+    weights = tiny_model.state_dict()
+    tiny_model.save_pretrained(tmp_path, state_dict={**weights, stem: weights[stem].half()})
     calibrate_model(tiny_model, tiny_processor, videos, progress=False)
     store_calibration(tmp_path, tiny_model)
+    # Weights that the file has in 16 bits, as the packaged model's, stay so.
+    assert load_file(tmp_path / "model.safetensors")[stem].dtype == torch.float16
     loaded = EchoMENModel.from_pretrained(tmp_path)
     assert loaded.config.interval_calibration == tiny_model.config.interval_calibration
     assert torch.equal(loaded.training_distribution.precision, tiny_model.training_distribution.precision)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from ..data.clip_dataset import FrameSource
@@ -114,12 +114,17 @@ def _normal_distribution(embeddings: NDArray[np.float64]) -> tuple[NDArray[np.fl
 
 
 def store_calibration(folder: str | Path, model: EchoMENModel) -> None:
-    """Write the calibration of a model into the folder that it was loaded from."""
+    """Write the calibration of a model into the folder that it was loaded from; other weights stay as stored there."""
     path = Path(folder) / CONFIG_NAME
     settings = json.loads(path.read_text(encoding="utf-8"))
     found = {name: getattr(model.config, name, None) for name in ("interval_calibration", "usual_distance")}
+    stored = load_file(path.with_name(SAFE_WEIGHTS_NAME))
+    state = {
+        name: value.to(stored[name].dtype if name in stored else value.dtype).contiguous()
+        for name, value in model.state_dict().items()
+    }
     with replacing(path.with_name(SAFE_WEIGHTS_NAME)) as weights:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights, {"format": "pt"})
+        save_file(state, weights, {"format": "pt"})
     write_json(path, {**settings, **found})
 
 
