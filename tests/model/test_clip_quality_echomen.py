@@ -17,9 +17,10 @@ from echomen_hf.model.clip_quality_echomen import (
     overall_quality,
 )
 from echomen_hf.model.clip_sampling_echomen import ClipSpec
-from echomen_hf.model.echo_video_echomen import EchoVideo
+from echomen_hf.model.echo_video_echomen import EchoVideo, cut_out_sector
 from echomen_hf.model.sector_echomen import Sector
 from echomen_hf.model.video_source_echomen import VideoReadError
+from echomen_hf.simulation import ExportSettings, export_clip, simulate_echo
 from helpers.video_files import beating_texture
 
 
@@ -99,6 +100,35 @@ def test_a_clip_that_is_just_long_enough_is_good():
     assert inspect_clip(make_video(large), SPEC) == ()
 
 
+def outlined(num_beats: int, is_other_view: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(beats=(None,) * num_beats, is_other_view=is_other_view)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "outline", "quality", "words"),
+    [
+        (100, outlined(1), "good", ""),
+        (100, outlined(0), "doubtful", "shows no whole heart beat"),
+        (100, outlined(0, is_other_view=True), "good", ""),  # `inspect_outline` says so
+        (40, outlined(1), "doubtful", "may not hold a whole heart beat"),
+        (40, outlined(0), "unusable", "lasts 0.80 s, less than the 1.3 s that the model looks at, and its outline shows"),
+    ],
+)
+def test_beats_that_were_outlined_are_counted(num_frames, outline, quality, words):
+    found = inspect_clip(make_video(beating_texture(num_frames)), SPEC, outline)
+    assert overall_quality(found) == quality
+    assert words in " ".join(finding.reason for finding in found)
+
+
+@pytest.mark.parametrize("ecg", ["sweep", "scroll"])
+def test_a_frozen_picture_with_a_moving_trace_is_still(ecg):
+    frozen = np.repeat(simulate_echo(12, 58.0, num_frames=60).frames[:1], 60, axis=0)
+    for seed in range(3):
+        screen = export_clip(frozen, 50.0, ExportSettings(fan_height=0.75, ecg=ecg, seed=seed)).frames
+        (finding,) = inspect_clip(cut_out_sector(make_video(screen)), SPEC)
+        assert "Hardly anything moves" in finding.reason
+
+
 def test_what_the_numbers_of_a_model_say_against_an_estimate():
     agreeing, disagreeing = np.array([40.0, 50.0, 60.0]), np.array([40.0, 61.0])
     assert inspect_estimate(agreeing, None) == ()
@@ -106,7 +136,7 @@ def test_what_the_numbers_of_a_model_say_against_an_estimate():
     (disagree,) = inspect_estimate(disagreeing, 0.5)
     assert (disagree.quality, "disagree, by 10 EF points" in disagree.reason) == ("doubtful", True)
     (unlike,) = inspect_estimate(agreeing, 1.4)
-    assert (unlike.quality, "1.4 times as far" in unlike.reason) == ("doubtful", True)
+    assert (unlike.quality, "1.4 times the limit" in unlike.reason) == ("doubtful", True)
     assert inspect_estimate(agreeing, 2.1)[0].quality == "unusable"
 
 

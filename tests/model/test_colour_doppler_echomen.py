@@ -5,9 +5,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from echomen_hf import EchoMENVideoProcessor, Predictor, read_video
-from echomen_hf.model.colour_doppler_echomen import COLOURED_SHARE, chroma_of_rgb, coloured_share
-from echomen_hf.model.echo_video_echomen import EchoVideo, warn_if_coloured
-from echomen_hf.simulation import simulate_echo
+from echomen_hf.model.colour_doppler_echomen import COLOURED_SHARE, chroma_of_rgb, coloured_cells, largest_share
+from echomen_hf.model.echo_video_echomen import EchoVideo, cut_out_sector, warn_if_coloured
+from echomen_hf.model.frame_arrays_echomen import to_echo_video
+from echomen_hf.simulation import ExportSettings, export_clip, sample_export_settings, simulate_echo
 
 
 RED, BLUE, GREEN = (150, 20, 10), (20, 40, 170), (0, 220, 60)
@@ -118,6 +119,31 @@ def test_gray_files_have_no_colour(bmode, write_video, tmp_path, echonet_dir):
     assert read_video(sorted((echonet_dir / "Videos").glob("*.avi"))[0]).coloured_share == 0
 
 
+class TestScreens:
+    """On a screen, the colour inside the fan that is cut out counts, and no other."""
+
+    @pytest.mark.parametrize("fan_height", [0.35, 0.5])
+    def test_flow_in_a_small_fan_is_seen(self, fan_height):
+        settings = ExportSettings(fan_height=fan_height, second_panel="colour", second_size=1.0, ecg="none")
+        screen = export_clip(simulate_echo(12, 58.0, num_frames=60).frames, 50.0, settings, in_colour=True).frames
+        both = cut_out_sector(to_echo_video(screen, 50.0))
+        screen[:, :, :512] = 0
+        flow = cut_out_sector(to_echo_video(screen, 50.0))
+        assert flow.sector.shape == both.sector.shape == "fan"
+        assert flow.sector.box[0] > 512 > both.sector.box[2]  # of the two panels, the plain one is taken
+        assert flow.coloured_share > 2 * COLOURED_SHARE
+        assert not both.is_coloured
+
+    def test_what_machines_write_in_colour_is_not_flow(self):
+        frames = simulate_echo(12, 58.0, num_frames=30).frames
+        for number in range(12):
+            settings = sample_export_settings(np.random.default_rng([5, number]))
+            screen = export_clip(frames, 50.0, settings, in_colour=True).frames
+            video = cut_out_sector(to_echo_video(screen, 50.0))
+            if settings.second_panel != "colour" and video.sector.shape == "fan":
+                assert video.coloured_share < 0.6 * COLOURED_SHARE
+
+
 class TestDicom:
     """The ultrasound images that come with pydicom are real."""
 
@@ -129,6 +155,10 @@ class TestDicom:
     def test_apical_view_with_a_coloured_marker(self):
         examples = pytest.importorskip("pydicom.examples")
         assert read_video(examples.get_path("ybr_color")).coloured_share == 0
+
+
+def coloured_share(blue, red):
+    return largest_share(coloured_cells(blue, red)[None])
 
 
 class TestShare:

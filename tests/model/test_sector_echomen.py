@@ -55,6 +55,28 @@ def test_the_fan_is_found_on_any_screen(clip, changes):
     assert overlap(sector.box, shown.box) > 0.9
 
 
+@pytest.mark.parametrize(("width", "height"), [(1024, 768), (1280, 720)])
+@pytest.mark.parametrize("fan_height", [0.66, 0.9])
+def test_equal_panels_that_touch_are_two_fans(clip, width, height, fan_height):
+    panels = {"width": width, "height": height, "fan_height": fan_height, "second_size": 1.0}
+    shown = export(clip, second_panel="colour", ecg="none", **panels)
+    assert overlap(find_sector(shown.frames).box, shown.box) > 0.9
+
+
+def test_a_square_screen_is_no_clip():
+    parameters = sample_echo_parameters(np.random.default_rng(1), 55.0, 30, 50.0, "wide")
+    parameters, size, (left, top, right, bottom) = whole_fan_parameters(parameters)
+    frames = simulate_echo(1, parameters=parameters, image_size=size).frames
+    shown = export_clip(
+        frames, 50.0, dataclasses.replace(SCREEN, width=600, height=600, fan_height=0.8), fan_mask(parameters, size)
+    )
+    sector = find_sector(shown.frames)
+    assert sector.shape == "fan"
+    assert overlap(sector.box, shown.box) > 0.9
+    clip = np.kron(frames[:, top:bottom, left:right], np.ones((1, 3, 3), np.uint8))
+    assert find_sector(clip).shape == "cropped"
+
+
 @pytest.mark.parametrize("across", [0.0, 0.88])
 def test_a_small_panel_close_to_a_large_one_is_no_part_of_it(clip, across):
     shown = export(clip, second_panel="colour", second_size=0.5, seed=1, across=across, down=1.0, fan_height=0.7)

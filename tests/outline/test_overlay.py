@@ -81,6 +81,22 @@ def test_only_the_fan_of_a_screen_is_shown(tmp_path):
     assert (np.ptp(picture.astype(int), axis=2) > 60).any()
 
 
+@pytest.mark.parametrize("shape", ["cropped", "none"])
+def test_a_banner_is_not_shown_where_no_fan_was_cut_out(tmp_path, shape):
+    masks = np.zeros((30, 300, 300), bool)
+    masks[:, 80:192, 94:206] = beating_masks(num_frames=30)
+    frames = np.full(masks.shape, 60, np.uint8)
+    frames[:, :30, :100] = 255
+    whole = {"shape": shape, "square": (0, 0, 300), "apex": (150.0, 10.0), "half_angle": 0.7, "radius": 280.0}
+    sector = Sector((0, 0, 300, 300), **whole)
+    write_overlay(VideoOutline(EchoVideo(frames, 50.0, "x"), sector, masks, np.ones(30), "mL", ()), tmp_path / "a.mp4")
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert picture[:40, :130].max() < 40
+    assert (np.ptp(picture.astype(int), axis=2) > 60).any()  # the border
+    assert (picture[200, 200:248].mean() > 40) == (shape == "cropped")
+
+
 def test_volume_curve(outline, tmp_path):
     figure = draw_volumes(outline)
     (panel,) = figure.axes

@@ -186,12 +186,12 @@ class Predictor:
     def _read_clips(self, source: str | Path | bytes) -> VideoClips:
         whole = read_video(source)
         video = self.processor.crop_to_sector(whole)
-        findings = check_clip(video, self.processor.clip_spec)
         outline = None
         if self.outliner is not None:
             from ..outline import outline_video  # scipy.signal takes most of a second
 
             outline = outline_video(whole, self.outliner)
+        findings = check_clip(video, self.processor.clip_spec, outline)
         return VideoClips.of(video, self._clip_processor, self.protocol, findings, outline)
 
 

@@ -63,7 +63,8 @@ def predict_video(
         The prediction, averaged over clips.
     """
     video = processor.crop_to_sector(video)
-    clips = VideoClips.of(video, processor, protocol, inspect_clip(video, processor.clip_spec), outline)
+    findings = inspect_clip(video, processor.clip_spec, outline)
+    clips = VideoClips.of(video, processor, protocol, findings, outline)
     return next(_predictions(model, processor, [clips], protocol, batch_size, engine, windows))
 
 

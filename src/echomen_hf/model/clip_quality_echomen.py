@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .clip_sampling_echomen import ClipSpec
 from .echo_video_echomen import EchoVideo, require_moving
+from .moving_region_echomen import opened
 
 
 __all__ = [
@@ -41,14 +42,11 @@ _CHECKED_FRAMES = 32
 _CHECKED_PIXELS = 56  # along the shorter side
 
 # Seconds, of a heart that beats 100 times a minute. The picture itself does not tell whether it has come back to where
-# a beat began: speckle changes all the time.
+# a beat began, since speckle changes all the time; an outline does.
 _SHORTEST_BEAT = 0.6
 _LOWEST_FPS = 8.0
-# Times the usual distance from the training distribution. Of 200 simulated hearts, 150 of them on machines that
-# training never shows, none was above 1.05; 75 % of moving shapes and 47 % of scrolling text are above 2.
-_FAR = 2.0
-# EF points. Clips of one heart differ by less, also if it beats irregularly: 99 % of simulated hearts by 7.7 or less.
-_CLIP_SD = 10.0
+_FAR = 2.0  # times the limit of the distance from the training distribution; simulated hearts do not come near it
+_CLIP_SD = 10.0  # EF points; clips of one heart differ by less, also if it beats irregularly
 
 
 class ClipQualityWarning(UserWarning):
@@ -63,40 +61,44 @@ class Finding:
     reason: str
 
 
-def check_clip(video: EchoVideo, spec: ClipSpec) -> tuple[Finding, ...]:
+def check_clip(video: EchoVideo, spec: ClipSpec, outline: Any = None) -> tuple[Finding, ...]:
     """Refuse a still image, and warn of everything that `inspect_clip` finds."""
-    findings = inspect_clip(require_moving(video), spec)
+    findings = inspect_clip(require_moving(video), spec, outline)
     for finding in findings:
         warnings.warn(f"{video.source}: {finding.reason}", ClipQualityWarning, stacklevel=3)
     return findings
 
 
-def inspect_clip(video: EchoVideo, spec: ClipSpec) -> tuple[Finding, ...]:
+def inspect_clip(video: EchoVideo, spec: ClipSpec, outline: Any = None) -> tuple[Finding, ...]:
     """Look for what makes the estimate of a clip doubtful or unusable.
 
     Args:
         video: Grayscale video, whose fan has been looked for or not.
         spec: Length of the model's clips.
+        outline: `VideoOutline` of the video, whose beats are then counted.
 
     Returns:
-        Findings: black, still, colour Doppler, shorter than a beat or than a clip, slow, no ultrasound fan.
+        Findings: black, still, colour Doppler, no whole beat, shorter than a clip, slow, no ultrasound fan.
     """
+    has_fan = video.sector is None or video.sector.shape != "none"
     findings = []
     numbers = np.linspace(0, video.num_frames - 1, min(video.num_frames, _CHECKED_FRAMES)).astype(int)
     step = max(1, min(video.frames.shape[1:]) // _CHECKED_PIXELS)
     some = video.frames[numbers, ::step, ::step]  # (T, H, W) -> (t, h, w)
     if some.max() < _BLACK_LEVEL:
         return (Finding("unusable", "The picture is black, so there is no heart to measure."),)
-    if np.mean(some.std(axis=0, dtype=np.float32) > _STILL_LEVELS) < _STILL_SHARE:
+    varies = some.std(axis=0, dtype=np.float32) > _STILL_LEVELS
+    # Of a screen without a fan that moves, the trace of an electrocardiogram may be all that does, in thin places.
+    if np.mean(varies if has_fan else opened(varies)) < _STILL_SHARE:
         return (
             Finding("unusable", "Hardly anything moves in this clip; it may be a frozen picture, which has no EF."),
         )
     if video.is_coloured:
         share = f"{video.coloured_share:.0%} of the picture is coloured, as in colour Doppler"
         findings.append(Finding("doubtful", f"{share}; the model was trained on grayscale (B-mode) clips."))
-    if video.sector is not None and video.sector.shape == "none":
+    if not has_fan:
         findings.append(Finding("doubtful", "No ultrasound fan was found in the picture."))
-    findings += _length_findings(video, spec)
+    findings += _beat_findings(video, spec, outline)
     if video.fps < _LOWEST_FPS:
         findings.append(
             Finding(
@@ -108,15 +110,19 @@ def inspect_clip(video: EchoVideo, spec: ClipSpec) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def _length_findings(video: EchoVideo, spec: ClipSpec) -> list[Finding]:
+def _beat_findings(video: EchoVideo, spec: ClipSpec, outline: Any) -> list[Finding]:
+    """Whether a clip may hold, or by its outline does hold, a whole beat."""
     seconds, looked_at = video.duration_seconds, spec.span(video.fps) / video.fps
+    has_no_beat = outline is not None and not outline.is_other_view and not outline.beats
     if seconds < _SHORTEST_BEAT:
         return [Finding("unusable", f"The clip lasts {seconds:.2f} s, too short for a whole heart beat.")]
     if video.num_frames < spec.span(video.fps):
         text = f"The clip lasts {seconds:.2f} s, less than the {looked_at:.1f} s that the model looks at"
+        if has_no_beat:
+            return [Finding("unusable", f"{text}, and its outline shows no whole heart beat.")]
         rest = "blank" if spec.short_videos == "zeros" else "filled up from it"
         return [Finding("doubtful", f"{text}; it may not hold a whole heart beat, and the rest is {rest}.")]
-    return []
+    return [Finding("doubtful", "The outline of the ventricle shows no whole heart beat.")] if has_no_beat else []
 
 
 def inspect_estimate(clip_ejection_fractions: NDArray[np.float64], unlikeness: float | None) -> tuple[Finding, ...]:
@@ -124,8 +130,8 @@ def inspect_estimate(clip_ejection_fractions: NDArray[np.float64], unlikeness: f
 
     Args:
         clip_ejection_fractions: EF of every clip in percent, shape (clips,).
-        unlikeness: Distance of the video from the training distribution over the largest usual one; `None` for a model
-            that does not know its distribution.
+        unlikeness: Distance of the video from the training distribution over the limit, which 99 % of usual videos
+            keep; `None` for a model that does not know its distribution.
 
     Returns:
         Findings.
@@ -135,7 +141,7 @@ def inspect_estimate(clip_ejection_fractions: NDArray[np.float64], unlikeness: f
     if spread > _CLIP_SD:
         findings.append(Finding("doubtful", f"The clips of this video disagree, by {spread:.0f} EF points."))
     if unlikeness is not None and unlikeness > 1:
-        text = f"The video is not like those of the training: {unlikeness:.1f} times as far from them as usual ones."
+        text = f"The video is not like those of the training: its distance from them is {unlikeness:.1f} times the limit."
         findings.append(Finding("unusable" if unlikeness > _FAR else "doubtful", text))
     return tuple(findings)
 

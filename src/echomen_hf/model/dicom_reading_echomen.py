@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .colour_doppler_echomen import ColourMeter
+from .colour_doppler_echomen import ColourMeter, largest_share
 from .dicom_header_echomen import number, numbers_of, open_dicom
 from .dicom_levels_echomen import COLOURS, DicomLevels
 from .dicom_pixels_echomen import DicomPixels
@@ -159,7 +159,7 @@ def read_dicom(
                 _check_stream_size(frame.shape, shape[1:], name)
                 return square_pixels(frame, crop.aspect)
 
-            whole, _, share = decode_container(
+            whole, _, cells = decode_container(
                 _stream(pixels),
                 numbers,
                 allow_truncated=allow_truncated,
@@ -169,16 +169,18 @@ def read_dicom(
                 prepare=checked,
             )
         else:
-            whole, share = _decode(pixels, crop, numbers, allow_truncated, max_bytes)
+            whole, cells = _decode(pixels, crop, numbers, allow_truncated, max_bytes)
+        assert cells is not None
         frames = whole[:, *crop.box.with_square_pixels(crop.aspect).slices]
         return EchoVideo(
             frames,
             usable_fps(fps, name, default_fps),
             name,
-            share,
+            max(largest_share(cells), largest_share(cells, crop.box.covered(cells.shape[1:], shape[1:]))),
             mm_per_pixel=mm_per_pixel(dataset, crop.header, crop.aspect),
             whole=None if frames.shape == whole.shape else whole,
             region=None if crop.region is None else crop.region.with_square_pixels(crop.aspect).corners,
+            coloured_cells=cells,
         )
 
 
@@ -239,8 +241,8 @@ def _stream(pixels: DicomPixels) -> ResolvedSource:
 
 def _decode(
     pixels: DicomPixels, crop: Crop, indices: list[int] | None, allow_truncated: bool, max_bytes: int
-) -> tuple[NDArray[np.uint8], float]:
-    """Whole frames, and the share of them that is coloured, or, if that is more, of what the crop keeps."""
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Whole frames, and their coloured cells."""
     pixels.require_readable()
     levels, found, failure = DicomLevels(pixels), pixels.found, ""
     while True:
@@ -255,11 +257,10 @@ def _decode(
                 collector.add(index, square_pixels(luma, crop.aspect))
                 if chroma is not None and wants_colour:
                     colour.add(*chroma)
-                    colour.add(*(plane[crop.box.slices] for plane in chroma))
         except VideoReadError:
             raise
         except Exception as error:
             # A decoder may raise anything; what was decoded before can be used on request.
             found, failure = index, " ".join(f"{type(error).__name__} {error}".split())
             continue
-        return collector.finish(), colour.share
+        return collector.finish(), colour.cells

@@ -7,6 +7,9 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .dicom_header_echomen import number, numbers_of
 from .gray_conversion_echomen import usable_aspect, usable_pixel_size
 
@@ -47,6 +50,11 @@ class PictureBox:
     @property
     def slices(self) -> tuple[slice, slice]:
         return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def covered(self, cells: tuple[int, ...], size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which of the (rows, columns) cells of a picture of this height and width lie inside, by their middle."""
+        row, column = ((np.arange(count) + 0.5) * length / count for count, length in zip(cells, size, strict=True))
+        return np.outer((row >= self.top) & (row < self.bottom), (column >= self.left) & (column < self.right))
 
     def shrunk(self, margin: float) -> PictureBox:
         rows, columns = round(margin * self.height), round(margin * self.width)

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .colour_doppler_echomen import COLOURED_SHARE
+from .colour_doppler_echomen import COLOURED_SHARE, largest_share
 from .moving_region_echomen import Box
 from .sector_echomen import Sector, find_sector
 from .video_source_echomen import VideoReadError
@@ -69,8 +69,8 @@ class EchoVideo:
         frames: Pixels of shape (frames, height, width), uint8, full range 0-255.
         fps: Frames per second of the file, also when single frames were asked for.
         source: File name, for messages.
-        coloured_share: Share of the picture that is coloured, the largest of the frames that were looked at; NaN if it
-            was not measured.
+        coloured_share: Share of the picture, or of the fan that was cut out of it, that is coloured, the largest of the
+            frames that were looked at; NaN if it was not measured.
         sector: Where the ultrasound fan was found in the frames of the file, which are then those of the fan alone;
             `None` if nobody looked for it.
         mm_per_pixel: Height and width of a pixel in mm; `None` if the file does not state it, or states what no echo
@@ -78,6 +78,8 @@ class EchoVideo:
         whole: The whole picture, uint8, of which `frames` are the part that a DICOM file says is to be kept; `None` if
             they are all of it.
         region: Left, top, right and bottom of the ultrasound region that a DICOM file names, in the whole picture.
+        coloured_cells: Cells of the whole picture that are coloured in some of its frames, shape (K, rows, columns),
+            from which the share of a fan is known; `None` if nobody needs it any more.
     """
 
     frames: NDArray[np.uint8]
@@ -88,6 +90,7 @@ class EchoVideo:
     mm_per_pixel: float | None = None
     whole: NDArray[np.uint8] | None = None
     region: Box | None = None
+    coloured_cells: NDArray[np.bool_] | None = None
 
     @property
     def num_frames(self) -> int:
@@ -106,11 +109,16 @@ class EchoVideo:
 
 
 class DecodedVideo(NamedTuple):
-    """Frames of a file, uint8, shape (T, H, W), the frame rate that it states, and the share that is coloured."""
+    """Frames of a file, uint8, shape (T, H, W), the frame rate that it states, and its cells that are coloured."""
 
     frames: NDArray[np.uint8]
     fps: float | None
-    coloured_share: float
+    coloured_cells: NDArray[np.bool_] | None
+
+    @property
+    def coloured_share(self) -> float:
+        """Largest share of a frame that is coloured; NaN if it was not measured."""
+        return float("nan") if self.coloured_cells is None else largest_share(self.coloured_cells)
 
 
 Clip = TypeVar("Clip", EchoVideo, VideoInfo)
@@ -147,7 +155,11 @@ def with_fan(video: EchoVideo, sector: Sector | None = None) -> tuple[EchoVideo,
 def cut_out_sector(video: EchoVideo, sector: Sector | None = None) -> EchoVideo:
     """Find the ultrasound fan in a whole video, and cut it out of a screen; `sector` says where it was."""
     shown, sector = with_fan(video, sector)
-    return replace(shown, frames=sector.crop(shown.frames), sector=sector)
+    share, cells = shown.coloured_share, shown.coloured_cells
+    if sector.shape == "fan" and cells is not None:
+        share = largest_share(cells, sector.covered(*cells.shape[1:], *shown.frames.shape[1:]))
+    frames = sector.crop(shown.frames)
+    return replace(shown, frames=frames, sector=sector, coloured_share=share, coloured_cells=None)
 
 
 def warn_if_coloured(video: EchoVideo) -> EchoVideo:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .colour_doppler_echomen import ColourMeter, chroma_of_rgb, luma_of_rgb
+from .colour_doppler_echomen import ColourMeter, chroma_of_rgb, largest_share, luma_of_rgb
 from .echo_video_echomen import EchoVideo, require_frame_size
 
 
@@ -80,7 +80,8 @@ def to_echo_video(video: np.ndarray | torch.Tensor, fps: float) -> EchoVideo:
     for frame in frames if frames.ndim == 4 else []:
         if colour.wants_frame():
             colour.add(*chroma_of_rgb(frame))
-    return EchoVideo(to_grayscale(frames), fps, "array", colour.share)
+    share = largest_share(colour.cells)
+    return EchoVideo(to_grayscale(frames), fps, "array", share, coloured_cells=colour.cells)
 
 
 def to_grayscale(video: np.ndarray | torch.Tensor) -> np.ndarray:

@@ -89,9 +89,9 @@ class GrayConverter:
         self._turn: tuple[bool, bool, bool] | None = None
 
     @property
-    def coloured_share(self) -> float:
-        """Share of the picture that is coloured, the largest so far; NaN if it is not measured."""
-        return float("nan") if self._colour is None else self._colour.share
+    def coloured_cells(self) -> NDArray[np.bool_] | None:
+        """Coloured cells of the frames so far, as the frames are turned, (K, rows, columns); `None` if not measured."""
+        return None if self._colour is None else self._turned(self._colour.cells)
 
     def __call__(self, frame: av.VideoFrame, stream: Any = None, image: Any = b"") -> NDArray[np.uint8]:
         """Luma on the full 0-255 scale, uint8, shape (height, width); if possible a view of the frame's memory.
@@ -105,13 +105,16 @@ class GrayConverter:
             self._aspect = usable_aspect(float(stream.sample_aspect_ratio or 1))
             self._turn = _display_turn(frame, image)
         luma = self._luma(frame)
-        luma = square_pixels(luma, self._aspect or 1)
+        return self._turned(square_pixels(luma, self._aspect or 1))
+
+    def _turned(self, pictures: NDArray[Any]) -> NDArray[Any]:
+        """Pictures (..., H, W) as they are to be seen."""
         if self._turn is not None:
             transposed, mirrored, upside_down = self._turn
-            luma = luma.T if transposed else luma
-            luma = luma[:, ::-1] if mirrored else luma
-            luma = luma[::-1] if upside_down else luma
-        return luma
+            pictures = pictures.swapaxes(-1, -2) if transposed else pictures
+            pictures = pictures[..., ::-1] if mirrored else pictures
+            pictures = pictures[..., ::-1, :] if upside_down else pictures
+        return pictures
 
     def _luma(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         layout = _layout(frame.format.name)

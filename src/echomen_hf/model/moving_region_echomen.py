@@ -61,6 +61,7 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
     solid[1:-1] &= solid[:-2] & solid[2:]
     solid[:, 1:-1] |= solid[:, :-2] & solid[:, 2:]
     solid = opened(solid, 2)[4:-4, 4:-4]
+    _divide_panels(solid)
     labels, count = ndimage.label(solid)
     if not count:
         return None
@@ -98,6 +99,20 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
         if _is_near(box, area) and box not in others and all(_gap(box, area) < _gap(box, other) for other in others):
             area = _joined(area, box)
     return area, others
+
+
+def _divide_panels(solid: NDArray[np.bool_]) -> None:
+    """Cut an area that is too wide for one fan where two touch: at its lowest column near the middle."""
+    labels, _ = ndimage.label(solid)
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+        piece = labels[rows, columns] == number
+        width = piece.shape[1]
+        if width <= _WIDEST * piece.shape[0]:
+            continue
+        heights = piece.sum(axis=0)
+        cut = width // 4 + int(heights[width // 4 : width - width // 4].argmin())
+        if heights[cut] < 0.5 * heights.max():
+            solid[rows, columns.start + cut] &= ~piece[:, cut]
 
 
 def _is_near(box: Box, area: Box) -> bool:

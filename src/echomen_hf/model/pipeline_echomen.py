@@ -162,7 +162,7 @@ class EjectionFractionPipeline(ChunkPipeline):
         outline = None if self.outline is None else self.outline(require_moving(video))
         video = self.video_processor.crop_to_sector(video)
         spec = self.video_processor.clip_spec
-        findings = check_clip(video, spec)
+        findings = check_clip(video, spec, outline)
         systoles = None if outline is None else [beat.es_frame for beat in outline.beats]
         starts = protocol_starts(protocol, video.num_frames, video.fps, spec, systoles)
         for first in range(0, len(starts), CLIPS_AT_ONCE):

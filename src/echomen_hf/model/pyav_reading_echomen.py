@@ -201,12 +201,12 @@ def decode_container(
             failure=line.failure,
         )
         if numbers is None:
-            return DecodedVideo(collector.finish(line.shown), line.fps, to_gray.coloured_share)
+            return DecodedVideo(collector.finish(line.shown), line.fps, to_gray.coloured_cells)
         order = numbers if line.shown is None else line.shown[numbers].tolist()
         if order != indices:
             collector, to_gray, _ = attempt(order, may_skip=may_skip, promised=None)
         if collector.complete:
-            return DecodedVideo(collector.finish(), line.fps, to_gray.coloured_share)
+            return DecodedVideo(collector.finish(), line.fps, to_gray.coloured_cells)
     raise VideoReadError.about(source.name, "is damaged: not all of its frames can be decoded", "copy it again")
 
 
@@ -225,7 +225,7 @@ def _decode_by_index(
     numbers = frames_to_read(source.name, indices, avi.num_frames)
     to_gray = GrayConverter(measure_colour)
     frames = decode_from_index(source, avi, FrameCollector(source.name, numbers, max_bytes), to_gray)
-    return None if frames is None else DecodedVideo(frames, avi.fps, to_gray.coloured_share)
+    return None if frames is None else DecodedVideo(frames, avi.fps, to_gray.coloured_cells)
 
 
 def _decode(

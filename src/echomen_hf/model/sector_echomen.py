@@ -25,6 +25,7 @@ _LOWEST_CONFIDENCE = 0.1
 _SMALLEST_HEIGHT = 0.15  # of the picture
 _CROPPED_HEIGHT = 0.68  # of a square picture; simulated square clips have fans from 0.78 on
 _LARGEST_CLIP = 128  # pixels
+_LIT_LEVEL, _LIT_SHARE = 40, 0.015  # around the fan of a square picture; screens have twice as much
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,14 @@ class Sector:
         mask[:, : max(self.box[0] - left, 0)] = False
         mask[:, max(self.box[2] - left, 0) :] = False
         return mask
+
+    def covered(self, rows: int, columns: int, height: int, width: int) -> NDArray[np.bool_]:
+        """Tell which of `rows` by `columns` cells of a picture of some height and width lie in the fan, by their middle."""
+        left, top, side = self.square
+        row = ((np.arange(rows) + 0.5) * height / rows).astype(int) - top
+        column = ((np.arange(columns) + 0.5) * width / columns).astype(int) - left
+        covered = self.mask()[np.ix_(row.clip(0, side - 1), column.clip(0, side - 1))]
+        return covered & np.outer((row >= 0) & (row < side), (column >= 0) & (column < side))
 
     def crop(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Cut out the square around the fan, black outside the fan.
@@ -138,9 +147,10 @@ def find_sector(frames: NDArray[np.uint8], hint: Box | None = None) -> Sector:
     fan_height = 0 if fan is None else fan.box[3] - fan.box[1]
     if fan is None or fan.confidence < _LOWEST_CONFIDENCE or fan_height < _SMALLEST_HEIGHT * height:
         return nothing
+    clip = dataclasses.replace(fan, shape="cropped", square=(0, 0, min(height, width)))
     is_filled = abs(width - height) <= 0.02 * height and fan_height >= _CROPPED_HEIGHT * height
-    if is_filled or is_data_set_clip(height, width):
-        return dataclasses.replace(fan, shape="cropped", square=(0, 0, min(height, width)))
+    if is_data_set_clip(height, width) or (is_filled and _is_dark_around(clip, frames, numbers)):
+        return clip
     return fan
 
 
@@ -152,6 +162,15 @@ def is_data_set_clip(height: int, width: int) -> bool:
 def sector_frames(num_frames: int) -> NDArray[np.int64]:
     """Numbers of the frames, `(K,)`, that `find_sector` looks at: given these alone, it finds the same."""
     return np.unique(np.linspace(0, num_frames - 1, _SAMPLES).round().astype(np.int64))
+
+
+def _is_dark_around(clip: Sector, frames: NDArray[np.uint8], numbers: NDArray[Any]) -> bool:
+    """Whether a square picture shows hardly anything beside its fan: text and traces belong to a screen."""
+    side = clip.square[2]
+    step = math.ceil(side / _FINE_ROWS)
+    samples = _sampled(frames, numbers, (0, 0, side, side), step)
+    around = samples[:, ~clip.mask()[::step, ::step]]
+    return bool((around > _LIT_LEVEL).mean() < _LIT_SHARE) if around.size else True
 
 
 def _sampled(frames: NDArray[np.uint8], numbers: NDArray[Any], region: Box, step: int) -> NDArray[np.uint8]:

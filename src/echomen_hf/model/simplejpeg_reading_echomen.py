@@ -66,7 +66,7 @@ def decode_by_simplejpeg(
                 return None
         except ValueError:
             return None
-    return DecodedVideo(collector.finish(), avi.fps, 0.0 if measure_colour else float("nan"))
+    return DecodedVideo(collector.finish(), avi.fps, colour.cells if measure_colour else None)
 
 
 def _is_unusual(head: bytes) -> bool:

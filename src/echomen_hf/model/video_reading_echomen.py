@@ -113,4 +113,5 @@ def read_video(
             resolved, numbers, allow_truncated=allow_truncated, max_bytes=max_bytes, measure_colour=measure_colour
         )
         fps = usable_fps(decoded.fps, resolved.name, default_fps)
-        return EchoVideo(decoded.frames, fps, resolved.name, decoded.coloured_share)
+        share, cells = decoded.coloured_share, decoded.coloured_cells
+        return EchoVideo(decoded.frames, fps, resolved.name, share, coloured_cells=cells)

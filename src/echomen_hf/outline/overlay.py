@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from ..model.sector_echomen import Sector, common_pixels, is_data_set_clip
 from .browser_video import display_size, resize_image, write_browser_video
 
 
@@ -61,7 +62,8 @@ def draw_outlines(
 def write_overlay(outline: VideoOutline, path: str | Path, form: Literal["mp4", "gif"] | None = None) -> None:
     """Write a video with the border of the left ventricle, in another colour at end diastole and end systole.
 
-    It shows the ultrasound fan alone: what else is on a screen, such as a patient's name, is not copied.
+    It shows the ultrasound fan alone: what else is on a screen, such as a patient's name, is not copied. Where no fan
+    was found in a picture that is larger than a clip of a data set, the border is drawn on black.
 
     Args:
         outline: Outline of a video.
@@ -74,7 +76,7 @@ def write_overlay(outline: VideoOutline, path: str | Path, form: Literal["mp4", 
     form = form or Path(path).suffix.lower().removeprefix(".")  # type: ignore[assignment]
     if form not in ("mp4", "gif"):
         raise ValueError(f"{Path(path).name} must end in .mp4 or .gif.")
-    frames = outline.sector.crop(outline.video.frames)
+    frames = _fan_alone(outline.sector, outline.video.frames)
     masks = outline.sector.crop(outline.masks.view(np.uint8)).view(bool)
     fps = outline.video.fps
     pictures = draw_outlines(frames, masks, marked_frames(outline.beats, fps))
@@ -84,6 +86,17 @@ def write_overlay(outline: VideoOutline, path: str | Path, form: Literal["mp4", 
     step = max(1, round(fps / _GIF_FPS))
     first, *others = (Image.fromarray(picture) for number, picture in enumerate(pictures) if number % step == 0)
     first.save(path, "gif", save_all=True, append_images=others, duration=round(1000 * step / fps), loop=0)
+
+
+def _fan_alone(sector: Sector, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Frames without what a screen shows beside the fan."""
+    if sector.shape == "fan" or is_data_set_clip(*frames.shape[1:]):
+        return sector.crop(frames)
+    shown = np.zeros_like(frames)
+    if sector.shape == "cropped":
+        in_picture, in_square = common_pixels(sector.square, *frames.shape[1:])
+        np.multiply(frames[in_picture], sector.mask()[in_square[1:]], out=shown[in_picture])
+    return shown
 
 
 def draw_volumes(outline: VideoOutline) -> Figure:
