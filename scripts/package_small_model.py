@@ -1,6 +1,7 @@
-"""Put a trained model into the package as its small model, and the logs of its training into the documentation.
+r"""Put a trained model into the package as its small model, and the logs of its training into the documentation.
 
-    python scripts/package_small_model.py --runs runs/small_encoder runs/small_brightness runs/small
+    python scripts/package_small_model.py --runs runs/small_encoder runs/small_brightness \
+        runs/small_deeper runs/small
 
 Configuration, weights and video processor only: the package has the code that a checkpoint elsewhere takes along.
 Kernels of convolutions are stored in 16 bits, so that a larger network fits into the package, and loaded in 32.

@@ -1,6 +1,6 @@
 r"""Train the encoder of a model to mark the left ventricle in every frame, while it reads the ejection fraction.
 
-    python scripts/teach_outlines.py small_deeper --model runs/deeper --simulation_cache runs/simulated \
+    python scripts/teach_outlines.py small_deeper --model runs/small_deeper --simulation_cache runs/simulated \
         --num_train_epochs 8 --output_dir runs/taught --use_cpu true
 
 An ejection fraction is one number for a whole clip; the exact outlines of simulated hearts say for every pixel of

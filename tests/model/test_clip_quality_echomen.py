@@ -111,7 +111,7 @@ def outlined(num_beats: int, is_other_view: bool = False) -> SimpleNamespace:
         (100, outlined(0), "doubtful", "shows no whole heart beat"),
         (100, outlined(0, is_other_view=True), "good", ""),  # `inspect_outline` says so
         (40, outlined(1), "doubtful", "may not hold a whole heart beat"),
-        (40, outlined(0), "unusable", "lasts 0.80 s, less than the 1.3 s that the model looks at, and its outline shows"),
+        (40, outlined(0), "unusable", "less than the 1.3 s that the model looks at, and its outline shows"),
     ],
 )
 def test_beats_that_were_outlined_are_counted(num_frames, outline, quality, words):

@@ -40,7 +40,7 @@ def main(
     echomen examine --model runs/small --calibrate --output runs/small/examination.json
 
     The hearts are ones that training did not show. Measured are errors, intervals, and whether the model reads motion.
-    Half of the videos come from machines that the training never simulates. --calibrate first stores prediction
+    A third of them are shown by a machine that the training never simulates. --calibrate first stores prediction
     intervals in the model's configuration, from further simulated videos. --card writes the tables into a model card
     between its marks <!-- accuracy:begin -->, <!-- coverage:begin --> and <!-- motion:begin -->, and their ends.
     """

@@ -141,8 +141,8 @@ def inspect_estimate(clip_ejection_fractions: NDArray[np.float64], unlikeness: f
     if spread > _CLIP_SD:
         findings.append(Finding("doubtful", f"The clips of this video disagree, by {spread:.0f} EF points."))
     if unlikeness is not None and unlikeness > 1:
-        text = f"The video is not like those of the training: its distance from them is {unlikeness:.1f} times the limit."
-        findings.append(Finding("unusable" if unlikeness > _FAR else "doubtful", text))
+        text = f"not like those of the training: its distance from them is {unlikeness:.1f} times the limit."
+        findings.append(Finding("unusable" if unlikeness > _FAR else "doubtful", f"The video is {text}"))
     return tuple(findings)
 
 

@@ -69,8 +69,8 @@ class EchoVideo:
         frames: Pixels of shape (frames, height, width), uint8, full range 0-255.
         fps: Frames per second of the file, also when single frames were asked for.
         source: File name, for messages.
-        coloured_share: Share of the picture, or of the fan that was cut out of it, that is coloured, the largest of the
-            frames that were looked at; NaN if it was not measured.
+        coloured_share: Share of the picture, or of the fan that was cut out of it, that is coloured: the largest of
+            the frames that were looked at; NaN if it was not measured.
         sector: Where the ultrasound fan was found in the frames of the file, which are then those of the fan alone;
             `None` if nobody looked for it.
         mm_per_pixel: Height and width of a pixel in mm; `None` if the file does not state it, or states what no echo

@@ -90,7 +90,7 @@ class GrayConverter:
 
     @property
     def coloured_cells(self) -> NDArray[np.bool_] | None:
-        """Coloured cells of the frames so far, as the frames are turned, (K, rows, columns); `None` if not measured."""
+        """Coloured cells of the frames so far, turned as these, (K, rows, columns); `None` if not measured."""
         return None if self._colour is None else self._turned(self._colour.cells)
 
     def __call__(self, frame: av.VideoFrame, stream: Any = None, image: Any = b"") -> NDArray[np.uint8]:

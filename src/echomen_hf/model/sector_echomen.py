@@ -65,7 +65,7 @@ class Sector:
         return mask
 
     def covered(self, rows: int, columns: int, height: int, width: int) -> NDArray[np.bool_]:
-        """Tell which of `rows` by `columns` cells of a picture of some height and width lie in the fan, by their middle."""
+        """Tell which of rows by columns cells of a picture of this height and width have their middle in the fan."""
         left, top, side = self.square
         row = ((np.arange(rows) + 0.5) * height / rows).astype(int) - top
         column = ((np.arange(columns) + 0.5) * width / columns).astype(int) - left
