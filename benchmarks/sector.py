@@ -71,8 +71,8 @@ class Case:
 class Measurement:
     """What one export measures: overlap of the boxes, times of one core, and three estimates in percent.
 
-    `milliseconds` is the search for the fan, and `time_ratio` the whole way from decoded frames to those of the model's
-    size, with the finder over without it.
+    `milliseconds` is the search for the fan. `time_ratio` is the time from decoded frames to those of the
+    model's size, with the finder over without it.
     """
 
     kind: Kind

@@ -25,7 +25,17 @@ def test_field_that_nothing_reads(write_recipe):
         read(write_recipe(num_epochs=3))
 
 
-@pytest.mark.parametrize(("name", "hint"), [("seed", "--seeds"), ("output_dir", "--output"), ("stage", "own stages")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("seed", "--seeds"),
+        ("output_dir", "--output"),
+        ("stage", "own stages"),
+        ("encoder", "a method `echomen_...`"),
+        ("embeddings", "`echomen train` trains heads"),
+        ("interval_coverage", "no intervals"),
+    ],
+)
 def test_field_that_the_comparison_sets_itself(write_recipe, name, hint):
     with pytest.raises(ValueError, match=f"does not read `{name}`.*{hint}"):
         read(write_recipe(**{name: 1}))
@@ -37,6 +47,19 @@ def test_flag_that_the_comparison_sets_itself(write_recipe):
     # The parser takes abbreviations.
     with pytest.raises(ValueError, match="does not read `seed`"):
         read(write_recipe(), "--see=3")
+
+
+@pytest.mark.parametrize(
+    ("flags", "choices", "message"),
+    [
+        (["--train_encoder", "last_9"], {}, "`train_encoder` is last_9, but the encoder has 2 blocks only"),
+        ([], {"bootstrap_samples": -5}, "`--bootstrap_samples` must not be negative, got -5"),
+    ],
+)
+def test_what_a_cell_would_fail_at_is_refused_before_any_is_trained(write_recipe, flags, choices, message):
+    settings = read_settings(write_recipe(), ["--data_dir", "data", *flags], **choices)
+    with pytest.raises(ValueError, match=message):
+        settings.check(select_methods(["echomen"]))
 
 
 def test_unknown_flag(write_recipe):

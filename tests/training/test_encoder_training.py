@@ -2,6 +2,8 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENTrainer, EchoMENVideoProcessor
 from echomen_hf.data import EvaluationClips, TrainingClips
@@ -39,6 +41,14 @@ def test_blocks():
     assert [type(block).__name__ for block in encoder_blocks(make_model("r2plus1d").encoder)] == ["R2Plus1DBlock"] * 2
     for name in ENCODERS:
         assert len(encoder_blocks(make_model(name).encoder)) == (3 if name == "uvt" else 2), name
+    uniformer = encoder_blocks(make_model("echo_uniformer").encoder)
+    assert [type(block).__name__ for block in uniformer] == ["LocalBlock", "GlobalBlock"]
+
+
+def test_which_parts_are_the_blocks_is_not_guessed():
+    two_lists = nn.ModuleDict({name: nn.ModuleList([nn.Linear(1, 1)]) for name in ("embeddings", "layers")})
+    with pytest.raises(ValueError, match="blocks of ModuleDict is not clear: for `train_encoder`, choose none"):
+        encoder_blocks(two_lists)
 
 
 @pytest.mark.parametrize("name", ["r2plus1d", "videomae"])
@@ -68,6 +78,15 @@ def test_last_blocks_of_a_transformer(train):
     assert "encoder.model.layernorm.weight" in found
 
 
+def test_last_block_of_a_network_whose_embeddings_come_before_all_blocks(train):
+    model = make_model("echo_uniformer")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    found = {key for key in changed(train(model, train_encoder="last_1"), before) if key.startswith("encoder.")}
+    assert {".".join(key.split(".")[2:4]) for key in found if ".stages." in key} == {"stages.1"}
+    assert not any(".embeddings." in key for key in found)
+    assert "encoder.model.norm.weight" in found
+
+
 class TestLowRank:
     @pytest.fixture(autouse=True)
     def peft(self):
@@ -85,38 +104,49 @@ class TestLowRank:
             change = (model.state_dict()[key] - before[key]).double()
             assert torch.linalg.matrix_rank(change, rtol=1e-4) == 2, key
 
-    def test_resumed_training_ends_like_one_that_was_not_interrupted(self, videos, make_arguments, tmp_path):
-        processor = EchoMENVideoProcessor.for_model(make_model("videomae").config)
-        evaluation = EvaluationClips(videos["validation"], processor, "center")
-
-        def run(folder, resume=None):
-            args = make_arguments(
-                output_dir=str(tmp_path / folder),
-                train_encoder="lora",
-                max_steps=4,
-                save_strategy="steps",
-                eval_strategy="steps",
-                save_steps=2,
-                eval_steps=2,
-                save_total_limit=None,
-                optim="adamw_torch",
-                learning_rate=1e-2,
-            )
-            clips = TrainingClips(videos["train"], processor, 2, crop_padding=3)
-            trainer = EchoMENTrainer(
-                model=make_model("videomae"), args=args, train_dataset=clips, eval_dataset=evaluation
-            )
-            trainer.train(resume_from_checkpoint=resume)
-            return trainer.model.state_dict()
-
-        whole = run("whole")
-        shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
-        resumed = run("resumed", resume=str(tmp_path / "resumed" / "checkpoint-2"))
-        torch.testing.assert_close(resumed, whole)
-
     def test_network_without_linear_layers(self, train):
         with pytest.raises(ValueError, match="lora, which changes linear layers, and this encoder has none"):
             train(make_model("r2plus1d"), train_encoder="lora")
+
+
+@pytest.mark.parametrize(("name", "part"), [("videomae", "lora"), ("videomae", "all"), ("vivit", "all")])
+def test_checkpoints_are_resumed_from_and_the_best_is_restored(name, part, videos, make_arguments, tmp_path):
+    """Weights of which transformers has changed the names are among them."""
+    if part == "lora":
+        pytest.importorskip("peft")
+    processor = EchoMENVideoProcessor.for_model(make_model(name).config)
+    evaluation = EvaluationClips(videos["validation"], processor, "center")
+
+    def run(folder, resume=None):
+        args = make_arguments(
+            output_dir=str(tmp_path / folder),
+            train_encoder=part,
+            max_steps=4,
+            save_strategy="steps",
+            eval_strategy="steps",
+            save_steps=2,
+            eval_steps=2,
+            save_total_limit=None,
+            optim="adamw_torch",
+            learning_rate=1e-2,
+        )
+        clips = TrainingClips(videos["train"], processor, 2, crop_padding=3)
+        trainer = EchoMENTrainer(model=make_model(name), args=args, train_dataset=clips, eval_dataset=evaluation)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    whole = run("whole")
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
+    resumed = run("resumed", resume=str(tmp_path / "resumed" / "checkpoint-2"))
+    torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict())
+    best = whole.state.best_metric
+    assert whole.evaluate()["eval_mse"] == pytest.approx(best, abs=1e-4)
+    if part == "all":
+        stored = load_file(f"{whole.state.best_model_checkpoint}/model.safetensors")
+        assert stored.keys() == whole.model.state_dict().keys()
+        stored.pop(next(name for name in stored if name.startswith("encoder.")))
+        with pytest.raises(ValueError, match="does not hold the weights of this model: encoder."):
+            whole._issue_warnings_after_load(whole.model.load_state_dict(stored, strict=False))
 
 
 @pytest.mark.parametrize("value", ["last_0", "last", "first_2", "lora_4"])
@@ -125,9 +155,15 @@ def test_unknown_parts(value):
         parse_train_encoder(value)
 
 
-def test_more_blocks_than_there_are(train):
-    with pytest.raises(ValueError, match="last_3, but the encoder has 2 blocks only"):
+def test_more_blocks_than_there_are(train, videos, make_arguments, tmp_path):
+    message = "last_3, but the encoder has 2 blocks only"
+    with pytest.raises(ValueError, match=message):
         train(make_model("videomae"), train_encoder="last_3")
+    model, folder = make_model("videomae"), tmp_path / "run"
+    args = make_arguments(output_dir=str(folder), train_encoder="last_3", stage="1")
+    with pytest.raises(ValueError, match=message):
+        fit(model, EchoMENVideoProcessor.for_model(model.config), videos["train"], videos["validation"], args)
+    assert not any(folder.iterdir())
 
 
 def test_both_stages_on_another_encoder(videos, make_arguments):

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from transformers import PreTrainedConfig
 
 from ..data import read_data_set
 from ..data.layouts.registry import DataSet
 from ..methods import Method, get_method
+from ..model.configuration_echomen import EchoMENConfig
+from ..model.modeling_echomen import make_encoder
 from ..training import DataArguments, EchoMENTrainingArguments, ModelArguments
+from ..training.encoder_training import require_part
 from ..training.recipes import parse_recipe, read_recipe
 from .variants import Variant
 
@@ -22,14 +26,17 @@ __all__ = ["ComparisonSettings", "MethodArguments", "Schedule", "read_settings"]
 
 Schedule = Literal["equal", "published"]
 
-SET_PER_CELL = {
+NOT_READ = {
+    "embeddings": "it trains encoders, and `echomen train` trains heads on vectors",
+    "encoder": "give a method `echomen_...` on that encoder, and its configuration as `method_model_config`",
+    "interval_coverage": "its cells have no intervals",
     "model": "every method begins with new weights; give the encoder's as `backbone_checkpoint`",
     "output_dir": "give `--output`",
     "run_name": "the folder of a cell names it",
     "seed": "give `--seeds`",
     "stage": "each method has its own stages",
 }
-"""Settings that a comparison chooses per cell, and what to give instead."""
+"""Settings of `echomen train` that a comparison does not read, since each cell has its own, and what to do instead."""
 
 
 @dataclass
@@ -117,7 +124,14 @@ class ComparisonSettings:
             )
         for name, options in self.method_options.items():
             get_method(name).make_trainer(options)
-        return [variant.method.make_config(self.model_fields(variant.method)) for variant in variants]
+        if self.bootstrap_samples < 0:
+            raise ValueError(f"`--bootstrap_samples` must not be negative, got {self.bootstrap_samples}.")
+        configs = [variant.method.make_config(self.model_fields(variant.method)) for variant in variants]
+        with torch.device("meta"):
+            for config in configs:
+                if isinstance(config, EchoMENConfig):
+                    require_part(make_encoder(config), self.training.train_encoder)
+        return configs
 
 
 def read_settings(recipe: str | Path | None, flags: Sequence[str], **choices: Any) -> ComparisonSettings:
@@ -141,7 +155,7 @@ def read_settings(recipe: str | Path | None, flags: Sequence[str], **choices: An
     given = set(read_recipe(recipe, known)) if recipe is not None else set()
     given |= {flag.removeprefix("--").split("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")}
     abbreviated = tuple(given - known)
-    for name, remedy in SET_PER_CELL.items():
+    for name, remedy in NOT_READ.items():
         if name in given or any(name.startswith(flag) for flag in abbreviated):
             raise ValueError(f"A comparison does not read `{name}`: {remedy}.")
     if flags and not flags[0].startswith("-"):

@@ -91,6 +91,12 @@ class EchoMENPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["R2Plus1DBlock", "R2Plus1DStem"]
     _can_record_outputs = {"hidden_states": OutputRecorder(R2Plus1DStage)}
 
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save weights under the names that they have in the model, and configuration."""
+        # An encoder of transformers may have had others once, under which a Trainer would not find its weights again.
+        kwargs.setdefault("save_original_format", False)
+        super().save_pretrained(save_directory, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, EchoMENRegressionHead):

@@ -10,7 +10,7 @@ from torch import nn
 from ..model.modeling_echomen import EchoMENModel
 
 
-__all__ = ["encoder_blocks", "merge_low_rank", "parse_train_encoder", "train_part_of_encoder"]
+__all__ = ["encoder_blocks", "merge_low_rank", "parse_train_encoder", "require_part", "train_part_of_encoder"]
 
 
 def parse_train_encoder(value: str) -> tuple[str, int]:
@@ -24,12 +24,25 @@ def parse_train_encoder(value: str) -> tuple[str, int]:
 
 
 def encoder_blocks(encoder: nn.Module) -> list[nn.Module]:
-    """List the blocks of an encoder in their order: residual blocks of R(2+1)D, layers of a transformer."""
-    names = getattr(encoder, "stage_names", None)
+    """List the blocks of an encoder in their order: those of the stages that it names, or its one longest list."""
+    network = cast(nn.Module, getattr(encoder, "model", encoder))
+    names = getattr(network, "stage_names", None)
     if names is not None:
-        return [block for name in names for block in cast(nn.Sequential, encoder.get_submodule(name))]
-    lists = [list(module) for module in encoder.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=[]) or [encoder]
+        return [block for name in names for block in cast(nn.Sequential, network.get_submodule(name))]
+    lists = sorted((list(module) for module in network.modules() if isinstance(module, nn.ModuleList)), key=len)
+    if len(lists) > 1 and len(lists[-1]) == len(lists[-2]):
+        raise ValueError(
+            f"Which of its parts are the blocks of {type(network).__name__} is not clear: for `train_encoder`, choose "
+            "none, lora or all."
+        )
+    return lists[-1] if lists else [network]
+
+
+def require_part(encoder: nn.Module, train_encoder: str) -> None:
+    """Refuse more last blocks than an encoder has, and those of one that does not tell its blocks."""
+    kind, count = parse_train_encoder(train_encoder)
+    if kind == "last" and count > (found := len(encoder_blocks(encoder))):
+        raise ValueError(f"`train_encoder` is last_{count}, but the encoder has {found} blocks only.")
 
 
 def train_part_of_encoder(model: EchoMENModel, train_encoder: str, rank: int) -> None:
@@ -40,12 +53,10 @@ def train_part_of_encoder(model: EchoMENModel, train_encoder: str, rank: int) ->
     kind, count = parse_train_encoder(train_encoder)
     encoder = cast(nn.Module, model.encoder)
     model.freeze_encoder(kind == "none")
+    require_part(encoder, train_encoder)
     if kind == "last":
-        blocks = encoder_blocks(encoder)
-        if count > len(blocks):
-            raise ValueError(f"`train_encoder` is last_{count}, but the encoder has {len(blocks)} blocks only.")
         # What comes after them, such as a last normalisation, is trained too.
-        first = next(blocks[-count].parameters())
+        first = next(encoder_blocks(encoder)[-count].parameters())
         parameters = list(encoder.parameters())
         position = next(index for index, parameter in enumerate(parameters) if parameter is first)
         for parameter in parameters[:position]:

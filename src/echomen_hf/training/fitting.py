@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from accelerate import PartialState
+from torch import nn
 from transformers import EvalPrediction, PreTrainedConfig, set_seed
 from transformers.utils import logging
 
@@ -24,6 +25,7 @@ from ..runs.training_list import write_training_list
 from .allocator import keep_large_blocks
 from .arguments import EchoMENTrainingArguments
 from .embeddings import EvaluationEmbeddings, TrainingEmbeddings, embed_for_stage_2
+from .encoder_training import require_part
 from .processes import require_shared_folder
 from .trainer import EchoMENTrainer, per_video_metrics
 
@@ -87,6 +89,8 @@ def fit(
     keep_large_blocks(args.keep_large_blocks)
     if 2 in args.stages and args.expert_solver == "least_squares":
         require_solvable(model, args, has_embeddings=args.embedding_draws > 0 or vectors is not None)
+    if 1 in args.stages and vectors is None:
+        require_part(cast(nn.Module, model.encoder), args.train_encoder)
     output_dir = Path(str(args.output_dir))
     require_shared_folder(output_dir)
     training: dict[int, TrainingClips | TrainingEmbeddings]

@@ -142,6 +142,15 @@ class EchoMENTrainer(HubTrainer):
         self.prepare_stage()
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # A checkpoint of this trainer has all weights of the model: training on with a part of them would be another.
+        names = [*load_result.missing_keys, *load_result.unexpected_keys]
+        if names:
+            raise ValueError(
+                f"The checkpoint does not hold the weights of this model: {', '.join(names[:3])} and "
+                f"{max(len(names) - 3, 0)} more are missing or unknown. Begin anew, with another `output_dir`."
+            )
+
     def evaluation_loop(
         self,
         dataloader: Any,

@@ -126,6 +126,7 @@ class UniFormerLayers(ClipModel):
             block = LocalBlock if position < config.num_local_stages else GlobalBlock
             self.stages.append(nn.Sequential(*[block(channels, config) for _ in range(depth)]))
             in_channels = channels
+        self.stage_names = [f"stages.{position}" for position in range(len(config.depths))]
         self.norm = nn.BatchNorm3d(in_channels)
 
     def get_input_embeddings(self) -> nn.Module:
