@@ -58,6 +58,13 @@ def test_python_names_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_names_of_a_module_are_there(page):
+    for names, module in re.findall(r"((?:`\w+`,? (?:and )?)+)of `(echomen_hf[\w.]*)`", read_page(page)):
+        for name in re.findall(r"`(\w+)`", names):
+            assert find_name(f"{module}.{name}") is not None, f"{page} names {name} of {module}"
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_flags_exist(page, settings):
     folders = (ROOT / "scripts", ROOT / "src" / "echomen_hf" / "cli", ROOT / "benchmarks")
     commands = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))

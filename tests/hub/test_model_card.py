@@ -86,6 +86,17 @@ def test_metadata_hold_the_results_of_the_evaluation(make_card, run):
     assert len(by_name) == 13
 
 
+def test_a_model_for_vectors_is_not_said_to_take_clips():
+    config = EchoMENConfig(vector_size=24, aggregator_hidden_size=4, projection_size=4)
+    card = str(create_model_card(config, RunRecord(), repo_id="me/heads"))
+    assert "model(embedding=vectors)" in card
+    assert "torch.zeros(2, 24)" in card
+    assert "none: heads for vectors of 24 numbers" in card
+    for said_of_clips in ("clip.avi", "pipeline(", "pipeline_tag", "| Input |", "Pixel mean"):
+        assert said_of_clips not in card
+    assert "| Input |" in str(create_model_card(EchoMENConfig(), RunRecord(), repo_id="me/heart"))
+
+
 def test_nothing_is_invented_where_nothing_is_known():
     record = RunRecord()
     card = str(create_model_card(EchoMENConfig(), record, repo_id="me/heart"))

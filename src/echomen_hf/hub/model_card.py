@@ -99,7 +99,7 @@ def create_model_card(
     card_data = ModelCardData(
         **license_fields(record, license, config.encoder_license),
         library_name="transformers",
-        pipeline_tag="video-classification",
+        pipeline_tag=None if config.vector_size else "video-classification",
         tags=[*CARD_TAGS, *synthetic, *tags],
         metrics=["mae", "rmse"] if document is not None else None,
         model_name=repo_id.split("/")[-1],

@@ -13,6 +13,8 @@ from .fitting import fit_method, load_method_checkpoint
 from .method import Method, MethodGroup, trained_parameter_count
 from .method_trainer import MethodLoss, MethodTrainer
 from .networks.architecture import ArchitectureTrainer, single_prediction
+from .networks.configuration_uniformer import UniFormerConfig
+from .networks.configuration_uvt import UVTConfig
 from .registry import get_method, list_methods
 
 
@@ -22,6 +24,8 @@ __all__ = [
     "MethodGroup",
     "MethodLoss",
     "MethodTrainer",
+    "UVTConfig",
+    "UniFormerConfig",
     "fit_method",
     "get_method",
     "list_methods",
