@@ -79,6 +79,15 @@ class TestBadInput:
             read(table(FileName=["a.avi", "a.avi"], clip_start=[5, 5]), tmp_path)
         assert len(read(table(FileName=["a.avi", "a.avi"], clip_start=[5, 6]), tmp_path).clips[0]) == 2
 
+    @pytest.mark.parametrize("other", ["a.mp4", "a"])
+    def test_two_videos_whose_names_differ_in_the_ending(self, other, tmp_path):
+        with pytest.raises(ValueError, match=f"other.parquet: a.avi and {other} have the same name but for"):
+            read(table(FileName=["a.avi", other]), tmp_path)
+
+    def test_clip_without_a_name(self, tmp_path):
+        with pytest.raises(ValueError, match="other.parquet: clip 1 has no file_name; name its video"):
+            read(table(FileName=["a.avi", None]), tmp_path)
+
     def test_labels_without_vectors(self, tmp_path):
         with pytest.raises(ValueError, match="no vector of 1 of 2 videos that have a label, such as c"):
             read(table(), tmp_path).clips_of([{"file_name": "a"}, {"file_name": "c"}])

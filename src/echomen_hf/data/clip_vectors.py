@@ -144,6 +144,11 @@ def read_clip_vectors(path: str | Path) -> ClipVectors:
     reader = read_parquet if path.suffix == ".parquet" else read_safetensors
     vectors, columns, protocol = reader(path)
     names = columns["file_name"]
+    if None in names:
+        raise ValueError(
+            f"{path.name}: clip {names.index(None)} has no file_name; name its video, or remove the clip."
+        )
+    names = columns["file_name"] = [str(name) for name in names]
     if not len(vectors):
         raise ValueError(f"{path.name} holds no vector.")
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
@@ -174,17 +179,27 @@ def check_suffix(path: Path) -> None:
 def group_by_video(
     name: str, columns: Mapping[str, Sequence[Any]]
 ) -> tuple[dict[str, list[int]], dict[str, list[Any]]]:
-    """Find the clips of every video, and the label and split of each; refuse clips that occur twice."""
+    """Find the clips of every video, and the label and split of each.
+
+    Refuse clips that occur twice, and names that differ in the ending alone, which labels could not tell apart.
+    """
     clips: dict[str, list[int]] = {}
+    spelled: dict[str, str] = {}
     shown: set[tuple[Any, ...]] = set()
     keys = [columns[key] for key in ("clip_start", "draw") if key in columns]
     for index, video in enumerate(columns["file_name"]):
+        other = spelled.setdefault(without_suffix(video), video)
+        if other != video:
+            raise ValueError(
+                f"{name}: {other} and {video} have the same name but for the ending, by which labels are found; give "
+                "every video one name of its own, in all rows."
+            )
         clip = (video, *(int(key[index]) for key in keys))
         if clip in shown:
             remedy = "" if keys else " Clips of one video need a column `clip_start`."
             raise ValueError(f"{name}: two vectors are of the same clip, {clip}.{remedy}")
         shown.add(clip)
-        clips.setdefault(str(video), []).append(index)
+        clips.setdefault(video, []).append(index)
     values: dict[str, list[Any]] = {}
     for key in ("ejection_fraction", "split"):
         if key in columns:
@@ -245,7 +260,7 @@ def read_parquet(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
 def plain_column(name: str, key: str, column: pa.ChunkedArray) -> Any:
     """Convert a column to a list of texts or an array of numbers."""
     if key not in _NUMBERS:
-        return [str(value) for value in column.to_pylist()]
+        return column.to_pylist()
     try:
         kind = pa.from_numpy_dtype(_NUMBERS[key])
         return pc.fill_null(column.cast(kind), float("nan") if key == "ejection_fraction" else -1).to_numpy()
