@@ -52,12 +52,30 @@ def read(frame, tmp_path):
     return read_clip_vectors(tmp_path / "other.parquet")
 
 
+def read_safetensors(columns, tmp_path):
+    save_file({"vectors": torch.zeros(2, 3)}, tmp_path / "x.safetensors", {"columns": json.dumps(columns)})
+    return read_clip_vectors(tmp_path / "x.safetensors")
+
+
 def test_file_of_another_origin(tmp_path):
     found = read(table(embedding=[np.float64([1, 2]), np.float64([3, 4])], Extra=["x", "y"]), tmp_path)
     assert torch.equal(found.vectors, torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     assert found.protocol == "vectors" and found.ejection_fractions is None
     # Names with and without the ending of a video are the same.
     assert [clips.tolist() for clips in found.clips_of([{"file_name": "b"}, {"file_name": "a"}])] == [[1], [0]]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".safetensors"])
+def test_clips_are_told_apart_by_seconds(suffix, tmp_path):
+    columns = {"file_name": ["a.avi", "a.avi"], "clip_start": [0.0, 0.64], "EF": [None, None]}
+    if suffix == ".parquet":
+        found = read(
+            table(FileName=columns["file_name"], clip_start=columns["clip_start"], EF=columns["EF"]), tmp_path
+        )
+    else:
+        found = read_safetensors(columns, tmp_path)
+    assert [clips.tolist() for clips in found.clips] == [[0, 1]]
+    assert np.isnan(found.ejection_fractions).all()
 
 
 class TestBadInput:
@@ -75,17 +93,17 @@ class TestBadInput:
             ValueError, match=r"two vectors are of the same clip, \('a.avi',\). Clips of one video need"
         ):
             read(table(FileName=["a.avi", "a.avi"]), tmp_path)
-        with pytest.raises(ValueError, match=r"two vectors are of the same clip, \('a.avi', 5\)"):
+        with pytest.raises(ValueError, match=r"two vectors are of the same clip, \('a.avi', 5.0\)"):
             read(table(FileName=["a.avi", "a.avi"], clip_start=[5, 5]), tmp_path)
         assert len(read(table(FileName=["a.avi", "a.avi"], clip_start=[5, 6]), tmp_path).clips[0]) == 2
 
     @pytest.mark.parametrize("other", ["a.mp4", "a"])
     def test_two_videos_whose_names_differ_in_the_ending(self, other, tmp_path):
-        with pytest.raises(ValueError, match=f"other.parquet: a.avi and {other} have the same name but for"):
+        with pytest.raises(ValueError, match=f"other.parquet: a.avi and {other} differ in the ending alone"):
             read(table(FileName=["a.avi", other]), tmp_path)
 
     def test_clip_without_a_name(self, tmp_path):
-        with pytest.raises(ValueError, match="other.parquet: clip 1 has no file_name; name its video"):
+        with pytest.raises(ValueError, match="other.parquet: the column FileName has no value for clip 1; fill it in"):
             read(table(FileName=["a.avi", None]), tmp_path)
 
     def test_labels_without_vectors(self, tmp_path):
@@ -129,7 +147,38 @@ class TestBadInput:
             read_clip_vectors(tmp_path / name)
 
     def test_names_that_do_not_fit(self, tmp_path):
-        columns = json.dumps({"file_name": ["a"]})
-        save_file({"vectors": torch.zeros(2, 3)}, tmp_path / "x.safetensors", {"columns": columns})
-        with pytest.raises(ValueError, match=r"got \(2, 3\) and 1 names"):
-            read_clip_vectors(tmp_path / "x.safetensors")
+        with pytest.raises(ValueError, match="x.safetensors: the column file_name has 1 values for 2 vectors"):
+            read_safetensors({"file_name": ["a"]}, tmp_path)
+        for columns, known in (({"EF": [50.0, 60.0]}, "ejection_fraction"), (["EF"], "none"), (5, "none")):
+            with pytest.raises(ValueError, match=rf"got \(2, 3\) and the columns {known}\."):
+                read_safetensors(columns, tmp_path)
+
+    @pytest.mark.parametrize("suffix", [".parquet", ".safetensors"])
+    @pytest.mark.parametrize(
+        ("column", "message"),
+        [
+            ({"clip_start": [0.0, None]}, "the column clip_start has no value for clip 1"),
+            ({"ClipStart": ["0", "x"]}, "the column ClipStart must hold numbers, one for each clip: .*'x'"),
+            ({"LVEF": ["50", "low"]}, "the column LVEF must hold numbers, one for each clip: .*'low'"),
+            ({"EF": [[50.0], [60.0]]}, "the column EF must hold numbers"),
+            ({"split": [["TRAIN"], ["VAL"]]}, "the column split must hold texts"),
+        ],
+    )
+    def test_columns_of_another_kind(self, suffix, column, message, tmp_path):
+        with pytest.raises(ValueError, match=f"^(other|x){suffix}: {message}"):
+            if suffix == ".parquet":
+                read(table(**column), tmp_path)
+            else:
+                read_safetensors({"file_name": ["a.avi", "b.avi"], **column}, tmp_path)
+
+    def test_lists_of_other_lengths_or_none(self, tmp_path):
+        with pytest.raises(ValueError, match="x.safetensors: the column EF has 1 values for 2 vectors"):
+            read_safetensors({"file_name": ["a", "b"], "EF": [50.0]}, tmp_path)
+        for value in (50.0, "high"):
+            with pytest.raises(ValueError, match="x.safetensors: the column EF must hold numbers, one for each clip"):
+                read_safetensors({"file_name": ["a", "b"], "EF": value}, tmp_path)
+
+    @pytest.mark.parametrize("vectors", [[["x", "y"], ["z", "w"]], [[[1.0], [2.0]], [[3.0], [4.0]]]])
+    def test_vectors_that_are_no_numbers(self, vectors, tmp_path):
+        with pytest.raises(ValueError, match=r"other.parquet: the column embedding holds list<.*no lists of numbers"):
+            read(table(embedding=vectors), tmp_path)

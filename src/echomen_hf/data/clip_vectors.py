@@ -34,7 +34,8 @@ COLUMNS = {
     "split": ("split",),
     "ejection_fraction": ("ejectionfraction", "ef", "lvef"),
 }
-_NUMBERS = {"clip_start": np.int64, "draw": np.int64, "ejection_fraction": np.float64}
+_TEXTS = ("file_name", "split")
+_WITHOUT_GAPS = ("file_name", "clip_start", "draw")
 _ROWS_AT_ONCE = 4096
 
 
@@ -144,11 +145,6 @@ def read_clip_vectors(path: str | Path) -> ClipVectors:
     reader = read_parquet if path.suffix == ".parquet" else read_safetensors
     vectors, columns, protocol = reader(path)
     names = columns["file_name"]
-    if None in names:
-        raise ValueError(
-            f"{path.name}: clip {names.index(None)} has no file_name; name its video, or remove the clip."
-        )
-    names = columns["file_name"] = [str(name) for name in names]
     if not len(vectors):
         raise ValueError(f"{path.name} holds no vector.")
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
@@ -191,10 +187,10 @@ def group_by_video(
         other = spelled.setdefault(without_suffix(video), video)
         if other != video:
             raise ValueError(
-                f"{name}: {other} and {video} have the same name but for the ending, by which labels are found; give "
-                "every video one name of its own, in all rows."
+                f"{name}: {other} and {video} differ in the ending alone, and labels are found without it; write the "
+                "name of a video in one way, and rename one of two videos."
             )
-        clip = (video, *(int(key[index]) for key in keys))
+        clip = (video, *(float(key[index]) for key in keys))
         if clip in shown:
             remedy = "" if keys else " Clips of one video need a column `clip_start`."
             raise ValueError(f"{name}: two vectors are of the same clip, {clip}.{remedy}")
@@ -234,7 +230,7 @@ def read_parquet(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
     for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(found.values())):
         column = batch.column(found["vector"])
         is_list = (pa.types.is_list, pa.types.is_fixed_size_list, pa.types.is_large_list)
-        if not any(is_kind(column.type) for is_kind in is_list):
+        if not any(is_kind(column.type) for is_kind in is_list) or not is_number(column.type.value_type):
             raise ValueError(f"{path.name}: the column {found['vector']} holds {column.type} and no lists of numbers.")
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         size = int(lengths[0]) if vectors is None else vectors.shape[1]
@@ -252,20 +248,34 @@ def read_parquet(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
         row += len(batch)
         for key, part in parts.items():
             part.append(batch.column(found[key]))
-    columns = {key: plain_column(path.name, key, pa.chunked_array(part)) for key, part in parts.items() if part}
+    columns = {
+        key: plain_column(path.name, key, found[key], pa.chunked_array(part), row)
+        for key, part in parts.items()
+        if part
+    }
     protocol = (file.schema_arrow.metadata or {}).get(b"protocol", b"vectors").decode()
     return torch.empty(0, 0) if vectors is None else vectors, {"file_name": [], **columns}, protocol
 
 
-def plain_column(name: str, key: str, column: pa.ChunkedArray) -> Any:
-    """Convert a column to a list of texts or an array of numbers."""
-    if key not in _NUMBERS:
-        return column.to_pylist()
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a type is one of numbers."""
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
+
+
+def plain_column(name: str, key: str, title: str, column: Any, num_clips: int) -> Any:
+    """Convert a column, of Arrow or a list, to a list of texts or an array of numbers; refuse one of another kind."""
+    place, kind = f"{name}: the column {title}", pa.string() if key in _TEXTS else pa.float64()
     try:
-        kind = pa.from_numpy_dtype(_NUMBERS[key])
-        return pc.fill_null(column.cast(kind), float("nan") if key == "ejection_fraction" else -1).to_numpy()
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{name}: the column {key} does not hold numbers: {error}") from error
+        values = (column if isinstance(column, pa.ChunkedArray) else pa.array(column)).cast(kind)
+    except (pa.ArrowException, TypeError) as error:
+        wanted = "texts" if key in _TEXTS else "numbers"
+        raise ValueError(f"{place} must hold {wanted}, one for each clip: {error}.") from error
+    if len(values) != num_clips:
+        raise ValueError(f"{place} has {len(values)} values for {num_clips} vectors; it needs one for each.")
+    gaps = np.flatnonzero(values.is_null(nan_is_null=True).to_numpy(zero_copy_only=False))
+    if len(gaps) and key in _WITHOUT_GAPS:
+        raise ValueError(f"{place} has no value for clip {gaps[0]}; fill it in, or leave out the clip.")
+    return values.to_pylist() if key in _TEXTS else values.to_numpy(zero_copy_only=False)
 
 
 def read_safetensors(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
@@ -280,12 +290,13 @@ def read_safetensors(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
         given = json.loads(metadata.get("columns", "{}"))
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} is no safetensors file of vectors: {error}") from error
-    columns = {key: given[name] for key, name in meaning_of(given).items()}
-    if vectors.ndim != 2 or len(columns.get("file_name", ())) != len(vectors):
+    found = meaning_of(given) if isinstance(given, dict) else {}
+    if vectors.ndim != 2 or "file_name" not in found:
         raise ValueError(
-            f"{path.name}: `vectors` must have shape (clips, D), and the metadata entry `columns` a `file_name` for "
-            f"each clip; got {tuple(vectors.shape)} and {len(columns.get('file_name', ()))} names."
+            f"{path.name}: `vectors` must have shape (clips, D), and the metadata entry `columns` a list `file_name`; "
+            f"got {tuple(vectors.shape)} and the columns {', '.join(found) or 'none'}."
         )
+    columns = {key: plain_column(path.name, key, title, given[title], len(vectors)) for key, title in found.items()}
     return vectors, columns, metadata.get("protocol", "vectors")
 
 
