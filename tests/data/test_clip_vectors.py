@@ -119,6 +119,11 @@ class TestBadInput:
         with pytest.raises(ValueError, match="EF of 1 videos is missing or not within 0 to 100 %, such as that of b"):
             found.rows()
 
+    def test_labels_that_are_fractions(self, tmp_path):
+        found = read(table(EF=[0.55, 0.4], Split=["TRAIN", "VAL"]), tmp_path)
+        with pytest.raises(ValueError, match="other.parquet: every EF lies between 0.4 and 0.55.*multiply it by 100"):
+            found.rows()
+
     def test_two_labels_of_a_video(self, tmp_path):
         frame = table(FileName=["a.avi", "a.avi"], clip_start=[5, 6], EF=[50.0, 51.0])
         with pytest.raises(ValueError, match="a.avi has different values of ejection_fraction: 50.0, 51.0"):

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..runs.files import replacing
-from .layouts.tables import SPLIT_NAMES, without_suffix
+from .layouts.tables import SPLIT_NAMES, check_ejection_fractions, without_suffix
 
 
 __all__ = ["ClipVectors", "read_clip_vectors", "write_clip_vectors"]
@@ -89,7 +89,7 @@ class ClipVectors:
         """Make a data set, without videos, of the labels and splits that the file itself has.
 
         Raises:
-            ValueError: If it has none, or a label that is no ejection fraction.
+            ValueError: If it has none, or a label that is no ejection fraction in percent.
         """
         if self.ejection_fractions is None or self.splits is None:
             raise ValueError(
@@ -111,6 +111,14 @@ class ClipVectors:
                     f"{self.name}: {self.file_names[index]} is in the split {split!r}; splits are TRAIN, VAL and TEST."
                 )
             found.setdefault(name, []).append(index)
+        check_ejection_fractions(
+            self.name,
+            [
+                {"split": name, "ejection_fraction": values[index]}
+                for name, indices in found.items()
+                for index in indices
+            ],
+        )
         return datasets.DatasetDict(
             {
                 name: datasets.Dataset.from_dict(

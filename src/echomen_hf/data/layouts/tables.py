@@ -23,6 +23,7 @@ __all__ = [
     "LayoutError",
     "RowCollector",
     "VideoRows",
+    "check_ejection_fractions",
     "check_units",
     "has_columns",
     "listed",
@@ -256,8 +257,8 @@ def parse_positive(path: Path, place: str, field: str, text: str, kind: type) ->
     return kind(value)
 
 
-def check_units(source: Path, rows: list[dict[str, Any]]) -> None:
-    """Refuse columns of which every value is in another unit, and warn of EF that are all the same."""
+def check_ejection_fractions(source: str | Path, rows: list[dict[str, Any]]) -> None:
+    """Refuse EF that are all fractions, and warn of EF that are all the same."""
     labels = [row["ejection_fraction"] for row in rows]
     if max(labels) <= _LARGEST_FRACTION and len(set(labels)) > 1:
         raise LayoutError(
@@ -272,6 +273,11 @@ def check_units(source: Path, rows: list[dict[str, Any]]) -> None:
                 f"{source}: the EF of all {len(own)} videos{of_split} is {own[0]:g}, from which nothing can be "
                 "learnt; check the EF column."
             )
+
+
+def check_units(source: Path, rows: list[dict[str, Any]]) -> None:
+    """Refuse columns of which every value is in another unit, and warn of EF that are all the same."""
+    check_ejection_fractions(source, rows)
     rates = [row["fps"] for row in rows if row["fps"] is not None]
     if rates and (max(rates) < _PLAUSIBLE_FPS[0] or min(rates) > _PLAUSIBLE_FPS[1]):
         raise LayoutError(
