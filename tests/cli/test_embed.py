@@ -7,6 +7,7 @@ import torch
 from echomen_hf import EchoMENModel, Predictor
 from echomen_hf.cli import invoke
 from echomen_hf.data.clip_vectors import read_clip_vectors
+from echomen_hf.inference import load_checkpoint
 
 
 STAGE_2 = ["--stage", "2", "--stage2_num_train_epochs", "3", "--optim", "adamw_torch", "--learning_rate", "1e-2"]
@@ -132,6 +133,18 @@ class TestBadInput:
         with pytest.raises(ValueError, match="have 9 numbers, and the encoder of the model makes 8"):
             invoke(["train", *STAGE_2, *flags, "--output_dir", str(tmp_path / "run")])
         with pytest.raises(ValueError, match="have 9 numbers, and the model works on 8"):
+            invoke(["evaluate", *flags, "--output", str(tmp_path / "test"), "--device", "cpu"])
+
+    def test_vectors_of_an_encoder_with_other_weights(self, trained, vectors, tmp_path):
+        model, processor = load_checkpoint(trained)
+        with torch.no_grad():
+            model.get_input_embeddings().weight.add_(0.1)
+        model.save_pretrained(tmp_path / "other")
+        processor.save_pretrained(tmp_path / "other")
+        flags = ["--embeddings", str(vectors), "--model", str(tmp_path / "other")]
+        with pytest.raises(ValueError, match=r"vectors.parquet were made by an encoder with other weights"):
+            invoke(["train", *STAGE_2, *flags, "--output_dir", str(tmp_path / "run")])
+        with pytest.raises(ValueError, match=r"vectors.parquet were made by an encoder with other weights"):
             invoke(["evaluate", *flags, "--output", str(tmp_path / "test"), "--device", "cpu"])
 
     def test_two_sources(self, trained, echonet_dir, tmp_path):

@@ -6,7 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from echomen_hf.data.clip_vectors import read_clip_vectors, write_clip_vectors
+from echomen_hf import EchoMENConfig, EchoMENModel
+from echomen_hf.data.clip_vectors import encoder_checksum, read_clip_vectors, write_clip_vectors
+from echomen_hf.inference.engines.export_folder import ExportedEncoder
 
 
 def make_parts():
@@ -31,13 +33,13 @@ def make_parts():
 def test_what_is_written_is_read(suffix, tmp_path):
     vectors, parts = make_parts()
     path = tmp_path / f"vectors{suffix}"
-    assert write_clip_vectors(path, parts, "windows") == 4
+    assert write_clip_vectors(path, parts, "windows", "f00d") == 4
     found = read_clip_vectors(path)
     assert torch.equal(found.vectors, vectors)
     assert found.file_names == ["a", "b", "c"]
     assert [clips.tolist() for clips in found.clips] == [[0, 1], [2], [3]]
     assert found.ejection_fractions.tolist() == [30.0, 55.5, 61.25]
-    assert (found.protocol, found.size) == ("windows", 3)
+    assert (found.protocol, found.size, found.encoder_sha256) == ("windows", 3, "f00d")
     rows = found.rows()
     assert rows["train"]["file_name"][:] == ["a", "b"] and rows["test"]["ejection_fraction"][:] == [61.25]
 
@@ -63,6 +65,20 @@ def test_file_of_another_origin(tmp_path):
     assert found.protocol == "vectors" and found.ejection_fractions is None
     # Names with and without the ending of a video are the same.
     assert [clips.tolist() for clips in found.clips_of([{"file_name": "b"}, {"file_name": "a"}])] == [[1], [0]]
+
+
+def test_checksum_is_that_of_the_encoder_alone(tiny_model, tmp_path):
+    expected = encoder_checksum(tiny_model)
+    with torch.no_grad():
+        tiny_model.regression_head.weight.add_(1)
+    tiny_model.save_pretrained(tmp_path)
+    assert encoder_checksum(EchoMENModel.from_pretrained(tmp_path)) == expected
+    with torch.no_grad():
+        tiny_model.get_input_embeddings().weight.add_(0.1)
+    assert encoder_checksum(tiny_model) != expected
+    assert encoder_checksum(EchoMENModel(EchoMENConfig(vector_size=3))) is None
+    tiny_model.encoder = ExportedEncoder(None)
+    assert encoder_checksum(tiny_model) is None
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".safetensors"])

@@ -56,7 +56,7 @@ def main(
 
     from .. import EchoMENModel, EchoMENVideoProcessor
     from ..data import FrameCache, load_videos
-    from ..data.clip_vectors import check_suffix, write_clip_vectors
+    from ..data.clip_vectors import check_suffix, encoder_checksum, write_clip_vectors
     from ..inference import load_checkpoint
     from ..training import EchoMENTrainingArguments, allocator
     from ..training.embeddings import vectors_of_splits
@@ -87,5 +87,5 @@ def main(
     if frame_cache is not None:
         frames = FrameCache.build(frame_cache, [row for rows in videos.values() for row in rows], processor)
     parts = vectors_of_splits(loaded, processor, videos, args, protocol, crop_padding, frames)
-    count = write_clip_vectors(output, parts, protocol)
+    count = write_clip_vectors(output, parts, protocol, encoder_checksum(loaded))
     print(f"{count} vectors of {loaded.config.embedding_size} numbers are in {output}")

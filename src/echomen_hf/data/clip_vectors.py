@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -17,12 +18,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
+from ..model.modeling_echomen import EchoMENModel
 from ..runs.files import replacing
 from .layouts.tables import SPLIT_NAMES, check_ejection_fractions, without_suffix
 
 
-__all__ = ["ClipVectors", "read_clip_vectors", "write_clip_vectors"]
+__all__ = ["ClipVectors", "encoder_checksum", "read_clip_vectors", "write_clip_vectors"]
 
 SUFFIXES = (".parquet", ".safetensors")
 # What a column may be called, in lower case and without underscores.
@@ -36,6 +39,7 @@ COLUMNS = {
 }
 _TEXTS = ("file_name", "split")
 _WITHOUT_GAPS = ("file_name", "clip_start", "draw")
+_METADATA = ("protocol", "encoder_sha256")
 _ROWS_AT_ONCE = 4096
 
 
@@ -51,6 +55,7 @@ class ClipVectors:
         ejection_fractions: EF of every video in percent, if the file has them; NaN where it has none.
         splits: Split of every video, if the file has them.
         protocol: Test protocol by which the clips were taken; `vectors` if the file does not say.
+        encoder_sha256: `encoder_checksum` of the model that made them, if the file says it.
     """
 
     name: str
@@ -60,6 +65,7 @@ class ClipVectors:
     ejection_fractions: NDArray[np.float64] | None = None
     splits: Sequence[str] | None = None
     protocol: str = "vectors"
+    encoder_sha256: str | None = None
 
     @property
     def size(self) -> int:
@@ -84,6 +90,15 @@ class ClipVectors:
                 f"{missing[0]}: embed all videos, or leave these out of the data set."
             )
         return [self.clips[position[without_suffix(name)]] for name in names]
+
+    def require_encoder_of(self, model: EchoMENModel) -> None:
+        """Refuse a model with another encoder than the one that made the vectors, as far as both are known."""
+        own = encoder_checksum(model) if self.encoder_sha256 is not None else None
+        if own is not None and own != self.encoder_sha256:
+            raise ValueError(
+                f"The vectors in {self.name} were made by an encoder with other weights than the model's: make them "
+                "again by `echomen embed` with this model, or give the model that made them."
+            )
 
     def rows(self) -> datasets.DatasetDict:
         """Make a data set, without videos, of the labels and splits that the file itself has.
@@ -151,7 +166,7 @@ def read_clip_vectors(path: str | Path) -> ClipVectors:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file of vectors {path}.")
     reader = read_parquet if path.suffix == ".parquet" else read_safetensors
-    vectors, columns, protocol = reader(path)
+    vectors, columns, metadata = reader(path)
     names = columns["file_name"]
     if not len(vectors):
         raise ValueError(f"{path.name} holds no vector.")
@@ -170,8 +185,25 @@ def read_clip_vectors(path: str | Path) -> ClipVectors:
         [np.array(positions, dtype=np.int64) for positions in clips.values()],
         None if "ejection_fraction" not in values else np.array(values["ejection_fraction"], dtype=np.float64),
         values.get("split"),
-        protocol,
+        metadata.get("protocol", "vectors"),
+        metadata.get("encoder_sha256"),
     )
+
+
+def encoder_checksum(model: EchoMENModel) -> str | None:
+    """Compute the SHA-256 of an encoder's weights, in float32; `None` for a model without an encoder, or an export.
+
+    Args:
+        model: Model; whether it was just trained or loaded from its folder makes no difference.
+    """
+    encoder = cast(nn.Module, model.encoder)
+    if next(encoder.parameters(), None) is None:
+        return None
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().float().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def check_suffix(path: Path) -> None:
@@ -222,7 +254,7 @@ def meaning_of(columns: Iterable[str]) -> dict[str, str]:
     return {key: plain[name] for key, names in COLUMNS.items() for name in reversed(names) if name in plain}
 
 
-def read_parquet(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
+def read_parquet(path: Path) -> tuple[torch.Tensor, dict[str, Any], dict[str, str]]:
     """Read a Parquet file part by part, so that nothing but the vectors stays in memory."""
     try:
         file = pq.ParquetFile(path, pre_buffer=False)  # which would hold the whole file
@@ -261,8 +293,9 @@ def read_parquet(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
         for key, part in parts.items()
         if part
     }
-    protocol = (file.schema_arrow.metadata or {}).get(b"protocol", b"vectors").decode()
-    return torch.empty(0, 0) if vectors is None else vectors, {"file_name": [], **columns}, protocol
+    stored = file.schema_arrow.metadata or {}
+    metadata = {key: stored[key.encode()].decode() for key in _METADATA if key.encode() in stored}
+    return torch.empty(0, 0) if vectors is None else vectors, {"file_name": [], **columns}, metadata
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -286,7 +319,7 @@ def plain_column(name: str, key: str, title: str, column: Any, num_clips: int) -
     return values.to_pylist() if key in _TEXTS else values.to_numpy(zero_copy_only=False)
 
 
-def read_safetensors(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
+def read_safetensors(path: Path) -> tuple[torch.Tensor, dict[str, Any], dict[str, str]]:
     """Read a safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -305,11 +338,14 @@ def read_safetensors(path: Path) -> tuple[torch.Tensor, dict[str, Any], str]:
             f"got {tuple(vectors.shape)} and the columns {', '.join(found) or 'none'}."
         )
     columns = {key: plain_column(path.name, key, title, given[title], len(vectors)) for key, title in found.items()}
-    return vectors, columns, metadata.get("protocol", "vectors")
+    return vectors, columns, metadata
 
 
 def write_clip_vectors(
-    path: str | Path, parts: Iterable[tuple[torch.Tensor, Mapping[str, Sequence[Any]]]], protocol: str
+    path: str | Path,
+    parts: Iterable[tuple[torch.Tensor, Mapping[str, Sequence[Any]]]],
+    protocol: str,
+    encoder_sha256: str | None = None,
 ) -> int:
     """Write a file of vectors whole or not at all, Parquet or safetensors by its suffix.
 
@@ -318,26 +354,27 @@ def write_clip_vectors(
         parts: Vectors, float32, shape (clips, D), and columns of as many values: `file_name`, `clip_start`, `draw`,
             `split` and `EF`; Parquet is written part by part.
         protocol: Test protocol by which the clips were taken.
+        encoder_sha256: `encoder_checksum` of the model, by which vectors of another encoder are recognised later.
 
     Returns:
         Number of clips.
     """
     path = Path(path)
     check_suffix(path)
+    metadata = {"protocol": protocol} | ({} if encoder_sha256 is None else {"encoder_sha256": encoder_sha256})
     count = 0
     with replacing(path) as partial:
         if path.suffix == ".safetensors":
             made = list(parts)
             joined = {key: [value for _, columns in made for value in columns[key]] for key in made[0][1]}
             vectors = torch.cat([vectors for vectors, _ in made])
-            metadata = {"columns": json.dumps(joined), "protocol": protocol}
-            save_file({"vectors": vectors.contiguous()}, partial, metadata)
+            save_file({"vectors": vectors.contiguous()}, partial, {"columns": json.dumps(joined), **metadata})
             return len(vectors)
         writer: pq.ParquetWriter | None = None
         for vectors, columns in parts:
             flat = pa.array(vectors.contiguous().numpy().reshape(-1))
             table = pa.table({**columns, "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
-            table = table.replace_schema_metadata({"protocol": protocol})
+            table = table.replace_schema_metadata(metadata)
             if writer is None:
                 writer = pq.ParquetWriter(partial, table.schema)
             writer.write_table(table, _ROWS_AT_ONCE)

@@ -32,13 +32,15 @@ def predict_vectors(
         Predictions in the order of the videos.
 
     Raises:
-        ValueError: If a video has no vector, or the vectors have another length than the model's.
+        ValueError: If a video has no vector, or the vectors have another length than the model's, or were made by
+            another encoder than the model has.
     """
     if vectors.size != model.config.embedding_size:
         raise ValueError(
             f"The vectors in {vectors.name} have {vectors.size} numbers, and the model works on "
             f"{model.config.embedding_size}: give those of the encoder that it was trained on."
         )
+    vectors.require_encoder_of(model)
     model.eval()
     average = partial(
         average_clips,

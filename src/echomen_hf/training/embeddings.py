@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..data.clip_dataset import EvaluationClips, FrameSource, TrainingClips, ejection_fractions
-from ..data.clip_vectors import ClipVectors
+from ..data.clip_vectors import ClipVectors, encoder_checksum
 from ..data.collation import collate_clips
 from ..data.device_clips import with_pixel_values
 from ..data.epoch_dataset import EpochDataset
@@ -224,13 +224,10 @@ def fingerprint(
     model: EchoMENModel, train_dataset: TrainingClips, eval_dataset: EvaluationClips, args: EchoMENTrainingArguments
 ) -> str:
     """Hash everything that embeddings depend on."""
-    digest = hashlib.sha256()
-    for key, value in model.encoder.state_dict().items():
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     processor = {key: value for key, value in train_dataset.processor.to_dict().items() if key != "auto_map"}
     names = [[row["file_name"] for row in dataset.videos] for dataset in (train_dataset, eval_dataset)]
     settings = [
+        encoder_checksum(model),
         processor,
         names,
         train_dataset.seed,
@@ -239,8 +236,7 @@ def fingerprint(
         args.bf16,
         args.fp16,
     ]
-    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def save_embeddings(path: Path, embeddings: torch.Tensor, made_from: str) -> None:

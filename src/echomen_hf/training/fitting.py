@@ -204,6 +204,7 @@ def require_fitting_vectors(model: EchoMENModel, args: EchoMENTrainingArguments,
             f"The vectors in {vectors.name} have {vectors.size} numbers, and the encoder of the model makes "
             f"{model.config.embedding_size}: give those that it made, or leave the model out to train heads alone."
         )
+    vectors.require_encoder_of(model)
 
 
 def require_metric(name: str | None, evaluation: EvaluationClips | EvaluationEmbeddings) -> None:
