@@ -3,11 +3,13 @@ import json
 import pandas as pd
 import pytest
 import torch
+from transformers import VideoMAEModel, VideoMAEVideoProcessor
 
 from echomen_hf import EchoMENModel, Predictor
 from echomen_hf.cli import invoke
 from echomen_hf.data.clip_vectors import read_clip_vectors
 from echomen_hf.inference import load_checkpoint
+from helpers.tiny_encoders import tiny_encoder_config
 
 
 STAGE_2 = ["--stage", "2", "--stage2_num_train_epochs", "3", "--optim", "adamw_torch", "--learning_rate", "1e-2"]
@@ -146,6 +148,27 @@ class TestBadInput:
             invoke(["train", *STAGE_2, *flags, "--output_dir", str(tmp_path / "run")])
         with pytest.raises(ValueError, match=r"vectors.parquet were made by an encoder with other weights"):
             invoke(["evaluate", *flags, "--output", str(tmp_path / "test"), "--device", "cpu"])
+
+    def test_run_goes_on_from_the_same_encoder_only(self, tmp_path):
+        columns = {
+            "file_name": ["a", "b", "c", "d"],
+            "EF": [30.0, 60.0, 40.0, 50.0],
+            "split": [*2 * ["train"], *2 * ["val"]],
+        }
+        generator = torch.Generator().manual_seed(0)
+        columns["vector"] = list(torch.randn(4, 16, generator=generator).numpy())
+        pd.DataFrame(columns).to_parquet(tmp_path / "vectors.parquet")
+        for folder in ("one", "other"):
+            VideoMAEModel(tiny_encoder_config("videomae")).save_pretrained(tmp_path / folder / "videomae")
+            size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+            VideoMAEVideoProcessor(**size).save_pretrained(tmp_path / folder / "videomae")
+        flags = [*STAGE_2, "--embeddings", str(tmp_path / "vectors.parquet"), "--output_dir", str(tmp_path / "run")]
+        flags += ["--interval_coverage", "0"]
+        invoke(["train", *flags, "--encoder", str(tmp_path / "one" / "videomae")])
+        (tmp_path / "one").rename(tmp_path / "moved")
+        invoke(["train", *flags, "--encoder", str(tmp_path / "moved" / "videomae")])
+        with pytest.raises(ValueError, match=r"run\.encoder_sha256 was .* and is"):
+            invoke(["train", *flags, "--encoder", str(tmp_path / "other" / "videomae")])
 
     def test_two_sources(self, trained, echonet_dir, tmp_path):
         flags = ["--data_dir", str(echonet_dir), "--output", str(tmp_path / "x.parquet")]

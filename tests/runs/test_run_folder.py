@@ -26,7 +26,9 @@ def test_weights_are_known_by_name_and_checksum(model, tmp_path):
     assert (found["model"], found["model_is_simulated"]) == ("encoder", True)
     assert backbone["backbone_checkpoint"] == "kinetics.pth"
     assert found["model_sha256"] == backbone["backbone_sha256"]
-    assert "DOE_JOHN" not in str(found)
+    encoder = describe_initial_weights(encoder=tmp_path / "DOE_JOHN" / "encoder", encoder_sha256="f00d")
+    assert (encoder["encoder"], encoder["encoder_sha256"]) == ("encoder", "f00d")
+    assert "DOE_JOHN" not in str((found, encoder))
     assert describe_initial_weights("me/echomen")["model"] == "me/echomen"
 
 

@@ -26,6 +26,7 @@ def main(context: typer.Context) -> None:
 
     from .. import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor
     from ..data import pixel_statistics
+    from ..data.clip_vectors import encoder_checksum
     from ..evaluation.interval_calibration import calibrate_model, store_calibration
     from ..inference import load_checkpoint
     from ..runs.run_folder import describe_initial_weights, is_finished
@@ -93,7 +94,12 @@ def main(context: typer.Context) -> None:
         vectors=data.vectors,
         run_description={
             **data.description,
-            **describe_initial_weights(model_args.model, model_args.backbone_checkpoint),
+            **describe_initial_weights(
+                model_args.model,
+                model_args.backbone_checkpoint,
+                model_args.encoder,
+                None if model_args.encoder is None else encoder_checksum(model),
+            ),
         },
     )
     if args.process_index == 0:

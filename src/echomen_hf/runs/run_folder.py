@@ -38,8 +38,8 @@ RUN_FILE = "run.json"
 STAGE_FINISHED_FILE = TRAINER_STATE_NAME
 """Written to a stage's folder as the last thing that the stage does."""
 
-_WEIGHTS = [f"run.{name}" for name in ("backbone_checkpoint", "backbone_sha256", "model", "model_sha256")]
-_WEIGHTS += ["run.model_is_simulated"]
+_WEIGHTS = [f"run.{name}" for name in ("backbone_checkpoint", "backbone_sha256", "encoder", "encoder_sha256")]
+_WEIGHTS += ["run.model", "run.model_sha256", "run.model_is_simulated"]
 
 TRAINING_ARGUMENTS_FILE = "training_args.json"
 METRICS_FILE = "metrics.json"
@@ -74,13 +74,21 @@ def last_complete_checkpoint(folder: Path) -> str | None:
 
 
 def describe_initial_weights(
-    model: str | Path | None = None, backbone_checkpoint: str | Path | None = None
+    model: str | Path | None = None,
+    backbone_checkpoint: str | Path | None = None,
+    encoder: str | Path | None = None,
+    encoder_sha256: str | None = None,
 ) -> dict[str, Any]:
-    """Say what weights a run starts from by name and checksum; its paths, which may name people, are not kept."""
+    """Say what weights a run starts from by name and checksum; its paths, which may name people, are not kept.
+
+    Pre-trained encoders lie in files of several kinds, so that the checksum is that of the weights as loaded.
+    """
     has_backbone = backbone_checkpoint is not None
     return {
         "backbone_checkpoint": Path(str(backbone_checkpoint)).name if has_backbone else None,
         "backbone_sha256": file_checksum(str(backbone_checkpoint)) if has_backbone else None,
+        "encoder": None if encoder is None else folder_or_id(encoder),
+        "encoder_sha256": encoder_sha256,
         "model": None if model is None else folder_or_id(model),
         "model_sha256": None if model is None else weights_checksum(model),
         "model_is_simulated": model is not None and _run_is_simulated(Path(model)),
