@@ -13,8 +13,8 @@ from helpers.tiny_encoders import tiny_encoder_config
 
 
 STAGE_2 = ["--stage", "2", "--stage2_num_train_epochs", "3", "--optim", "adamw_torch", "--learning_rate", "1e-2"]
-STAGE_2 += ["--report_to", "none", "--use_cpu", "--disable_tqdm", "true", "--crop_padding", "3", "--seed", "5"]
-STAGE_2 += ["--per_device_train_batch_size", "6", "--eval_protocol", "windows"]
+STAGE_2 += ["--report_to", "none", "--use_cpu", "--disable_tqdm", "true", "--seed", "5"]
+STAGE_2 += ["--per_device_train_batch_size", "6"]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,7 @@ def assert_equal_weights(first, second):
 
 def test_stage_2_on_vectors_equals_stage_2_through_the_encoder(trained, on_vectors, echonet_dir, tmp_path):
     flags = ["--model", str(trained), "--data_dir", str(echonet_dir), "--embedding_draws", "3"]
+    flags += ["--crop_padding", "3", "--eval_protocol", "windows"]
     invoke(["train", *STAGE_2, *flags, "--output_dir", str(tmp_path / "run")])
     assert_equal_weights(on_vectors, tmp_path / "run")
     configs = [EchoMENModel.from_pretrained(folder).config for folder in (on_vectors, tmp_path / "run")]
@@ -132,7 +133,7 @@ class TestBadInput:
         found["vector"] = [[1.0, *vector] for vector in found["vector"]]
         found.to_parquet(tmp_path / "longer.parquet")
         flags = ["--embeddings", str(tmp_path / "longer.parquet"), "--model", str(trained)]
-        with pytest.raises(ValueError, match="have 9 numbers, and the encoder of the model makes 8"):
+        with pytest.raises(ValueError, match="have 9 numbers, and the model takes in 8: give those that its"):
             invoke(["train", *STAGE_2, *flags, "--output_dir", str(tmp_path / "run")])
         with pytest.raises(ValueError, match="have 9 numbers, and the model works on 8"):
             invoke(["evaluate", *flags, "--output", str(tmp_path / "test"), "--device", "cpu"])
@@ -169,6 +170,47 @@ class TestBadInput:
         invoke(["train", *flags, "--encoder", str(tmp_path / "moved" / "videomae")])
         with pytest.raises(ValueError, match=r"run\.encoder_sha256 was .* and is"):
             invoke(["train", *flags, "--encoder", str(tmp_path / "other" / "videomae")])
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--eval_protocol", "nonsense"], r"encoder: leave out `--eval_protocol` \(default: center\)\."),
+            (
+                ["--train_encoder", "lora", "--embedding_draws", "8"],
+                r"out `--train_encoder` \(.*`--embedding_draws` \(",
+            ),
+            (["--simulated_videos", "8", "--frame_cache", "x"], r"out `--frame_cache` \(.*`--simulated_videos` \("),
+            (["--crop_padding", "3"], r"leave out `--crop_padding` \(default: 12\)"),
+            (["--split_by", "patient"], "^`--split_by` says how to read a data set, and there is only a file"),
+            (["--model_config", '{"vector_size": 99}'], "have 8 numbers, and the model takes in 99.*`vector_size`"),
+        ],
+    )
+    def test_settings_that_vectors_leave_no_choice_of(self, flags, message, vectors, tmp_path):
+        given = ["--embeddings", str(vectors), "--output_dir", str(tmp_path / "run")]
+        with pytest.raises(ValueError, match=message):
+            invoke(["train", *STAGE_2, *given, *flags])
+
+    def test_splits_that_vectors_lack(self, vectors, tmp_path):
+        found = pd.read_parquet(vectors)
+        found[found["split"] != "validation"].to_parquet(tmp_path / "v.parquet")
+        flags = ["--embeddings", str(tmp_path / "v.parquet"), "--output_dir", str(tmp_path / "run")]
+        with pytest.raises(ValueError, match="no validation videos.* mark some as VAL in column Split.$"):
+            invoke(["train", *STAGE_2, *flags])
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--protocol", "center"], "clips that are chosen already: leave out --protocol"),
+            (["--share_windows"], "clips that are chosen already: leave out --protocol and --share_windows"),
+            (["--split_by", "patient"], "^--split_by says how to read a data set"),
+        ],
+    )
+    def test_options_that_an_evaluation_of_vectors_leaves_no_choice_of(
+        self, flags, message, on_vectors, vectors, tmp_path
+    ):
+        given = ["--model", str(on_vectors), "--embeddings", str(vectors), "--output", str(tmp_path / "test")]
+        with pytest.raises(ValueError, match=message):
+            invoke(["evaluate", *given, *flags])
 
     def test_two_sources(self, trained, echonet_dir, tmp_path):
         flags = ["--data_dir", str(echonet_dir), "--output", str(tmp_path / "x.parquet")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import BatchSize, Device, Model, NumWorkers, Protocol, choose_device, takes_layout
+from .options import BatchSize, Device, Model, NumWorkers, choose_device, takes_layout
 
 
 if TYPE_CHECKING:
@@ -35,7 +35,13 @@ def main(
         ),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Split to evaluate: train, validation or test.")] = "test",
-    protocol: Protocol = "windows",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            help="Clips per video: all, everyN, windows, center, or N. Defaults to windows; vectors have their own.",
+        ),
+    ] = None,
     batch_size: BatchSize = 8,
     num_workers: NumWorkers = 1,
     bootstrap_samples: Annotated[
@@ -80,10 +86,17 @@ def main(
     from ..evaluation.split_evaluation import find_split, interval_table
     from ..inference import load_checkpoint
     from ..inference.windows.shared_windows import windows_of_model
+    from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL
     from ..runs.files import file_checksum
     from ..runs.training_list import count_seen
     from ..training import allocator
 
+    if embeddings is not None and (protocol is not None or share_windows is not None):
+        raise ValueError(
+            "Vectors are those of clips that are chosen already: leave out --protocol and --share_windows, and choose "
+            "the clips by `echomen embed --protocol`."
+        )
+    protocol = protocol or DEFAULT_PROTOCOL
     allocator.keep_large_blocks()
     logging.disable_progress_bar()
     set_seed(seed)
@@ -96,6 +109,11 @@ def main(
         raise ValueError("Give the data set to evaluate on as --data_dir, or vectors as --embeddings.")
     if vectors is not None and len(folders) > 1:
         raise ValueError("A file of vectors is evaluated with one data set; leave out the others.")
+    if not folders and layout_options:
+        raise ValueError(
+            f"{', '.join(map('--{}'.format, layout_options))} says how to read a data set, and there is only a file "
+            "of vectors: give the data set as --data_dir, or leave that out."
+        )
     if embeddings is not None and vectors is not None and not folders:
         data = DataSet(embeddings.absolute(), LAYOUTS["table"], [], [], file_checksum(embeddings))
         found, videos = {embeddings.stem: (str(embeddings), data)}, {embeddings.stem: vectors.rows()}

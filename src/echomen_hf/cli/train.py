@@ -63,7 +63,7 @@ def main(context: typer.Context) -> None:
     else:
         fields = dict(model_args.model_config or {})
         if data is not None and data.vectors is not None:
-            fields["vector_size"] = data.vectors.size
+            fields.setdefault("vector_size", data.vectors.size)
         config = EchoMENConfig(**fields)
         if model_args.backbone_checkpoint is not None:
             model = EchoMENModel.from_backbone_checkpoint(model_args.backbone_checkpoint, config)

@@ -201,8 +201,9 @@ def require_fitting_vectors(model: EchoMENModel, args: EchoMENTrainingArguments,
         )
     if vectors.size != model.config.embedding_size:
         raise ValueError(
-            f"The vectors in {vectors.name} have {vectors.size} numbers, and the encoder of the model makes "
-            f"{model.config.embedding_size}: give those that it made, or leave the model out to train heads alone."
+            f"The vectors in {vectors.name} have {vectors.size} numbers, and the model takes in "
+            f"{model.config.embedding_size}: give those that its encoder made, or leave out `--model`, `--encoder` "
+            "and `vector_size` to train heads alone."
         )
     vectors.require_encoder_of(model)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,10 @@ __all__ = ["TrainingData", "load_training_data"]
 # Added to the seed of a run, so that no heart is in both TRAIN and VAL.
 _VAL_SEED_OFFSET = 1_000_003
 
+# Settings that have no meaning on vectors.
+_OF_VIDEOS = ("crop_padding", "decoder", "eval_protocol", "frame_cache", "statistics_videos", "validate_data")
+_OF_ENCODER = ("embedding_draws", "lora_rank", "train_encoder")
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -49,7 +53,7 @@ def load_training_data(
 ) -> TrainingData:
     """Load the data set in `data_dir`, or vectors, or prepare the simulation of `simulated_videos`."""
     if data_args.embeddings is not None:
-        return _load_vectors(data_args, simulation_args)
+        return _load_vectors(data_args, simulation_args, args)
     assert processor is not None
     if bool(data_args.data_dir) == bool(simulation_args.simulated_videos):
         raise ValueError(
@@ -61,32 +65,48 @@ def load_training_data(
     return _load(data_args, args, processor)
 
 
-def _load_vectors(data_args: DataArguments, simulation_args: SimulationArguments) -> TrainingData:
+def _load_vectors(
+    data_args: DataArguments, simulation_args: SimulationArguments, args: EchoMENTrainingArguments
+) -> TrainingData:
     """Take the labels of vectors from the data set, whose videos are not opened, or from the file of vectors."""
-    if simulation_args.simulated_videos or data_args.frame_cache is not None:
-        raise ValueError(
-            "`--embeddings` takes the place of videos: leave out `--simulated_videos` and `--frame_cache`."
-        )
     vectors = read_clip_vectors(str(data_args.embeddings))
+    of_videos: Any = ((data_args, _OF_VIDEOS), (simulation_args, vars(simulation_args)), (args, _OF_ENCODER))
+    ignored = {
+        each.name: f"`--{each.name}` (default: {each.default})"
+        for arguments, names in of_videos
+        for each in fields(arguments)
+        if each.name in names and getattr(arguments, each.name) != each.default
+    }
+    if data_args.eval_protocol == vectors.protocol:
+        ignored.pop("eval_protocol", None)
+    if ignored:
+        raise ValueError(
+            f"`--embeddings` takes the place of videos and encoder: leave out {', '.join(ignored.values())}."
+        )
     if data_args.data_dir is None:
+        if options := data_args.layout_options:
+            raise ValueError(
+                f"{', '.join(map('`--{}`'.format, options))} says how to read a data set, and there is only a file of "
+                "vectors: give the data set as `--data_dir`, or leave that out."
+            )
         videos = vectors.rows()
         description = {}
     else:
         data_set = read_data_set(str(data_args.data_dir), **data_args.layout_options)
         videos = load_rows(data_set)
         description = {"file_list_sha256": data_set.checksum}
-    require_splits(videos, data_args.data_dir or vectors.name)
+    require_splits(videos, data_args.data_dir or vectors.name, divisible=data_args.data_dir is not None)
     description["embeddings_sha256"] = file_checksum(Path(str(data_args.embeddings)))
     return TrainingData(videos["train"], videos["validation"], description=description, vectors=vectors)
 
 
-def require_splits(videos: Mapping[str, Any], name: str) -> None:
+def require_splits(videos: Mapping[str, Any], name: str, divisible: bool = True) -> None:
     """Refuse a data set without training or validation videos."""
     for split, title in (("train", "TRAIN"), ("validation", "VAL")):
         if split not in videos:
+            divide = ", or divide all by `--split_by patient`" if divisible else ""
             raise ValueError(
-                f"{name} has no {split} videos, which training needs; mark some as {title} in the Split column of its "
-                "table, or divide all by `--split_by patient`."
+                f"{name} has no {split} videos, which training needs; mark some as {title} in column Split{divide}."
             )
 
 
