@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -211,6 +212,16 @@ class TestBadInput:
         given = ["--model", str(on_vectors), "--embeddings", str(vectors), "--output", str(tmp_path / "test")]
         with pytest.raises(ValueError, match=message):
             invoke(["evaluate", *given, *flags])
+
+    def test_damaged_video_is_found_before_the_others_are_embedded(self, trained, echonet_dir, tmp_path, monkeypatch):
+        shutil.copytree(echonet_dir, tmp_path / "data")
+        table = pd.read_csv(tmp_path / "data" / "FileList.csv")
+        name = table.loc[table["Split"] == "TEST", "FileName"].iloc[0]
+        (tmp_path / "data" / "Videos" / f"{name.removesuffix('.avi')}.avi").write_bytes(b"no video")
+        monkeypatch.setattr("echomen_hf.training.embeddings.embed", lambda *_: pytest.fail("the encoder was run"))
+        flags = ["--data_dir", str(tmp_path / "data"), "--output", str(tmp_path / "x.parquet")]
+        with pytest.raises(ValueError, match="1 video cannot be used"):
+            invoke(["embed", "--model", str(trained), *flags, "--device", "cpu"])
 
     def test_two_sources(self, trained, echonet_dir, tmp_path):
         flags = ["--data_dir", str(echonet_dir), "--output", str(tmp_path / "x.parquet")]

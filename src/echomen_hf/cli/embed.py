@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -55,7 +55,7 @@ def main(
     from transformers.utils import logging
 
     from .. import EchoMENModel, EchoMENVideoProcessor
-    from ..data import FrameCache, load_videos
+    from ..data import FrameCache, load_videos, raise_for_problems, validate_videos
     from ..data.clip_vectors import check_suffix, encoder_checksum, write_clip_vectors
     from ..inference import load_checkpoint
     from ..training import EchoMENTrainingArguments, allocator
@@ -83,6 +83,8 @@ def main(
         report_to="none",
     )
     videos = load_videos(data_dir, **layout_options)
+    # Before hours of embedding, and not after them.
+    raise_for_problems(validate_videos(cast(Any, videos)))
     frames = None
     if frame_cache is not None:
         frames = FrameCache.build(frame_cache, [row for rows in videos.values() for row in rows], processor)
