@@ -221,6 +221,30 @@ class TestBadInput:
             EchoMENConfig(encoder_config={"model_type": "videomea"})
 
     @pytest.mark.parametrize(
+        ("name", "field", "hint"),
+        [
+            ("videomae", "num_frame", "did you mean 'num_frames'"),
+            ("vjepa2", "frame_per_clip", "did you mean 'frames_per_clip'"),
+            ("echo_uniformer", "num_frame", "did you mean 'num_frames'"),
+            ("videomae", "colour", "check its spelling"),
+        ],
+    )
+    def test_unknown_field(self, name, field, hint):
+        with pytest.raises(ValueError, match=f"type '{name}' has no field '{field}'; {hint}"):
+            EchoMENConfig(encoder_config={"model_type": name, field: 8})
+
+    @pytest.mark.parametrize("name", ENCODERS)
+    def test_stored_fields_of_another_version_of_transformers(self, name, tmp_path):
+        fields = tiny_encoder_config(name).to_dict()
+        config = EchoMENConfig(encoder_config=fields)
+        config.save_pretrained(tmp_path)
+        stored = json.loads((tmp_path / "config.json").read_text())
+        stored["encoder_config"]["of_a_later_version"] = 1
+        (tmp_path / "config.json").write_text(json.dumps(stored))
+        loaded = EchoMENConfig.from_pretrained(tmp_path)
+        assert (loaded.num_frames, loaded.embedding_size) == (config.num_frames, config.embedding_size) == (4, 16)
+
+    @pytest.mark.parametrize(
         ("name", "changes", "message"),
         [
             ("videomae", {"num_frames": 5}, "2 frames x 16 x 16 pixels, into which 5 frames of 32 x 32 pixels"),

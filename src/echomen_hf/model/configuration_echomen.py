@@ -1,6 +1,7 @@
 """EchoMEN model configuration."""
 
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, Literal, cast
 
 from huggingface_hub.dataclasses import strict
@@ -30,6 +31,16 @@ def require_positive(config: PreTrainedConfig, *names: str) -> None:
         numbers = value if isinstance(value, list) else [value]
         if not numbers or min(numbers) <= 0:
             raise ValueError(f"`{name}` must be positive, got {value}.")
+
+
+def require_known_fields(given: dict[str, Any], config: PreTrainedConfig) -> None:
+    """Refuse fields of an encoder that its configuration took in without knowing them, as transformers allows."""
+    known = {*vars(type(config)()), *config.attribute_map}
+    for name in given:
+        if name not in known and not is_of_transformers(name):
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "check its spelling, or leave it out."
+            raise ValueError(f"`encoder_config` of the type {config.model_type!r} has no field {name!r}; {hint}")
 
 
 @strict
@@ -216,13 +227,22 @@ class EchoMENConfig(ClipConfig):
     def __post_init__(self, **kwargs):
         """Fill in derived values."""
         if self.encoder_config is not None:
-            self.encoder_config = as_encoder_config(self.encoder_config)
+            given, self.encoder_config = self.encoder_config, as_encoder_config(self.encoder_config)
+            if isinstance(given, dict):
+                require_known_fields(given, self.encoder_config)
             self.num_frames, self.image_size, self.num_channels = encoder_clip(self.encoder_config)
         if self.stem_mid_channels is None and self.hidden_sizes:
             self.stem_mid_channels = max(1, round(45 * self.hidden_sizes[0] / 64))
         if self.projection_hidden_size is None and self.hidden_sizes:
             self.projection_hidden_size = self.embedding_size
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """Build a configuration from a stored one, where a later transformers may have added fields of the encoder."""
+        if config_dict.get("encoder_config") is not None:
+            config_dict = {**config_dict, "encoder_config": as_encoder_config(config_dict["encoder_config"])}
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def embedding_size(self) -> int:
