@@ -28,9 +28,8 @@ __all__ = ["TrainingData", "load_training_data"]
 # Added to the seed of a run, so that no heart is in both TRAIN and VAL.
 _VAL_SEED_OFFSET = 1_000_003
 
-# Settings that have no meaning on vectors.
-_OF_VIDEOS = ("crop_padding", "decoder", "eval_protocol", "frame_cache", "statistics_videos", "validate_data")
-_OF_ENCODER = ("embedding_draws", "lora_rank", "train_encoder")
+# Settings that ask for something else than to train on vectors; what recipes say of clips is not among them.
+_NOT_FOR_VECTORS = ("eval_protocol", "frame_cache", "lora_rank", "simulated_videos", "train_encoder")
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,11 @@ def _load_vectors(
 ) -> TrainingData:
     """Take the labels of vectors from the data set, whose videos are not opened, or from the file of vectors."""
     vectors = read_clip_vectors(str(data_args.embeddings))
-    of_videos: Any = ((data_args, _OF_VIDEOS), (simulation_args, vars(simulation_args)), (args, _OF_ENCODER))
     ignored = {
         each.name: f"`--{each.name}` (default: {each.default})"
-        for arguments, names in of_videos
+        for arguments in (data_args, simulation_args, args)
         for each in fields(arguments)
-        if each.name in names and getattr(arguments, each.name) != each.default
+        if each.name in _NOT_FOR_VECTORS and getattr(arguments, each.name) != each.default
     }
     if data_args.eval_protocol == vectors.protocol:
         ignored.pop("eval_protocol", None)
