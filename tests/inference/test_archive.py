@@ -192,6 +192,45 @@ def test_no_row_holds_a_folder_above_what_was_given(folder, tmp_path):
     assert str(tmp_path) not in text and "study" not in text
 
 
+class TestOutputThatExists:
+    """It is replaced if it is an earlier table, and nothing else is."""
+
+    @pytest.fixture
+    def no_reading(self):
+        predictor = StandIn()
+        yield predictor
+        assert predictor.seen == []
+
+    @pytest.mark.parametrize("resume", [False, True])
+    def test_recording_manifest_and_labels_stay(self, folder, no_reading, resume):
+        (folder / "man.csv").write_text("path,age\na.avi,61\n")
+        (folder / "FileList.csv").write_bytes(b"FileName,EF,Split\n0X1,55,TRAIN\n")
+        (folder / "a.avi").write_bytes(b"RIFF\xff\xfe\x00")
+        files = {"man.csv": read_manifest(folder / "man.csv")}
+        for name in ("a.avi", "man.csv", "FileList.csv"):
+            data = (folder / name).read_bytes()
+            with pytest.raises(ValueError, match=f"^{name} exists and is no table .* another `--output`"):
+                predict_archive(no_reading, files.get(name, list_files([folder])), folder / name, resume=resume)
+            assert (folder / name).read_bytes() == data
+
+    def test_tables_of_other_columns_in_parquet(self, folder, no_reading):
+        path = folder / "labels.parquet"
+        for data in (b"no Parquet", pd.DataFrame({"file": ["a.avi"], "EF_pred": [55]}).to_parquet()):
+            path.write_bytes(data)
+            with pytest.raises(ValueError, match="labels.parquet exists and is no table"):
+                predict_archive(no_reading, list_files([folder]), path)
+            assert path.read_bytes() == data
+
+    @pytest.mark.parametrize("ending", ["csv", "parquet"])
+    def test_earlier_table_is_replaced(self, folder, tmp_path, ending):
+        path = tmp_path / f"o.{ending}"
+        old = [name for name in COLUMNS if name not in ("quality", "reasons", "weights")] + ["ward"]
+        table = pd.DataFrame([["x"] * len(old)], columns=old)
+        path.write_bytes(table.to_csv(index=False).encode() if ending == "csv" else table.to_parquet())
+        assert len(predict_archive(StandIn(), list_files([folder]), path)) == 6
+        assert len(pd.read_csv(path) if ending == "csv" else pd.read_parquet(path)) == 6
+
+
 def test_formulas_are_text_to_a_spreadsheet(tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("=cmd|' C calc'!A0.avi", "+1.avi", "-broken.avi", "@x.avi", "\tx.avi", "'=x.avi", "plain.avi"):

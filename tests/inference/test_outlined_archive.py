@@ -101,6 +101,13 @@ def test_without_a_table_the_beats_are_beside_the_pictures(predictor, study, tmp
     assert len(read(tmp_path / "outlines_beats.csv")) == 2
 
 
+def test_only_a_table_of_beats_gives_way_to_beats(predictor, study, tmp_path):
+    (tmp_path / "o_beats.csv").write_text("file,beats\na.mkv,3\n")
+    with pytest.raises(ValueError, match="o_beats.csv exists and is no table"):
+        predict_archive(predictor, list_files([study]), tmp_path / "o.csv")
+    assert not (tmp_path / "o.csv").exists()
+
+
 def test_names_never_leave_the_folder(study, tmp_path):
     outline = outline_video(study / "a.mkv", DarkIsVentricle())
     for name in ("/data/a.mkv", "s3://bucket/a.mkv"):

@@ -143,6 +143,7 @@ def main(
 
     from ..checkpoints import SMALL_MODEL_FOLDER, SMALL_MODEL_NOTICE, is_small_model
     from ..inference import Predictor, find_groups, list_files, predict_archive, read_manifest, write_groups
+    from ..inference.groups import require_groups
     from ..runs.processes import is_main_process
     from ..training import allocator
 
@@ -153,6 +154,8 @@ def main(
     else:
         files = list_files(paths or [], absolute_paths=absolute_paths)
     groups = find_groups(files, group_by) if group_by is not None else {}
+    if group_by is not None and output is not None:
+        require_groups(output, group_by)
     predictor = Predictor(
         model or SMALL_MODEL_FOLDER,
         protocol=protocol,

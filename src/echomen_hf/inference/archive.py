@@ -22,8 +22,8 @@ from ..labels import CATEGORY_TITLES
 from ..model.clip_quality_echomen import ClipQualityWarning
 from ..runs.files import escape_formula, folder_or_id, unescape_formula, weights_checksum
 from ..runs.processes import process_rank
-from .archive_files import ArchiveFile, Place
-from .outlined_archive import OUTLINE_COLUMNS, outline_cells, write_beats, write_pictures
+from .archive_files import ArchiveFile, Place, require_table
+from .outlined_archive import OUTLINE_COLUMNS, outline_cells, require_beats, write_beats, write_pictures
 from .predictor import Predictor
 from .video_prediction import VideoPrediction
 
@@ -38,6 +38,7 @@ COLUMNS = [
 """Columns of the table; those of outlines, if there are any, and of a manifest follow."""
 
 _NUMBERS = ("EF_pred", "interval_low", "interval_high", "expert_spread", "clip_sd")
+_KNOWN = ("file", "EF_pred", "category", "expert_spread", "clip_sd", "clips", "error")  # in tables of any version
 _RUN = ("model", "protocol", "precision", "weights")
 _UPLOAD_SECONDS = 60
 
@@ -80,13 +81,15 @@ def predict_archive(
 
     Raises:
         ValueError: If there is an overlay to draw and the predictor does not outline, if several processes have no
-            output, if the columns of a manifest are those of the table, or if the output to continue is of other
-            files, another model or another protocol.
+            output, if the columns of a manifest are those of the table, if the output exists and is no such table, or
+            if the output to continue is of other files, another model or another protocol.
     """
     if overlay is not None and predictor.outliner is None:
         raise ValueError("Overlays need outlines: make the predictor with `outline=True`, or add `--outline`.")
     rank, num_processes = process_rank()
     run = _describe_run(predictor, model)
+    if predictor.outliner is not None and (beside := output or (overlay and Path(overlay) / "outlines.csv")):
+        require_beats(beside)
     if output is None:
         if num_processes > 1:
             raise ValueError("Several processes can share files only with a table to write; name it as `--output`.")
@@ -219,7 +222,9 @@ class _Table:
         self.rows = output.beside(f"{output.name}.rows.csv") if self.is_parquet else output
 
     def begin(self, resume: bool) -> set[str]:
-        """Put together what is there, or remove it, and tell which files are done."""
+        """Put together what is there, or remove it, and tell which files are done; refuse files of another kind."""
+        for place in (self.output, self.rows):
+            require_table(place, _KNOWN, self._csv([]).decode())
         rows = self._gather() if resume else []
         self.rows.write(self._csv(rows))
         for part in self._parts():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import re
@@ -21,7 +22,7 @@ from ..runs.files import replacing, unescape_formula
 from .predictor import find_videos
 
 
-__all__ = ["ArchiveFile", "Place", "list_files", "read_manifest"]
+__all__ = ["ArchiveFile", "Place", "list_files", "read_manifest", "require_table"]
 
 PATH_COLUMNS = ("path", "file", "file_name")
 """Columns of a manifest that may hold the files; the first one that is there does."""
@@ -93,6 +94,33 @@ class Place:
             self.local.unlink(missing_ok=True)
         elif self.system.exists(self.path):
             self.system.rm_file(self.path)
+
+
+def require_table(place: Place, columns: Iterable[str], start: str = "") -> None:
+    """Refuse to replace any file but an earlier table with these columns: recordings, a manifest, labels.
+
+    Args:
+        place: Where a table is to be written. Nothing, or an empty file, may be there too.
+        columns: Columns that any version of the table has.
+        start: First line of the table, which an interruption may have cut off.
+    """
+    data = place.read()
+    if not data or start.encode().startswith(data):
+        return
+    try:
+        if place.name.lower().endswith(".parquet"):
+            import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+            header = pq.read_schema(io.BytesIO(data)).names
+        else:
+            header = next(csv.reader([data.split(b"\n", 1)[0].decode("utf-8")]))
+    except (OSError, ValueError, csv.Error):
+        header = []
+    if missing := [name for name in columns if name not in header]:
+        raise ValueError(
+            f"{place.name} exists and is no table that this command has written (it has no column "
+            f"{', '.join(missing)}), so it is not replaced. Choose another `--output`."
+        )
 
 
 class RemoteFile:

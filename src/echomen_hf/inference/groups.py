@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from ..labels import CATEGORY_TITLES
 from ..model.heart_failure_category_echomen import heart_failure_category
 from ..runs.files import escape_formula
-from .archive_files import ArchiveFile, Place
+from .archive_files import ArchiveFile, Place, require_table
 
 
 __all__ = ["GroupPrediction", "combine_videos", "find_groups", "video_variances", "write_groups"]
@@ -148,6 +148,11 @@ def _folder_of(file: ArchiveFile) -> str:
     if isinstance(file.source, Path):
         return str(file.source.absolute().parent)
     return str(PurePosixPath(file.source.place.path).parent)
+
+
+def require_groups(output: str | Path, group_by: str) -> None:
+    """Refuse to replace a file beside a table that is not its table of groups."""
+    require_table(group_table(output, group_by), [group_by, *_COLUMNS])
 
 
 def write_groups(

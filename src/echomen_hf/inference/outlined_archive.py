@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..runs.files import escape_formula, replacing
-from .archive_files import Place
+from .archive_files import Place, require_table
 
 
 if TYPE_CHECKING:
     from ..outline import VideoOutline
 
-__all__ = ["OUTLINE_COLUMNS", "outline_cells", "write_beats", "write_pictures"]
+__all__ = ["OUTLINE_COLUMNS", "outline_cells", "require_beats", "write_beats", "write_pictures"]
 
 OUTLINE_COLUMNS = ("EF_outline", "EF_outline_sd", "beats", "outline_reasons", "outline_beats")
 """Columns of the table of files; the last one holds what `write_beats` needs, so that an interrupted run keeps it."""
@@ -56,8 +56,7 @@ def write_beats(rows: Sequence[dict[str, str]], output: str | Path) -> Place:
     Returns:
         Where the table of beats is.
     """
-    place = Place(output)
-    place = place.beside(f"{PurePosixPath(place.name).stem}_beats.csv")
+    place = _beats_table(output)
     text = io.StringIO(newline="")
     table = csv.writer(text)
     table.writerow(["file", *_BEAT_COLUMNS])
@@ -66,6 +65,16 @@ def write_beats(rows: Sequence[dict[str, str]], output: str | Path) -> Place:
             table.writerow([escape_formula(row["file"]), *line])
     place.write(text.getvalue().encode())
     return place
+
+
+def require_beats(output: str | Path) -> None:
+    """Refuse to replace a file beside a table that is not its table of beats."""
+    require_table(_beats_table(output), _BEAT_COLUMNS)
+
+
+def _beats_table(output: str | Path) -> Place:
+    place = Place(output)
+    return place.beside(f"{PurePosixPath(place.name).stem}_beats.csv")
 
 
 def write_pictures(outline: VideoOutline, folder: Path, name: str) -> None:
