@@ -226,6 +226,14 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"in .parquet or .safetensors files"):
             invoke(["embed", "--model", str(trained), *flags[:2], "--output", str(tmp_path / "x.csv")])
 
+    def test_table_of_the_videos_is_no_output(self, tmp_path):
+        table = tmp_path / "hospital.parquet"
+        pd.DataFrame({"path": ["a.avi"], "EF": [55]}).to_parquet(table)
+        data = table.read_bytes()
+        with pytest.raises(ValueError, match="hospital.parquet is an input of this command"):
+            invoke(["embed", "--model", "none", "--data_dir", str(table), "--output", str(table)])
+        assert table.read_bytes() == data
+
     def test_nothing_to_evaluate_on(self, trained, tmp_path):
         with pytest.raises(ValueError, match="as --data_dir, or vectors as --embeddings"):
             invoke(["evaluate", "--model", str(trained), "--output", str(tmp_path)])

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from echomen_hf.cli import invoke
 from echomen_hf.evaluation.simulation_examination import accuracy_section, motion_section
@@ -26,3 +27,9 @@ def test_script_calibrates_measures_and_fills_the_card(tiny_model, tiny_processo
     invoke(["examine", *command, "--num_workers", "1"])
     assert output.read_bytes() == first
     assert np.isfinite(found["spearman"]["wide"])
+
+
+def test_card_is_no_output(tmp_path):
+    card = tmp_path / "card.md"
+    with pytest.raises(ValueError, match="card.md is an input of this command"):
+        invoke(["examine", "--model", str(tmp_path), "--output", str(card), "--card", str(card)])

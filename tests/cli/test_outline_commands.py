@@ -81,6 +81,11 @@ def test_a_card_without_marks_and_a_missing_folder_are_refused_first(tiny_outlin
     card.write_text("no marks")
     with pytest.raises(ValueError, match="outline:begin"):
         invoke(["evaluate-outline", "--output", f"{tmp_path / 'o.json'}", "--card", f"{card}"])
+    with pytest.raises(ValueError, match="card.md is an input of this command"):
+        invoke(["evaluate-outline", "--output", f"{card}", "--card", f"{card}"])
+    with pytest.raises(ValueError, match="is an input of this command"):
+        invoke(["train-outline", "--output_dir", f"{tiny_outliner}", "--model", f"{tiny_outliner}"])
+    assert card.read_text() == "no marks"
     with pytest.raises(ValueError, match="give its folder as --model"):
         invoke(["evaluate-outline", "--output", f"{tmp_path / 'o.json'}", "--calibrate"])
     with pytest.raises(ValueError, match="there is no folder"):

@@ -58,6 +58,9 @@ def test_model_takes_the_place_of_the_new_one_in_the_same_recipe(trained, recipe
     assert torch.equal(given.encoder.stem[0].weight, found.encoder.stem[0].weight)
     stored = [EchoMENVideoProcessor.from_pretrained(folder).image_mean for folder in (trained, tmp_path / "more")]
     assert stored[0] == stored[1]
+    (tmp_path / "more" / "run.json").unlink()  # as of a model from the Hub
+    with pytest.raises(ValueError, match="more is an input of this command"):
+        invoke(["train", "--model", str(tmp_path / "more"), "--stage", "2", "--output_dir", str(tmp_path / "more")])
 
 
 @pytest.mark.parametrize("name", ["paper", "release"])

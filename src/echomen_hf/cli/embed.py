@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from .options import BatchSize, DataDir, Device, NumWorkers, Protocol, choose_device, takes_layout
+from .options import BatchSize, DataDir, Device, NumWorkers, Protocol, choose_device, keep_inputs, takes_layout
 
 
 @takes_layout
@@ -62,6 +62,7 @@ def main(
     from ..training.embeddings import vectors_of_splits
 
     check_suffix(output)
+    keep_inputs(output, data_dir)
     if (model is None) == (encoder is None):
         raise ValueError("Give either --model, an EchoMEN model, or --encoder, a pre-trained video model.")
     if draws < 0:

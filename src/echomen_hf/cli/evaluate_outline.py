@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Device, choose_device, takes_layout
+from .options import Device, choose_device, keep_inputs, takes_layout
 
 
 @takes_layout
@@ -52,6 +52,7 @@ def main(
         raise ValueError("--calibrate changes the configuration of an outliner: give its folder as --model")
     if model is not None and not model.is_dir():
         raise ValueError(f"--model: there is no folder {model}")
+    keep_inputs(output, card)
     from ..runs.marked_section import replace_section
 
     if card is not None:  # before long predictions, and not after them

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Coverage, Device, ModelFolder, choose_device
+from .options import Coverage, Device, ModelFolder, choose_device, keep_inputs
 
 
 SECTIONS = ("accuracy", "motion", "coverage")
@@ -49,6 +49,7 @@ def main(
     if not 0 < coverage < 1:
         raise ValueError(f"--coverage lies between 0 and 1, such as 0.9, not {coverage:g}")
     # Before long predictions, and not after them.
+    keep_inputs(output, card)
     if card is not None:
         fill_card(card, dict.fromkeys(SECTIONS, ""))
     from transformers.utils import logging

@@ -95,6 +95,12 @@ def takes_layout(main: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def keep_inputs(output: str | Path, *inputs: str | Path | None) -> None:
+    """Refuse an output that is one of the inputs, which it would replace."""
+    if any(given is not None and Path(given).resolve() == Path(output).resolve() for given in inputs):
+        raise ValueError(f"{output} is an input of this command, and its output would replace it; name another place.")
+
+
 def choose_device(device: str | None) -> str | torch.device:
     """Take the device that is named, else an accelerator, else the CPU."""
     import torch

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from .options import keep_inputs
+
 
 def main(context: typer.Context) -> None:
     """Train EchoMEN: stage 1, stage 2 or both.
@@ -41,6 +43,7 @@ def main(context: typer.Context) -> None:
         prog=context.command_path,
         description=inspect.getdoc(main),
     )
+    keep_inputs(str(args.output_dir), model_args.model, model_args.encoder)
     # Progress bars for every file written or read would bury those of the training.
     logging.disable_progress_bar()
     has_weights = model_args.model is not None or model_args.encoder is not None

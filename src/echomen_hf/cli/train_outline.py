@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Profile, takes_layout
+from .options import Profile, keep_inputs, takes_layout
 
 
 @takes_layout
@@ -43,6 +43,7 @@ def main(
     needs tracings: EchoNet-Dynamic's chords, EchoNet-Pediatric's contours or the masks of CAMUS; its training split
     trains, its validation split validates. The same command continues a training that was interrupted.
     """
+    keep_inputs(output_dir, model)
     from transformers.utils import logging
 
     from ..data.tracings import read_tracings
