@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from echomen_hf import EjectionFractionPipeline, Predictor
+from echomen_hf.inference import archive
 from echomen_hf.inference.archive import COLUMNS, predict_archive
 from echomen_hf.inference.archive_files import list_files
 from echomen_hf.inference.outlined_archive import OUTLINE_COLUMNS, write_pictures
@@ -105,6 +106,30 @@ def test_only_a_table_of_beats_gives_way_to_beats(predictor, study, tmp_path):
     (tmp_path / "o_beats.csv").write_text("file,beats\na.mkv,3\n")
     with pytest.raises(ValueError, match="o_beats.csv exists and is no table"):
         predict_archive(predictor, list_files([study]), tmp_path / "o.csv")
+    assert not (tmp_path / "o.csv").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "/Doe/x.mp4"), ValueError("no size")])
+def test_pictures_that_cannot_be_written_stop_nothing(predictor, study, tmp_path, monkeypatch, error):
+    def fail_once(outline, folder, name):
+        if name == "a.mkv":
+            raise error
+        write_pictures(outline, folder, name)
+
+    monkeypatch.setattr(archive, "write_pictures", fail_once)
+    rows = predict_archive(predictor, list_files([study]), tmp_path / "o.csv", overlay=tmp_path / "pictures")
+    assert "a.mkv: the pictures of its outline could not be written: n" in rows[0]["warning"].lower()
+    assert "Doe" not in rows[0]["warning"] and rows[0]["EF_outline"] and not rows[0]["error"]
+    assert rows[2]["EF_outline"] and not rows[2]["warning"]
+    assert len(read(tmp_path / "o_beats.csv")) == 4
+    assert (tmp_path / "pictures" / "stress" / "b.mkv.png").is_file()
+
+
+def test_overlay_that_is_a_file_is_refused_first(predictor, study, tmp_path):
+    (tmp_path / "pictures").write_text("a file")
+    for overlay in ("pictures", "pictures/inside"):
+        with pytest.raises(ValueError, match="--overlay: (pictures|inside) cannot be a folder"):
+            predict_archive(predictor, list_files([study]), tmp_path / "o.csv", overlay=tmp_path / overlay)
     assert not (tmp_path / "o.csv").exists()
 
 

@@ -80,12 +80,19 @@ def predict_archive(
         A row for every file in their order. Processes after the first return nothing.
 
     Raises:
-        ValueError: If there is an overlay to draw and the predictor does not outline, if several processes have no
-            output, if the columns of a manifest are those of the table, if the output exists and is no such table, or
-            if the output to continue is of other files, another model or another protocol.
+        ValueError: If there is an overlay to draw and the predictor does not outline, or its folder cannot be made,
+            if several processes have no output, if the columns of a manifest are those of the table, if the output
+            exists and is no such table, or if the output to continue is of other files, another model or another
+            protocol.
     """
     if overlay is not None and predictor.outliner is None:
         raise ValueError("Overlays need outlines: make the predictor with `outline=True`, or add `--outline`.")
+    if overlay is not None:
+        try:
+            Path(overlay).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            name = Path(overlay).name
+            raise ValueError(f"--overlay: {name} cannot be a folder ({error.strerror}); name another.") from error
     rank, num_processes = process_rank()
     run = _describe_run(predictor, model)
     if predictor.outliner is not None and (beside := output or (overlay and Path(overlay) / "outlines.csv")):
@@ -142,10 +149,14 @@ def _predict(predictor: Predictor, files: list[ArchiveFile], run: Row, overlay: 
         results = predictor.predict_files(file.source for file in files)
         for file, (_, result) in zip(files, results, strict=True):
             row = dict.fromkeys(columns, "") | {"file": file.name, **run, **file.columns}
+            if overlay is not None and isinstance(result, VideoPrediction):
+                try:
+                    write_pictures(result.outline, Path(overlay), file.name)
+                except (OSError, ValueError) as error:
+                    reason = getattr(error, "strerror", None) or error  # without the path of the picture
+                    heard.append(f"{file.name}: the pictures of its outline could not be written: {reason}.")
             row["warning"] = file.without_path(" ".join(heard))
             heard.clear()
-            if overlay is not None and isinstance(result, VideoPrediction):
-                write_pictures(result.outline, Path(overlay), file.name)
             yield row | _cells(file, result)
 
 
