@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,7 +45,7 @@ main("predict")
 class StandIn:
     """A predictor whose estimate depends on the path alone."""
 
-    protocol, engine, outliner = "windows", SimpleNamespace(precision="fp32"), None
+    protocol, engine, outliner, force = "windows", SimpleNamespace(precision="fp32"), None, False
 
     def __init__(self):
         self.seen = []
@@ -303,6 +304,28 @@ class TestResume:
         with pytest.raises(ValueError, match="model was .*SIMULATED.* and is 'tiny'; weights was '"):
             predict_archive(StandIn(), list_files([folder]), whole, model=tmp_path / "tiny", resume=True)
         assert whole.read_bytes() == data
+
+    @pytest.mark.parametrize("ending", ["csv", "parquet"])
+    @pytest.mark.parametrize("force", [False, True])
+    def test_unusable_videos_with_force_and_without(self, folder, tmp_path, ending, force):
+        class Unusable(StandIn):
+            def predict_files(self, paths):
+                for path, result in super().predict_files(paths):
+                    if path.name == "b.avi":
+                        value = 40.0 if self.force else float("nan")
+                        result = replace(result, ejection_fraction=value, quality="unusable")
+                    yield path, result
+
+        first, second = Unusable(), Unusable()
+        first.force, second.force = force, not force
+        path = tmp_path / f"o.{ending}"
+        rows = predict_archive(first, list_files([folder]), path)
+        assert predict_archive(first, list_files([folder]), path, resume=True) == rows
+        data = path.read_bytes()
+        with pytest.raises(ValueError, match="unusable videos, such as b.avi, that were written with.* `--force`"):
+            predict_archive(second, list_files([folder]), path, resume=True)
+        assert path.read_bytes() == data
+        assert second.seen == []
 
     def test_other_files_or_columns(self, whole, folder):
         with pytest.raises(ValueError, match="rows of files that are not among those given, such as a.avi"):

@@ -108,7 +108,7 @@ def predict_archive(
     columns = [*own, *(files[0].columns if files else {})]
     if clashes := sorted(set(own) & set(columns[len(own) :])):
         raise ValueError(f"The manifest has columns that the output has too: {', '.join(clashes)}. Rename them.")
-    table = _Table(Place(output), columns, [file.name for file in files], run)
+    table = _Table(Place(output), columns, [file.name for file in files], run, predictor.force)
     with _process_group(num_processes) as group:
         done = group.share(table.begin(resume) if rank == 0 else None)
         # By place in the list, so that processes agree whatever is done already.
@@ -224,10 +224,11 @@ class _Table:
         columns: Its columns.
         names: Names of all files, in their order.
         run: What all rows have in common, see `_describe_run`.
+        force: Whether unusable videos get an EF, which their rows tell.
     """
 
-    def __init__(self, output: Place, columns: list[str], names: list[str], run: Row) -> None:
-        self.output, self.columns, self.names, self.run = output, columns, names, run
+    def __init__(self, output: Place, columns: list[str], names: list[str], run: Row, force: bool) -> None:
+        self.output, self.columns, self.names, self.run, self.force = output, columns, names, run, force
         self.is_parquet = output.name.lower().endswith(".parquet")
         # A CSV file grows where it belongs; Parquet cannot grow.
         self.rows = output.beside(f"{output.name}.rows.csv") if self.is_parquet else output
@@ -315,6 +316,12 @@ class _Table:
             if changed := [name for name in _RUN if row[name] != self.run[name]]:
                 listed = "; ".join(f"{name} was {row[name]!r} and is {self.run[name]!r}" for name in changed)
                 raise ValueError(f"{place.name} holds rows of another run ({listed}). {remedy}")
+            if row["quality"] == "unusable" and bool(row["EF_pred"]) != self.force:
+                was, now = ("without", "with") if self.force else ("with", "without")
+                raise ValueError(
+                    f"{place.name} holds rows of unusable videos, such as {row['file']}, that were written {was} "
+                    f"`--force`, and this run is {now} it. {remedy}"
+                )
             found[row["file"]] = row
         return found
 
