@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from echomen_hf import EchoMENConfig
 from echomen_hf.cli.command_line import TRACEBACK_VARIABLE, run_script
 
 
@@ -28,6 +29,28 @@ def test_mistake_of_a_user_is_one_message(error, capsys, monkeypatch):
         run_script(fail(error))
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {error}\n")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_experts": 0}, "`num_experts` must be positive, got 0."),
+        ({"num_experts": 2.5}, "Field 'num_experts' expected int, got float (value: 2.5)"),
+        ({"adapter_size": -1}, "`adapter_size` must be positive, got -1."),
+        (
+            {"vector_size": 8, "encoder_config": {"model_type": "vjepa2"}},
+            "`vector_size` is that of a model without an encoder; leave out `encoder_config`.",
+        ),
+    ],
+)
+def test_field_of_a_configuration_is_a_mistake_too(fields, message, capsys, monkeypatch):
+    monkeypatch.delenv(TRACEBACK_VARIABLE, raising=False)
+    with pytest.raises(SystemExit) as caught:
+        run_script(lambda: EchoMENConfig(**fields))
+    assert caught.value.code == 2
+    first, *hint = capsys.readouterr().err.splitlines()
+    assert first == f"error: {message}"
+    assert len(hint) == 1
 
 
 @pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError("of a defect"), 1), (ValueError("EF is 155"), 2)])

@@ -61,6 +61,8 @@ def test_model_arguments():
     assert ModelArguments(model_config='{"num_experts": 5}').model_config == {"num_experts": 5}
     with pytest.raises(ValueError, match="not valid JSON"):
         ModelArguments(model_config="{num_experts: 5")
+    with pytest.raises(ValueError, match="`model_config` holds fields by name, such as .*, got 2.5"):
+        ModelArguments(model_config="2.5")
     with pytest.raises(ValueError, match="leave out `model_config`"):
         ModelArguments(model="runs/demo", model_config={"num_experts": 5})
 

@@ -27,8 +27,9 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     Args:
         main: Function that returns the exit status, or nothing for 0. These errors end the process with status 2 and
             their message: mistakes on the command line; `ValueError`, `TypeError` and `OSError`, which report bad
-            input; `FloatingPointError`, which reports a loss that is not finite; `ImportError`, which reports a
-            missing package. Any other error is a defect: it keeps its traceback, and the status is 1.
+            input, on their own or in a check of a configuration; `FloatingPointError`, which reports a loss that is
+            not finite; `ImportError`, which reports a missing package. Any other error is a defect: it keeps its
+            traceback, and the status is 1.
     """
     with private_streams():
         try:
@@ -39,13 +40,20 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         except typer.TyperException as error:
             print(f"error: {error.format_message()}", file=sys.stderr)
             status = 2
-        except (FloatingPointError, ImportError, OSError, TypeError, ValueError) as error:
-            if os.environ.get(TRACEBACK_VARIABLE):
+        except Exception as error:
+            mistake = _mistake_in(error)
+            if mistake is None or os.environ.get(TRACEBACK_VARIABLE):
                 traceback.print_exc()
             else:
-                print(f"error: {error}\n(set {TRACEBACK_VARIABLE}=1 to see where it was raised)", file=sys.stderr)
-            status = 2
-        except Exception:
-            traceback.print_exc()
-            status = 1
+                print(f"error: {mistake}\n(set {TRACEBACK_VARIABLE}=1 to see where it was raised)", file=sys.stderr)
+            status = 1 if mistake is None else 2
     sys.exit(status)
+
+
+def _mistake_in(error: BaseException | None) -> BaseException | None:
+    """Find the mistake of the user that an error reports; `None` for a defect."""
+    from huggingface_hub.errors import StrictDataclassError  # takes a third of the import of this package
+
+    if isinstance(error, StrictDataclassError):
+        error = error.__cause__
+    return error if isinstance(error, (FloatingPointError, ImportError, OSError, TypeError, ValueError)) else None

@@ -55,6 +55,10 @@ class ModelArguments:
                 self.model_config = json.loads(self.model_config)
             except json.JSONDecodeError as error:
                 raise ValueError(f"`model_config` is not valid JSON ({error}): {self.model_config}") from error
+        if not isinstance(self.model_config, dict | None):
+            raise ValueError(
+                f'`model_config` holds fields by name, such as {{"num_experts": 3}}, got {self.model_config}.'
+            )
         of_new_model = (self.model_config, self.backbone_checkpoint, self.encoder)
         if self.model is not None and any(value is not None for value in of_new_model):
             raise ValueError(
