@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .options import BatchSize, Coverage, DataDir, Device, Model, NumWorkers, Protocol, choose_device, takes_layout
+from .options import BatchSize, Coverage, DataDir, Device, Model, NumWorkers, Protocol, runs_on_cpu, takes_layout
 
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def main(
         "output_dir": output,
         "per_device_eval_batch_size": batch_size,
         "dataloader_num_workers": num_workers,
-        "use_cpu": str(choose_device(device)) == "cpu",
+        "use_cpu": runs_on_cpu(device),
         "seed": seed,
     }
     words = [text for name, value in flags.items() for text in (f"--{name}", str(value))]

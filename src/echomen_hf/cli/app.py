@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, OptionalModel
+from .options import Device, OptionalModel, choose_device
 
 
 # Some defaults are spelled out, since the modules that define them import torch; a test compares them.
@@ -54,7 +54,7 @@ def main(
         model,
         limits=UploadLimits(max_megabytes, max_frames, max_frame_pixels, max_video_pixels),
         notice=notice,
-        device=device,
+        device=None if device is None else str(choose_device(device)),
         saliency_steps=saliency_steps,
         concurrency=concurrency,
         max_queue=max_queue,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from .options import BatchSize, DataDir, Device, NumWorkers, Protocol, choose_device, keep_inputs, takes_layout
+from .options import BatchSize, DataDir, Device, NumWorkers, Protocol, keep_inputs, runs_on_cpu, takes_layout
 
 
 @takes_layout
@@ -78,7 +78,7 @@ def main(
         output_dir=str(output.parent),
         per_device_eval_batch_size=batch_size,
         dataloader_num_workers=num_workers,
-        use_cpu=str(choose_device(device)) == "cpu",
+        use_cpu=runs_on_cpu(device),
         seed=seed,
         embedding_draws=draws,
         report_to="none",

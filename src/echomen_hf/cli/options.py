@@ -101,8 +101,28 @@ def keep_inputs(output: str | Path, *inputs: str | Path | None) -> None:
         raise ValueError(f"{output} is an input of this command, and its output would replace it; name another place.")
 
 
-def choose_device(device: str | None) -> str | torch.device:
-    """Take the device that is named, else an accelerator, else the CPU."""
+def choose_device(device: str | None) -> torch.device:
+    """Take the device that is named, if it is here, else an accelerator, else the CPU."""
     import torch
 
-    return device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if device is None:
+        return accelerator or torch.device("cpu")
+    here = ["cpu"]
+    if accelerator is not None:
+        numbers = range(torch.accelerator.device_count())
+        here += [accelerator.type, *(f"{accelerator.type}:{number}" for number in numbers)]
+    if device not in here:
+        raise ValueError(f"--device {device}: PyTorch finds no such device here; name one of {', '.join(here)}.")
+    return torch.device(device)
+
+
+def runs_on_cpu(device: str | None) -> bool:
+    """Choose between the CPU and the first accelerator, the only ones that training arguments know."""
+    chosen = choose_device(device)
+    if chosen.index:
+        raise ValueError(
+            f"--device {device}: this command uses the first accelerator that it sees; set CUDA_VISIBLE_DEVICES="
+            f"{chosen.index} in the environment, and leave out --device."
+        )
+    return chosen.type == "cpu"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .options import Device, OptionalModel, Protocol
+from .options import Device, OptionalModel, Protocol, choose_device
 
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def main(
     predictor = Predictor(
         model or SMALL_MODEL_FOLDER,
         protocol=protocol,
-        device=device or device_of_process(),
+        device=device_of_process() if device is None else choose_device(device),
         batch_size=batch_size,
         engine=engine,
         precision=precision,
