@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from echomen_hf import EchoMENModel, EchoMENVideoProcessor, Predictor, load_echonet_dynamic
+from echomen_hf import EchoMENConfig, EchoMENModel, EchoMENVideoProcessor, Predictor, load_echonet_dynamic
 from echomen_hf.inference import load_checkpoint, predict_split
 from echomen_hf.inference.engines.optional_packages import MissingExtraError, import_extra
 from echomen_hf.inference.export import measured_error as export_error
@@ -67,6 +67,18 @@ def test_videos_spread_over_all_ejection_fractions():
     assert spread_over_ef(videos, None) == [1, 4, 3, 2, 0]
     assert spread_over_ef(videos, 3) == [1, 3, 0]
     assert spread_over_ef(videos, 9) == [1, 4, 3, 2, 0]
+
+
+@pytest.mark.parametrize("export_format", ["onnx", "openvino"])
+def test_model_of_vectors_has_no_encoder_to_export(tmp_path, export_format):
+    if find_spec(export_format) is None:
+        pytest.skip(f"extra {export_format}")
+    config = EchoMENConfig(vector_size=6)
+    EchoMENModel(config).save_pretrained(tmp_path / "model")
+    EchoMENVideoProcessor.for_model(config).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="has no encoder: it was trained on vectors.*`--model` or `--encoder`"):
+        export_model(tmp_path / "model", tmp_path / "out", export_format=export_format)
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_package_names_its_extra():

@@ -14,6 +14,7 @@ from ...model.configuration_echomen import EchoMENConfig
 from ...model.modeling_echomen import EchoMENModel
 from ...model.r2plus1d_echomen import R2Plus1DEncoder
 from .bf16_rounding import round_filters
+from .engine import require_encoder
 from .folding import fold_batch_norms
 
 
@@ -58,6 +59,7 @@ def trace_encoder(model: EchoMENModel, *, for_bf16: bool = False) -> FoldedEncod
 
     With `for_bf16`, weights are rounded for a runtime that turns them to bfloat16.
     """
+    require_encoder(model)
     encoder: nn.Module = copy.deepcopy(model.encoder).cpu().float()
     if isinstance(encoder, R2Plus1DEncoder):
         encoder = fold_batch_norms(encoder)

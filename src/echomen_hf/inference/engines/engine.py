@@ -7,9 +7,18 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ...model.configuration_echomen import EchoMENConfig
+from ...model.video_encoder_echomen import NoEncoder
 
 
-__all__ = ["ENGINE_NAMES", "ENGINE_PRECISIONS", "PRECISIONS", "Engine", "check_engine", "is_echomen"]
+__all__ = [
+    "ENGINE_NAMES",
+    "ENGINE_PRECISIONS",
+    "PRECISIONS",
+    "Engine",
+    "check_engine",
+    "is_echomen",
+    "require_encoder",
+]
 
 ENGINE_PRECISIONS: dict[str, tuple[str, ...]] = {
     "torch": ("fp32", "tf32", "bf16"),
@@ -77,3 +86,9 @@ def check_engine(engine: str, precision: str) -> None:
 def is_echomen(model: torch.nn.Module) -> bool:
     """Return whether a network has the encoder that engines run."""
     return getattr(getattr(model, "config", None), "model_type", None) == EchoMENConfig.model_type
+
+
+def require_encoder(model: torch.nn.Module) -> None:
+    """Refuse a model that was trained on vectors alone."""
+    if isinstance(model.encoder, NoEncoder):
+        model.encoder(torch.empty(0))  # raises the error that says what to do

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-import torch
 from torch import nn
 
 from ...model.modeling_echomen import EchoMENModel
-from ...model.video_encoder_echomen import NoEncoder, VideoEncoder
+from ...model.video_encoder_echomen import VideoEncoder
 from ...model.video_processing_echomen import EchoMENVideoProcessor
-from .engine import Engine, check_engine, is_echomen
+from .engine import Engine, check_engine, is_echomen, require_encoder
 
 
 __all__ = ["make_engine"]
@@ -51,8 +50,7 @@ def make_engine(
     check_engine(engine, precision)
     if not is_echomen(model):
         raise ValueError(f"Engines run the encoder of EchoMEN; a {type(model).__name__} runs as it is, without one.")
-    if isinstance(cast(nn.Module, model.encoder), NoEncoder):
-        model.encoder(torch.empty(0))  # raises the error that says what to do
+    require_encoder(model)
     if engine == "onnx":
         from .onnx_engine import ONNXEngine
 
