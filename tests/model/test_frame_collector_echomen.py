@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -70,6 +72,9 @@ def test_a_decoder_failure_is_an_error_even_for_one_frame() -> None:
 def test_damage_on_request_repeats_the_last_frame() -> None:
     with pytest.warns(UserWarning, match="0XA.avi: is damaged"):
         assert frames_to_read("0XA.avi", [1, 90], 40, 100, allow_truncated=True) == [1, 39]
+    remedy = re.escape("in Python, by read_video(..., allow_truncated=True)")  # no command has it
+    with pytest.raises(VideoReadError, match=remedy):
+        frames_to_read("0XA.avi", [1, 90], 40, 100, allow_truncated=False)
 
 
 def test_changing_frame_size_is_refused() -> None:

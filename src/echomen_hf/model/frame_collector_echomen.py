@@ -69,8 +69,10 @@ def frames_to_read(
         of_promised = f" of the {promised} that its header promises" if promised else ""
         problem = f"is damaged or cut off: only {found} frames{of_promised} can be decoded{because}"
         if not allow_truncated:
-            remedy = ", or pass allow_truncated=True to use what is there" if allow_truncated is not None else ""
-            raise VideoReadError.about(name, problem, f"copy it again from its origin{remedy}")
+            remedy = "copy it again from its origin"
+            if allow_truncated is not None:
+                remedy += ", or use what is there in Python, by read_video(..., allow_truncated=True)"
+            raise VideoReadError.about(name, problem, remedy)
         warnings.warn(f"{name}: {problem}; using what is there.", stacklevel=4)
     elif indices is not None and last >= max(found, promised):
         raise VideoReadError.about(
