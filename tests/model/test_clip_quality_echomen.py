@@ -86,6 +86,9 @@ def still_clips():
         (make_video(beating_texture(100), coloured_share=0.2), "doubtful", "20% of the picture is coloured"),
         (make_video(beating_texture(100), sector=Sector((0, 0, 64, 48))), "doubtful", "No ultrasound fan"),
         (make_video(beating_texture(30), fps=7.0), "doubtful", "7 frames per second"),
+        (make_video(beating_texture(30), fps=3.4), "doubtful", "below 8 the smallest and largest volume"),
+        (make_video(beating_texture(30), fps=3.3), "unusable", "3.3 frames per second; below 3.33 a heart beat"),
+        (make_video(beating_texture(30), fps=1.0), "unusable", "1 frames per second"),
     ],
 )
 def test_what_speaks_against_an_estimate(video, quality, words):

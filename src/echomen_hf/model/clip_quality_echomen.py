@@ -44,6 +44,7 @@ _CHECKED_PIXELS = 56  # along the shorter side
 # Seconds, of a heart that beats 100 times a minute. The picture itself does not tell whether it has come back to where
 # a beat began, since speckle changes all the time; an outline does.
 _SHORTEST_BEAT = 0.6
+_SLOWEST_FPS = 2 / _SHORTEST_BEAT
 _LOWEST_FPS = 8.0
 _FAR = 2.0  # times the limit of the distance from the training distribution; simulated hearts do not come near it
 _CLIP_SD = 10.0  # EF points; clips of one heart differ by less, also if it beats irregularly
@@ -99,14 +100,12 @@ def inspect_clip(video: EchoVideo, spec: ClipSpec, outline: Any = None) -> tuple
     if not has_fan:
         findings.append(Finding("doubtful", "No ultrasound fan was found in the picture."))
     findings += _beat_findings(video, spec, outline)
-    if video.fps < _LOWEST_FPS:
-        findings.append(
-            Finding(
-                "doubtful",
-                f"The clip has {video.fps:.3g} frames per second; below {_LOWEST_FPS:g} the smallest and largest "
-                "volume of a beat may be missed.",
-            )
-        )
+    rate = f"The clip has {video.fps:.3g} frames per second; below"
+    if video.fps < _SLOWEST_FPS:
+        findings.append(Finding("unusable", f"{rate} {_SLOWEST_FPS:.3g} a heart beat may have fewer than two frames."))
+    elif video.fps < _LOWEST_FPS:
+        missed = "the smallest and largest volume of a beat may be missed"
+        findings.append(Finding("doubtful", f"{rate} {_LOWEST_FPS:g} {missed}."))
     return tuple(findings)
 
 
