@@ -219,7 +219,7 @@ def test_one_ejection_fraction_per_patient(trained, study, tmp_path, capsys):
     middle = read(tmp_path / "o_by_patient.csv")[0]["EF_pred"]
     assert float(middle) == pytest.approx(sum(estimates) / 2, abs=0.006)
     (tmp_path / "o_by_patient.csv").write_text("patient,name\nP1,Doe\n")
-    with pytest.raises(ValueError, match="o_by_patient.csv exists and is no table"):
+    with pytest.raises(ValueError, match="o_by_patient.csv exists and is no earlier table"):
         invoke(command)
     assert (tmp_path / "o_by_patient.csv").read_text() == "patient,name\nP1,Doe\n"
 

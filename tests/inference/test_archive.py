@@ -210,7 +210,7 @@ class TestOutputThatExists:
         files = {"man.csv": read_manifest(folder / "man.csv")}
         for name in ("a.avi", "man.csv", "FileList.csv"):
             data = (folder / name).read_bytes()
-            with pytest.raises(ValueError, match=f"^{name} exists and is no table .* another `--output`"):
+            with pytest.raises(ValueError, match=f"^{name} exists and is no earlier table .* another `--output`"):
                 predict_archive(no_reading, files.get(name, list_files([folder])), folder / name, resume=resume)
             assert (folder / name).read_bytes() == data
 
@@ -218,7 +218,7 @@ class TestOutputThatExists:
         path = folder / "labels.parquet"
         for data in (b"no Parquet", pd.DataFrame({"file": ["a.avi"], "EF_pred": [55]}).to_parquet()):
             path.write_bytes(data)
-            with pytest.raises(ValueError, match="labels.parquet exists and is no table"):
+            with pytest.raises(ValueError, match="labels.parquet exists and is no earlier table"):
                 predict_archive(no_reading, list_files([folder]), path)
             assert path.read_bytes() == data
 

@@ -104,7 +104,7 @@ def test_without_a_table_the_beats_are_beside_the_pictures(predictor, study, tmp
 
 def test_only_a_table_of_beats_gives_way_to_beats(predictor, study, tmp_path):
     (tmp_path / "o_beats.csv").write_text("file,beats\na.mkv,3\n")
-    with pytest.raises(ValueError, match="o_beats.csv exists and is no table"):
+    with pytest.raises(ValueError, match="o_beats.csv exists and is no earlier table"):
         predict_archive(predictor, list_files([study]), tmp_path / "o.csv")
     assert not (tmp_path / "o.csv").exists()
 

@@ -116,10 +116,10 @@ def require_table(place: Place, columns: Iterable[str], start: str = "") -> None
             header = next(csv.reader([data.split(b"\n", 1)[0].decode("utf-8")]))
     except (OSError, ValueError, csv.Error):
         header = []
-    if missing := [name for name in columns if name not in header]:
+    if not set(columns) <= set(header):
         raise ValueError(
-            f"{place.name} exists and is no table that this command has written (it has no column "
-            f"{', '.join(missing)}), so it is not replaced. Choose another `--output`."
+            f"{place.name} exists and is no earlier table of this kind, so it is not replaced. Choose another "
+            "`--output`."
         )
 
 
