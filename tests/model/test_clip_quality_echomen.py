@@ -103,8 +103,8 @@ def test_a_clip_that_is_just_long_enough_is_good():
     assert inspect_clip(make_video(large), SPEC) == ()
 
 
-def outlined(num_beats: int, is_other_view: bool = False) -> SimpleNamespace:
-    return SimpleNamespace(beats=(None,) * num_beats, is_other_view=is_other_view)
+def outlined(num_beats: int, is_other_view: bool = False, has_both_ends: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(beats=(None,) * num_beats, is_other_view=is_other_view, has_both_ends=has_both_ends)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,8 @@ def outlined(num_beats: int, is_other_view: bool = False) -> SimpleNamespace:
         (100, outlined(0), "doubtful", "shows no whole heart beat"),
         (100, outlined(0, is_other_view=True), "good", ""),  # `inspect_outline` says so
         (40, outlined(1), "doubtful", "may not hold a whole heart beat"),
-        (40, outlined(0), "unusable", "less than the 1.3 s that the model looks at, and its outline shows"),
+        (40, outlined(0, has_both_ends=True), "doubtful", "may not hold a whole heart beat"),
+        (40, outlined(0), "unusable", "less than the 1.3 s that the model looks at, and its outline shows half a"),
     ],
 )
 def test_beats_that_were_outlined_are_counted(num_frames, outline, quality, words):

@@ -3,7 +3,8 @@ import pytest
 
 from echomen_hf import VideoReadError
 from echomen_hf.model.echo_video_echomen import EchoVideo, cut_out_sector
-from echomen_hf.outline.video_outline import outline_video
+from echomen_hf.model.sector_echomen import Sector
+from echomen_hf.outline.video_outline import VideoOutline, outline_video
 from helpers.outlined_hearts import KnownMasks, beating_masks
 
 
@@ -103,6 +104,22 @@ def test_what_is_wrong_is_said(change, reason, num_beats):
     if num_beats is not None:
         assert len(outline.beats) == num_beats
     assert np.isnan(outline.ejection_fraction) == (not outline.beats)
+
+
+@pytest.mark.parametrize(
+    ("volumes", "both"),
+    [
+        ([5, 4, 3, 2, 1, 2, 4, 6, 8, 9, 8, 6, 4], True),
+        ([9, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1, 1, 1], False),  # ends where it is smallest
+        ([7, 8, 9, 8, 7, 6, 5, 4, 3, 2, 2, 2, 1], False),
+        ([np.nan] * 13, False),
+        ([np.nan, np.nan, 5, 4, 3, 4, 6, 7, 6, 5, 4, np.nan, np.nan], True),
+    ],
+)
+def test_both_ends_of_a_beat_lie_inside_or_not(volumes, both):
+    video = video_of(np.zeros((13, 40, 40), bool))
+    outline = VideoOutline(video, Sector((0, 0, 40, 40)), video.frames > 0, np.array(volumes, float), "mL", ())
+    assert outline.has_both_ends is both
 
 
 def test_beats_that_disagree():

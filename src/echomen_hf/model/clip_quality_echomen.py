@@ -117,8 +117,8 @@ def _beat_findings(video: EchoVideo, spec: ClipSpec, outline: Any) -> list[Findi
         return [Finding("unusable", f"The clip lasts {seconds:.2f} s, too short for a whole heart beat.")]
     if video.num_frames < spec.span(video.fps):
         text = f"The clip lasts {seconds:.2f} s, less than the {looked_at:.1f} s that the model looks at"
-        if has_no_beat:
-            return [Finding("unusable", f"{text}, and its outline shows no whole heart beat.")]
+        if has_no_beat and not outline.has_both_ends:
+            return [Finding("unusable", f"{text}, and its outline shows half a heart beat at most.")]
         rest = "blank" if spec.short_videos == "zeros" else "filled up from it"
         return [Finding("doubtful", f"{text}; it may not hold a whole heart beat, and the rest is {rest}.")]
     return [Finding("doubtful", "The outline of the ventricle shows no whole heart beat.")] if has_no_beat else []

@@ -28,6 +28,7 @@ _ROUND = 1.38  # length squared over area: 1.27 for a circle, 1.43 for the round
 _RESTLESS = 0.04  # of the volume
 _HARDLY = 0.03  # likewise
 _BEAT_SD = 10.0  # EF points, as for the clips of EchoMEN
+_EDGE = 0.04  # seconds
 
 
 class Outliner(Protocol):
@@ -87,6 +88,16 @@ class VideoOutline:
             return None
         low, high = within_ef_range(np.array([-self.ef_error, self.ef_error]) + self.ejection_fraction)
         return float(low), float(high)
+
+    @property
+    def has_both_ends(self) -> bool:
+        """Whether the largest and the smallest volume lie inside the video, and not where it begins or ends."""
+        known = np.flatnonzero(np.isfinite(self.volumes))
+        if not known.size:
+            return False
+        margin, volumes = max(1, round(_EDGE * self.video.fps)), self.volumes[known]
+        moments = known[[volumes.argmin(), volumes.argmax()]]
+        return bool((moments >= margin).all() and (moments < len(self.volumes) - margin).all())
 
     @property
     def heart_rate(self) -> float:
