@@ -81,7 +81,7 @@ NOT_RUN = {
     ),
     (
         "docs/small_model.md",
-        "python -m benchmarks.sector --num_exports 500 --seed 1 --num_workers 8 --output outputs/sector",
+        "python -m benchmarks.sector --num_exports 500 --seed 1 --output outputs/sector",
     ): "takes minutes; tests/benchmarks/test_sector.py measures the same",
     (
         "docs/small_model.md",

@@ -136,7 +136,7 @@ class TestScreens:
 
     def test_what_machines_write_in_colour_is_not_flow(self):
         frames = simulate_echo(12, 58.0, num_frames=30).frames
-        for number in range(12):
+        for number in range(6):
             settings = sample_export_settings(np.random.default_rng([5, number]))
             screen = export_clip(frames, 50.0, settings, in_colour=True).frames
             video = cut_out_sector(to_echo_video(screen, 50.0))

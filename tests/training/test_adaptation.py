@@ -164,6 +164,7 @@ class TestWays:
 
     def test_experts_behind_an_adapter_are_those_of_what_it_makes(self, tiny_config):
         tiny_config.adapter_size = 4
+        torch.manual_seed(0)
         heads = heads_of(EchoMENModel(tiny_config))
         torch.nn.init.normal_(heads.adapter.fc2.weight, generator=torch.Generator().manual_seed(1))
         data, without = site(other=8), copy.deepcopy(heads)

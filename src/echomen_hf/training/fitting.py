@@ -89,7 +89,7 @@ def fit(
     keep_large_blocks(args.keep_large_blocks)
     if 2 in args.stages and args.expert_solver == "least_squares":
         require_solvable(model, args, has_embeddings=args.embedding_draws > 0 or vectors is not None)
-    if 1 in args.stages and vectors is None:
+    if 1 in args.stages and vectors is None and hasattr(model, "encoder"):
         require_part(cast(nn.Module, model.encoder), args.train_encoder)
     output_dir = Path(str(args.output_dir))
     require_shared_folder(output_dir)
