@@ -79,7 +79,7 @@ def main(
     from transformers.utils import logging
 
     from ..data import is_synthetic, load_rows
-    from ..data.clip_vectors import read_clip_vectors
+    from ..data.clip_vectors import read_clip_vectors, refuse_layout_options
     from ..data.layouts.registry import LAYOUTS, DataSet
     from ..evaluation import comparison_table, evaluate_split, save_report
     from ..evaluation.external_test import REPORT_FILE, TestSet, write_external_report
@@ -109,11 +109,8 @@ def main(
         raise ValueError("Give the data set to evaluate on as --data_dir, or vectors as --embeddings.")
     if vectors is not None and len(folders) > 1:
         raise ValueError("A file of vectors is evaluated with one data set; leave out the others.")
-    if not folders and layout_options:
-        raise ValueError(
-            f"{', '.join(map('--{}'.format, layout_options))} says how to read a data set, and there is only a file "
-            "of vectors: give the data set as --data_dir, or leave that out."
-        )
+    if not folders:
+        refuse_layout_options(map("--{}".format, layout_options))
     if embeddings is not None and vectors is not None and not folders:
         data = DataSet(embeddings.absolute(), LAYOUTS["table"], [], [], file_checksum(embeddings))
         found, videos = {embeddings.stem: (str(embeddings), data)}, {embeddings.stem: vectors.rows()}

@@ -36,7 +36,7 @@ NOT_READ = {
     "seed": "give `--seeds`",
     "stage": "each method has its own stages",
 }
-"""Settings of `echomen train` that a comparison does not read, since each cell has its own, and what to do instead."""
+"""Settings of `echomen train` that a comparison does not read, and why or what to do instead."""
 
 
 @dataclass

@@ -25,7 +25,7 @@ from ..runs.files import replacing
 from .layouts.tables import SPLIT_NAMES, check_ejection_fractions, without_suffix
 
 
-__all__ = ["ClipVectors", "encoder_checksum", "read_clip_vectors", "write_clip_vectors"]
+__all__ = ["ClipVectors", "encoder_checksum", "read_clip_vectors", "refuse_layout_options", "write_clip_vectors"]
 
 SUFFIXES = (".parquet", ".safetensors")
 # What a column may be called, in lower case and without underscores.
@@ -204,6 +204,15 @@ def encoder_checksum(model: EchoMENModel) -> str | None:
         digest.update(name.encode())
         digest.update(value.detach().cpu().float().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def refuse_layout_options(flags: Iterable[str]) -> None:
+    """Refuse flags of a data set's layout where vectors bring their own labels."""
+    if given := ", ".join(flags):
+        raise ValueError(
+            f"{given} says how to read a data set, and there is only a file of vectors: give the data set as "
+            "`--data_dir`, or leave that out."
+        )
 
 
 def check_suffix(path: Path) -> None:

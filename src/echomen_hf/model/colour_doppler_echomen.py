@@ -13,6 +13,7 @@ __all__ = [
     "COLOURED_SHARE",
     "LUMA_WEIGHTS",
     "ColourMeter",
+    "cell_middles",
     "chroma_of_rgb",
     "coloured_cells",
     "largest_share",
@@ -100,6 +101,11 @@ def largest_share(cells: NDArray[np.bool_], area: NDArray[np.bool_] | None = Non
     side = max(2, round(2 * shorter / _CELLS))
     frames = [ndimage.binary_opening(frame & area, np.ones((side, side))) for frame in cells if (frame & area).any()]
     return max((float(frame.sum() / area.sum()) for frame in frames), default=0.0)
+
+
+def cell_middles(cells: tuple[int, ...], size: tuple[int, ...]) -> list[NDArray[np.float64]]:
+    """Rows and columns, in pixels, of the middles of (rows, columns) cells of a picture of this height and width."""
+    return [(np.arange(count) + 0.5) * length / count for count, length in zip(cells, size, strict=True)]
 
 
 def luma_of_rgb(frames: NDArray[Any]) -> NDArray[np.uint8]:

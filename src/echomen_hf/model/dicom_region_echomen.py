@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .colour_doppler_echomen import cell_middles
 from .dicom_header_echomen import number, numbers_of
 from .gray_conversion_echomen import usable_aspect, usable_pixel_size
 
@@ -53,7 +54,7 @@ class PictureBox:
 
     def covered(self, cells: tuple[int, ...], size: tuple[int, int]) -> NDArray[np.bool_]:
         """Which of the (rows, columns) cells of a picture of this height and width lie inside, by their middle."""
-        row, column = ((np.arange(count) + 0.5) * length / count for count, length in zip(cells, size, strict=True))
+        row, column = cell_middles(cells, size)
         return np.outer((row >= self.top) & (row < self.bottom), (column >= self.left) & (column < self.right))
 
     def shrunk(self, margin: float) -> PictureBox:

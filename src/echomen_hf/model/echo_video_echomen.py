@@ -156,8 +156,8 @@ def cut_out_sector(video: EchoVideo, sector: Sector | None = None) -> EchoVideo:
     """Find the ultrasound fan in a whole video, and cut it out of a screen; `sector` says where it was."""
     shown, sector = with_fan(video, sector)
     share, cells = shown.coloured_share, shown.coloured_cells
-    if sector.shape == "fan" and cells is not None:
-        share = largest_share(cells, sector.covered(*cells.shape[1:], *shown.frames.shape[1:]))
+    if sector.shape == "fan" and cells is not None and cells.any():
+        share = largest_share(cells, sector.covered(cells.shape[1:], shown.frames.shape[1:]))
     frames = sector.crop(shown.frames)
     return replace(shown, frames=frames, sector=sector, coloured_share=share, coloured_cells=None)
 

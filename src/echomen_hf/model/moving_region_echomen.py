@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +62,9 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
     solid[1:-1] &= solid[:-2] & solid[2:]
     solid[:, 1:-1] |= solid[:, :-2] & solid[:, 2:]
     solid = opened(solid, 2)[4:-4, 4:-4]
-    _divide_panels(solid)
     labels, count = ndimage.label(solid)
+    if _divide_panels(solid, labels):
+        labels, count = ndimage.label(solid)
     if not count:
         return None
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
@@ -101,9 +103,9 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
     return area, others
 
 
-def _divide_panels(solid: NDArray[np.bool_]) -> None:
-    """Cut an area that is too wide for one fan where two touch: at its lowest column near the middle."""
-    labels, _ = ndimage.label(solid)
+def _divide_panels(solid: NDArray[np.bool_], labels: NDArray[Any]) -> bool:
+    """Cut areas that are too wide for one fan where two touch, at the lowest column near the middle; `True` if any."""
+    is_cut = False
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         piece = labels[rows, columns] == number
         width = piece.shape[1]
@@ -113,6 +115,8 @@ def _divide_panels(solid: NDArray[np.bool_]) -> None:
         cut = width // 4 + int(heights[width // 4 : width - width // 4].argmin())
         if heights[cut] < 0.5 * heights.max():
             solid[rows, columns.start + cut] &= ~piece[:, cut]
+            is_cut = True
+    return is_cut
 
 
 def _is_near(box: Box, area: Box) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from .colour_doppler_echomen import cell_middles
 from .moving_region_echomen import Box, changes, find_moving_region, opened, quiet_level
 
 
@@ -64,11 +65,11 @@ class Sector:
         mask[:, max(self.box[2] - left, 0) :] = False
         return mask
 
-    def covered(self, rows: int, columns: int, height: int, width: int) -> NDArray[np.bool_]:
-        """Tell which of rows by columns cells of a picture of this height and width have their middle in the fan."""
+    def covered(self, cells: tuple[int, ...], size: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Tell which of (rows, columns) cells of a picture of this height and width have their middle in the fan."""
         left, top, side = self.square
-        row = ((np.arange(rows) + 0.5) * height / rows).astype(int) - top
-        column = ((np.arange(columns) + 0.5) * width / columns).astype(int) - left
+        row, column = (middle.astype(int) for middle in cell_middles(cells, size))
+        row, column = row - top, column - left
         covered = self.mask()[np.ix_(row.clip(0, side - 1), column.clip(0, side - 1))]
         return covered & np.outer((row >= 0) & (row < side), (column >= 0) & (column < side))
 

@@ -12,7 +12,7 @@ import datasets
 
 from ..data import FrameCache, load_rows, raise_for_problems, read_data_set, validate_videos
 from ..data.clip_dataset import FrameSource, TrainingClips
-from ..data.clip_vectors import ClipVectors, read_clip_vectors
+from ..data.clip_vectors import ClipVectors, read_clip_vectors, refuse_layout_options
 from ..data.decoded_frames import DecodedFrames
 from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
 from ..model.video_reading_echomen import require_decoder
@@ -82,11 +82,7 @@ def _load_vectors(
             f"`--embeddings` takes the place of videos and encoder: leave out {', '.join(ignored.values())}."
         )
     if data_args.data_dir is None:
-        if options := data_args.layout_options:
-            raise ValueError(
-                f"{', '.join(map('`--{}`'.format, options))} says how to read a data set, and there is only a file of "
-                "vectors: give the data set as `--data_dir`, or leave that out."
-            )
+        refuse_layout_options(map("`--{}`".format, data_args.layout_options))
         videos = vectors.rows()
         description = {}
     else:
