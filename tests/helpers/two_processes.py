@@ -23,6 +23,7 @@ from echomen_hf.training.processes import require_shared_folder, sees_folder_of_
 
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from helpers.gradients_of_a_batch import gradients_of_a_batch  # noqa: E402
 from helpers.recipe_runs import train_two_steps  # noqa: E402
 
 
@@ -128,6 +129,7 @@ def main(data_dir: str, folder: Path) -> None:
         "apart": sees_folder_of_first_process(folder / f"apart-{rank}"),
         "refused": message_of(require_shared_folder, folder / f"apart-{rank}"),
         "gathered": gathered(rank),
+        "gradients": {stage: gradients_of_a_batch(data_dir, folder, stage) for stage in (1, 2)},
     }
     torch.save(found, folder / f"rank-{rank}.pt")
     train_by_recipe(data_dir, folder)

@@ -138,10 +138,11 @@ from huggingface_hub import constants
 from echomen_hf.hub import publish_folder
 results = {}
 for name, faults, options in json.load(open(sys.argv[1])):
+    folder = options.pop("folder", sys.argv[2])
     request = urllib.request.Request(constants.ENDPOINT + "/faults", json.dumps(faults).encode(), method="POST")
     urllib.request.urlopen(request).read()
     try:
-        results[name] = ["ok", publish_folder(sys.argv[2], f"me/{name}", **options).oid]
+        results[name] = ["ok", publish_folder(folder, f"me/{name}", **options).oid]
     except Exception as error:
         results[name] = [type(error).__name__, str(error)]
 json.dump(results, open("results.json", "w"))
@@ -221,7 +222,9 @@ def test_failures_that_pass_are_waited_out_and_others_publish_nothing(publish_al
     assert len(asked) == 3
 
 
-def test_repository_that_holds_something_else_is_refused_before_uploading(publish_all, hub):
+def test_what_is_refused_before_uploading(publish_all, hub, tmp_path):
+    (tmp_path / "unlicensed").mkdir()
+    (tmp_path / "unlicensed" / "README.md").write_text("---\nlicense: other\n---\n# Heart\n")
     hub.add("me/bert", {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"theirs"})
     hub.add("me/odd", {"config.json": b"[]"})
     hub.add("me/files", {"weights.gguf": b"theirs"})
@@ -236,6 +239,7 @@ def test_repository_that_holds_something_else_is_refused_before_uploading(publis
             ("public", [], {"private": True}),
             ("app", [], {"repo_type": "space"}),
             ("own", [], {"repo_type": "space"}),
+            ("unlicensed", [], {"folder": str(tmp_path / "unlicensed")}),
         ]
     )
     assert results["bert"] == [
@@ -246,7 +250,9 @@ def test_repository_that_holds_something_else_is_refused_before_uploading(publis
     assert "no EchoMEN model (weights.gguf)" in results["files"][1]
     assert "exists and is public" in results["public"][1]
     assert "holds another app (app.py)" in results["app"][1]
-    for name in ("bert", "odd", "files", "public"):
+    assert results["unlicensed"][0] == "ValueError"
+    assert "license_name is required" in results["unlicensed"][1]
+    for name in ("bert", "odd", "files", "public", "unlicensed"):
         assert len(hub.repository(f"me/{name}").commits) == 1
     assert {request for request in hub.requests if "preupload" in request} == {
         "POST /api/spaces/me/own/preupload/main"
@@ -281,15 +287,6 @@ def test_branch_and_pull_request(publish_all, hub):
     assert hub.repository("me/request").files.keys() == {".gitattributes"}
     assert results["lost"][0] == "ConnectionError"
     assert len(hub.repository("me/lost").pull_requests) == 1, "a pull request is not opened twice"
-
-
-def test_invalid_metadata_is_refused_before_uploading(publish_all, hub, staged):
-    (staged / "README.md").write_text("---\nlicense: other\n---\n# Heart\n")
-    results = publish_all([("heart", [], {})])
-    assert results["heart"][0] == "ValueError"
-    assert "license_name is required" in results["heart"][1]
-    assert hub.objects == {}
-    assert len(hub.repository("me/heart").commits) == 1
 
 
 def test_pickles_and_bad_ids_are_refused(staged, tmp_path):

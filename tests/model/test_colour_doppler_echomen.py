@@ -135,7 +135,7 @@ class TestScreens:
         assert not both.is_coloured
 
     def test_what_machines_write_in_colour_is_not_flow(self):
-        frames = simulate_echo(12, 58.0, num_frames=30).frames
+        frames = simulate_echo(12, 58.0, num_frames=12).frames
         for number in range(6):
             settings = sample_export_settings(np.random.default_rng([5, number]))
             screen = export_clip(frames, 50.0, settings, in_colour=True).frames

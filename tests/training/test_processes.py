@@ -18,6 +18,7 @@ from echomen_hf.training.processes import (
     sees_folder_of_first_process,
     synchronised_batch_norms,
 )
+from helpers.gradients_of_a_batch import gradients_of_a_batch
 from helpers.tiny_config import make_tiny_config
 
 
@@ -67,6 +68,18 @@ def test_batch_is_shared_and_every_video_is_seen_once(ranks, videos):
     assert set(seen.tolist()) == set(labels.tolist())
     [message] = {rank["odd_batch"] for rank in ranks}
     assert "7 videos cannot be divided by 2 processes" in message and "6 or 8" in message
+
+
+@pytest.mark.parametrize(("stage", "known"), [(1, "encoder.stem.0.weight"), (2, "experts.2.weight")])
+def test_two_processes_give_the_gradients_of_one(ranks, folder, echonet_dir, stage, known):
+    """Each of two processes sees half the batch; contrastive pairs reach across, gradients are those of the whole."""
+    one = gradients_of_a_batch(str(echonet_dir), folder, stage)
+    assert one[known].abs().max() > 1e-3
+    for rank in ranks:
+        two = rank["gradients"][stage]
+        assert one.keys() == two.keys()
+        for name, gradient in one.items():
+            torch.testing.assert_close(two[name], gradient, atol=1e-10, rtol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_noise_is_of_every_process_and_the_same_in_every_run(ranks):
