@@ -43,6 +43,17 @@ def test_calibration_is_that_of_the_splits_errors_and_stays_with_the_model(
     assert EchoMENModel.from_pretrained(tmp_path).config.interval_calibration == found
 
 
+def test_some_videos_count_for_one_part_of_a_calibration_only(tiny_model, tiny_processor, videos):
+    marks = [number % 2 == 0 for number in range(len(videos))]
+    half = videos.select(range(0, len(videos), 2))
+    found = calibrate_model(
+        tiny_model, tiny_processor, videos, progress=False, has_usual_error=marks, has_usual_embedding=marks
+    )
+    mean = tiny_model.training_distribution.mean.clone()
+    assert found == calibrate_model(tiny_model, tiny_processor, half, progress=False)
+    torch.testing.assert_close(mean, tiny_model.training_distribution.mean)
+
+
 def test_distances_of_usual_videos_are_measured_by_others():
     rng = np.random.default_rng(0)
     spread = np.diag([1.0, 5.0, 0.2])

@@ -1,9 +1,13 @@
 """Measuring a model on simulated hearts."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from echomen_hf.evaluation.simulation_examination import (
+    CALIBRATION_WAYS,
+    EXPORT,
     PROFILE_TITLES,
     READER_ERROR,
     _InTurn,
@@ -14,6 +18,8 @@ from echomen_hf.evaluation.simulation_examination import (
     echonet_weighted,
     examination_videos,
     examine_on_simulation,
+    expert_gain,
+    experts_section,
     motion_section,
     simulated_frames,
 )
@@ -42,12 +48,41 @@ def test_each_category_is_a_third_and_profiles_share_their_hearts(examination):
 
 
 def test_calibration_shows_every_way_in_turn(tiny_processor):
-    videos = examination_videos(len(PROFILE_TITLES), seed=1)
-    sources = [simulated_frames(tiny_processor, profile) for profile in PROFILE_TITLES]
+    videos = examination_videos(len(CALIBRATION_WAYS), seed=1)
+    sources = [simulated_frames(tiny_processor, way) for way in CALIBRATION_WAYS]
     shown = [_InTurn(tuple(sources)).read(row, np.array([3])) for row in videos]
     for row, source, frames in zip(videos, sources, shown, strict=True):
         np.testing.assert_array_equal(frames, source.read(row, np.array([3])))
     assert not np.array_equal(sources[0].read(videos[0], np.array([3])), sources[2].read(videos[0], np.array([3])))
+
+
+def test_an_export_is_shown_as_the_finder_cuts_it_out(tiny_processor):
+    row = examination_videos(1, seed=2)[0]
+    source = simulated_frames(tiny_processor, EXPORT)
+    frames = source.read(row, np.array([0, 5]))
+    size = tiny_processor.crop_size["height"]
+    assert (frames.shape, frames.dtype) == ((2, size, size), np.uint8)
+    np.testing.assert_array_equal(frames, source.read(row)[[0, 5]])
+    assert (frames[:, 0, [0, -1]] < 10).all()  # beside the apex
+
+
+def test_gain_of_an_aggregator():
+    def prediction(ejection_fraction, experts, weights):
+        parts = {"expert_predictions": np.array(experts), "expert_weights": np.array(weights)}
+        return SimpleNamespace(ejection_fraction=ejection_fraction, regression=50.0, **parts)
+
+    predictions = [
+        prediction(31.0, [32.0, 40.0], [0.9, 0.1]),
+        prediction(46.0, [48.0, 44.0], [0.5, 0.5]),
+        prediction(58.0, [54.0, 60.0], [0.1, 0.9]),
+    ]
+    found = expert_gain(predictions, np.array([30.0, 45.0, 60.0]))
+    assert found["balanced_mae"] == pytest.approx((1 + 1 + 2) / 3)
+    assert found["of_mean"] == pytest.approx((6 + 1 + 3) / 3)
+    assert found["of_expert"] == pytest.approx([(2 + 3 + 6) / 3, (10 + 1 + 0) / 3])
+    assert found["of_regression_head"] == pytest.approx((20 + 5 + 10) / 3)
+    assert found["mean_weight"] == pytest.approx([0.5, 0.5])
+    assert found["weight_sd"] == pytest.approx([np.std([0.9, 0.5, 0.1])] * 2)
 
 
 def test_readings_have_the_error_of_a_reader():
@@ -81,6 +116,9 @@ def test_tables_hold_the_numbers(examination):
     text = accuracy_section(examination)
     assert f"{examination['accuracy']['wide']['balanced_mae']:.2f}" in text
     assert f"is {examination['held_out_ratio']:.2f} times" in text
+    assert f" {examination['slope']['wide']:.2f} |" in text
+    assert f"{examination['accuracy']['export']['bias_hfref']:+.1f}" in text
+    assert f"{examination['experts']['export']['of_mean']:.2f}" in experts_section(examination)
     assert "100.0%" in coverage_section(examination)
     text = motion_section(examination)
     assert f"{examination['motion']['mirrored']['mean']:.2f}" in text

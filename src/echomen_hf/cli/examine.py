@@ -10,7 +10,7 @@ import typer
 from .options import Coverage, Device, ModelFolder, choose_device, keep_inputs
 
 
-SECTIONS = ("accuracy", "motion", "coverage")
+SECTIONS = ("accuracy", "experts", "motion", "coverage")
 """Names of the marks in a card."""
 
 
@@ -40,9 +40,10 @@ def main(
     echomen examine --model runs/small --calibrate --output runs/small/examination.json
 
     The hearts are ones that training did not show. Measured are errors, intervals, and whether the model reads motion.
-    A third of them are shown by a machine that the training never simulates. --calibrate first stores prediction
-    intervals in the model's configuration, from further simulated videos. --card writes the tables into a model card
-    between its marks <!-- accuracy:begin -->, <!-- coverage:begin --> and <!-- motion:begin -->, and their ends.
+    All are shown by machines as in training, by one that the training never simulates, as whole fans, and on screens.
+    --calibrate first stores prediction intervals in the model's configuration, from further simulated videos. --card
+    writes the tables into a model card between its marks <!-- accuracy:begin -->, <!-- experts:begin -->,
+    <!-- coverage:begin --> and <!-- motion:begin -->, and their ends.
     """
     if not model.is_dir():
         raise ValueError(f"--model: there is no folder {model}")
@@ -61,6 +62,7 @@ def main(
         calibrate_on_simulation,
         coverage_section,
         examine_on_simulation,
+        experts_section,
         motion_section,
     )
     from ..inference import load_checkpoint
@@ -83,6 +85,7 @@ def main(
     write_json(output, document)
     sections = {
         "accuracy": accuracy_section(examination),
+        "experts": experts_section(examination),
         "motion": motion_section(examination),
         "coverage": coverage_section(examination),
     }

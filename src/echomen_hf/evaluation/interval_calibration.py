@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,9 +28,7 @@ from ..runs.files import replacing, write_json
 __all__ = ["calibrate_model", "interval_metrics", "store_calibration"]
 
 
-# Share of the mean variance. Calibrated on 500 videos, the small model finds all of 64 simulated M-mode strips unlike
-# its training, 86 % of noise, 81 % of Doppler strips and 19 % of lungs; at 0.01 these are 94, 67, 69 and 8 %.
-_RIDGE = 0.001
+_RIDGE = 0.001  # share of the mean variance; with ten times as much, fewer other recordings are found unlike
 
 
 def calibrate_model(
@@ -45,13 +44,16 @@ def calibrate_model(
     frames: FrameSource | None = None,
     readings: Sequence[float] | None = None,
     vectors: ClipVectors | None = None,
+    has_usual_error: Sequence[bool] | None = None,
+    has_usual_embedding: Sequence[bool] | None = None,
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model and store them in its configuration.
 
     The intervals hold the EF of the rows, or, if given, `readings` of them in percent.
 
     An EchoMEN model also learns how the embeddings of the videos are distributed, so that it can tell when a video is
-    not like them.
+    not like them. Videos that `has_usual_error` or `has_usual_embedding` marks as `False` do not count for the one or
+    the other.
 
     The best epoch is chosen on VAL too, which makes its errors slightly smaller than later ones. With hundreds of
     videos and tens of epochs, the effect is small compared with the spread of the errors; the coverage on TEST
@@ -66,17 +68,25 @@ def calibrate_model(
         )
     calibration = {
         **calibrate_intervals(
-            [prediction.ejection_fraction for prediction in predictions],
-            [row["ejection_fraction"] for row in videos] if readings is None else readings,
+            _marked([prediction.ejection_fraction for prediction in predictions], has_usual_error),
+            _marked([row["ejection_fraction"] for row in videos] if readings is None else readings, has_usual_error),
             coverage,
         ),
         "protocol": parse_protocol(protocol),
     }
     model.config.interval_calibration = calibration
-    embeddings = [prediction.embedding for prediction in predictions if prediction.embedding is not None]
+    embeddings = [
+        prediction.embedding
+        for prediction in _marked(predictions, has_usual_embedding)
+        if prediction.embedding is not None
+    ]
     if embeddings and hasattr(model, "set_training_distribution"):
         model.set_training_distribution(*embedding_distribution(np.stack(embeddings)))
     return calibration
+
+
+def _marked(items: Sequence[Any], marks: Sequence[bool] | None) -> list[Any]:
+    return list(items if marks is None else itertools.compress(items, marks))
 
 
 def embedding_distribution(

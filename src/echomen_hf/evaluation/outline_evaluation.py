@@ -28,6 +28,7 @@ from .simulation_examination import (
     IN_RANGE,
     PROFILE_TITLES,
     TEST_SEED_OFFSET,
+    WHOLE_FAN,
     examination_videos,
     frames_shown_as,
 )
@@ -75,8 +76,7 @@ def calibrate_outliner(
 ) -> None:
     """Set an outliner's `ef_error_quantile`, on simulated videos that neither training nor evaluation shows.
 
-    As for the intervals of EchoMEN, a third of the videos each is of machines as in training, of a machine never seen,
-    and of whole fans.
+    A third of the videos each is of machines as in training, of a machine never seen, and of whole fans.
 
     Args:
         outliner: Outliner, whose configuration is changed.
@@ -88,8 +88,8 @@ def calibrate_outliner(
     Raises:
         ValueError: If no video has a beat.
     """
-    rows = examination_videos(num_videos * len(PROFILE_TITLES), seed + CALIBRATION_SEED_OFFSET)
-    sources = [frames_shown_as(profile) for profile in PROFILE_TITLES]
+    sources = [frames_shown_as(way) for way in (IN_RANGE, HELD_OUT, WHOLE_FAN)]
+    rows = examination_videos(num_videos * len(sources), seed + CALIBRATION_SEED_OFFSET)
     errors = []
     for row, source in zip(tqdm(rows, "calibration", unit="video", disable=not progress), itertools.cycle(sources)):
         outline = outline_video(EchoVideo(source.read(row), row["fps"], row["file_name"]), outliner)

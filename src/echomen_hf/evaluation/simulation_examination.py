@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import linregress, spearmanr
 
-from ..inference import make_engine, predict_split, predict_video
+from ..data.clip_dataset import FrameSource
+from ..inference import VideoPrediction, make_engine, predict_split, predict_video
 from ..labels import CATEGORY_TITLES, HEART_FAILURE_CATEGORIES, category_masks
 from ..metrics import AUROC_THRESHOLDS, ef_regression_metrics
 from ..model.clip_sampling_echomen import DEFAULT_PROTOCOL
-from ..model.echo_video_echomen import EchoVideo
+from ..model.echo_video_echomen import EchoVideo, cut_out_sector
 from ..model.modeling_echomen import EchoMENModel
 from ..model.prediction_interval_echomen import calibration_for
 from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
-from ..simulation import SimulatedFrames, SimulatedVideos
+from ..simulation import (
+    SimulatedFrames,
+    SimulatedVideos,
+    export_clip,
+    sample_echo_parameters,
+    sample_export_settings,
+    simulate_echo,
+)
 from ..simulation.ejection_fraction_distribution import ejection_fraction_at
+from ..simulation.fans import fan_mask, whole_fan_parameters
 from .interval_calibration import calibrate_model, interval_metrics
 from .motion_evidence import INVARIANCES, motion_evidence
 from .report import MISSING_VALUE, markdown_table, results_table
@@ -30,16 +39,21 @@ __all__ = [
     "calibrate_on_simulation",
     "coverage_section",
     "examine_on_simulation",
+    "experts_section",
     "motion_section",
 ]
 
-IN_RANGE, HELD_OUT, WHOLE_FAN = "wide", "held_out_vendor", "whole_fan"
+IN_RANGE, HELD_OUT, WHOLE_FAN, EXPORT = "wide", "held_out_vendor", "whole_fan", "export"
 
 PROFILE_TITLES = {
     IN_RANGE: "machines as in training",
     HELD_OUT: "a machine never seen",
-    WHOLE_FAN: "whole fans, as cut out of screens",
+    WHOLE_FAN: "whole fans, without a screen",
+    EXPORT: "exports of screens, the fan cut out",
 }
+
+CALIBRATION_WAYS = (HELD_OUT, EXPORT, IN_RANGE)
+"""Ways in which videos are shown in turn for a calibration."""
 
 READER_ERROR = 4.0
 """Standard deviation of a reader's error in EF points."""
@@ -71,10 +85,12 @@ def calibrate_on_simulation(
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model on simulated videos that no training has seen.
 
-    They are to hold the EF that a reader would give, and as often on another machine and on exports: each video is
-    shown in one of the ways of `PROFILE_TITLES`, and its EF has a reader's error.
+    They are to hold the EF that a reader, who errs, would give on another machine and on exports of screens, and are
+    calibrated on videos shown in these two ways. Which embeddings are usual is learned from exports and clips of
+    machines as in training, so that the gate knows nothing of the other machine.
     """
     videos = examination_videos(num_videos, seed + CALIBRATION_SEED_OFFSET)
+    sources = _InTurn(tuple(simulated_frames(processor, way) for way in CALIBRATION_WAYS))
     return calibrate_model(
         model,
         processor,
@@ -82,8 +98,10 @@ def calibrate_on_simulation(
         coverage=coverage,
         num_workers=num_workers,
         progress=progress,
-        frames=_InTurn(tuple(simulated_frames(processor, profile) for profile in PROFILE_TITLES)),
+        frames=sources,
         readings=_readings(videos),
+        has_usual_error=[CALIBRATION_WAYS[sources.turn_of(row)] != IN_RANGE for row in videos],
+        has_usual_embedding=[CALIBRATION_WAYS[sources.turn_of(row)] != HELD_OUT for row in videos],
     )
 
 
@@ -91,10 +109,30 @@ def calibrate_on_simulation(
 class _InTurn:
     """Frames from one source after the other."""
 
-    sources: tuple[SimulatedFrames, ...]
+    sources: tuple[FrameSource, ...]
+
+    def turn_of(self, row: dict[str, Any]) -> int:
+        return row["seed"][-1] % len(self.sources)
 
     def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-        return self.sources[row["seed"][-1] % len(self.sources)].read(row, indices)
+        return self.sources[self.turn_of(row)].read(row, indices)
+
+
+@dataclass(frozen=True)
+class _Exports:
+    """Frames of simulated videos that were put on screens at random, from which the finder cut the fan out."""
+
+    processor: EchoMENVideoProcessor
+
+    def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        rng = np.random.default_rng(row["seed"])
+        parameters = sample_echo_parameters(rng, row["ejection_fraction"], row["num_frames"], row["fps"], IN_RANGE)
+        parameters, size, _ = whole_fan_parameters(parameters)
+        frames = simulate_echo(rng, parameters=parameters, image_size=size).frames
+        settings = sample_export_settings(np.random.default_rng([*row["seed"], 6]))
+        screen = export_clip(frames, row["fps"], settings, fan_mask(parameters, size)).frames
+        shown = cut_out_sector(EchoVideo(screen, row["fps"], row["file_name"])).frames
+        return self.processor.resize_frames(shown if indices is None else shown[indices]).numpy()
 
 
 def _readings(videos: SimulatedVideos) -> list[float]:
@@ -124,6 +162,7 @@ def examine_on_simulation(
     labels = np.array(videos["ejection_fraction"])
     engine = make_engine(model, "torch", processor=processor)
     predicted = {"constant_guess": np.full(len(labels), _echonet_mean())}
+    experts = {}
     for profile in PROFILE_TITLES:
         predictions = predict_split(
             model,
@@ -135,6 +174,7 @@ def examine_on_simulation(
             frames=simulated_frames(processor, profile),
         )
         predicted[profile] = np.array([prediction.ejection_fraction for prediction in predictions])
+        experts[profile] = expert_gain(predictions, labels)
     accuracy = {
         name: ef_regression_metrics(values, labels, bootstrap_samples=bootstrap_samples, seed=seed)
         for name, values in predicted.items()
@@ -153,6 +193,8 @@ def examine_on_simulation(
         "accuracy": accuracy,
         "echonet_mae": {name: echonet_weighted(metrics) for name, metrics in accuracy.items()},
         "calibration": calibration,
+        "experts": experts,
+        "slope": {name: float(linregress(labels, predicted[name]).slope) for name in PROFILE_TITLES},
         "spearman": {name: float(spearmanr(predicted[name], labels).statistic) for name in PROFILE_TITLES},
         "held_out_ratio": accuracy[HELD_OUT]["mae"] / accuracy[IN_RANGE]["mae"],
         "intervals": {
@@ -164,18 +206,47 @@ def examine_on_simulation(
     }
 
 
+def expert_gain(predictions: Sequence[VideoPrediction], labels: NDArray[np.float64]) -> dict[str, Any]:
+    """Measure what the aggregator adds to the experts.
+
+    Args:
+        predictions: Predictions of videos.
+        labels: Their EF in percent, shape (N,).
+
+    Returns:
+        Balanced MAE of the aggregated estimate, of the mean of the experts, of each expert and of the stage-1 head;
+        mean and standard deviation of every expert's weight over the videos.
+    """
+    weights = np.array([prediction.expert_weights for prediction in predictions])  # (N, M)
+    estimates = np.array([prediction.expert_predictions for prediction in predictions])
+
+    def error(values: Sequence[float] | NDArray[np.float64]) -> float:
+        return ef_regression_metrics(values, labels)["balanced_mae"]
+
+    return {
+        "balanced_mae": error([prediction.ejection_fraction for prediction in predictions]),
+        "of_mean": error(estimates.mean(axis=1)),
+        "of_expert": [error(column) for column in estimates.T],
+        "of_regression_head": error([prediction.regression for prediction in predictions]),
+        "mean_weight": weights.mean(axis=0).tolist(),
+        "weight_sd": weights.std(axis=0).tolist(),
+    }
+
+
 def examination_videos(num_videos: int, seed: int) -> SimulatedVideos:
     """Return simulated videos, a third of each heart-failure category."""
     return SimulatedVideos(num_videos, seed, "categories", SECONDS)
 
 
-def simulated_frames(processor: EchoMENVideoProcessor, profile: str) -> SimulatedFrames:
-    """Source of the frames of simulated videos at the size of a processor, see `frames_shown_as`."""
+def simulated_frames(processor: EchoMENVideoProcessor, profile: str) -> FrameSource:
+    """Source of the frames of simulated videos at the size of a processor, shown in a way of `PROFILE_TITLES`."""
+    if profile == EXPORT:
+        return _Exports(processor)
     return frames_shown_as(profile, as_size(processor.crop_size).height)
 
 
 def frames_shown_as(profile: str, image_size: int = 112) -> SimulatedFrames:
-    """Source of the frames of simulated videos, shown in one of the ways of `PROFILE_TITLES`."""
+    """Source of the frames of simulated videos, shown in one of the ways of `PROFILE_TITLES` without a screen."""
     is_whole = profile == WHOLE_FAN
     return SimulatedFrames(IN_RANGE if is_whole else profile, image_size=image_size, whole_fan_share=float(is_whole))
 
@@ -234,8 +305,35 @@ def accuracy_section(examination: Mapping[str, Any]) -> str:
             for name, title in titles.items()
         ],
     )
+    categories = [CATEGORY_TITLES[name] for name in HEART_FAILURE_CATEGORIES]
+    biases = markdown_table(
+        ["Bias (EF points) and slope", *categories, "Slope of the estimate over EF"],
+        [
+            [
+                title,
+                *(f"{accuracy[name][f'bias_{category}']:+.1f}" for category in HEART_FAILURE_CATEGORIES),
+                f"{examination['slope'][name]:.2f}",
+            ]
+            for name, title in PROFILE_TITLES.items()
+        ],
+    )
+    further += f"\n\n{biases}"
     ratio = examination["held_out_ratio"]
     return f"{errors}\n\n{further}\n\nThe MAE on the machine never seen is {ratio:.2f} times the one on the others."
+
+
+def experts_section(examination: Mapping[str, Any]) -> str:
+    """Format what the aggregator adds to the experts as Markdown."""
+    numbers = range(1, len(examination["experts"][IN_RANGE]["of_expert"]) + 1)
+    header = ["Balanced MAE", "aggregated", "mean of experts", *(f"expert {number}" for number in numbers)]
+    header += ["stage-1 head", *(f"weight {number}" for number in numbers)]
+    rows = []
+    for name, title in PROFILE_TITLES.items():
+        found = examination["experts"][name]
+        errors = [found["balanced_mae"], found["of_mean"], *found["of_expert"], found["of_regression_head"]]
+        weights = [f"{mean:.2f} ± {sd:.2f}" for mean, sd in zip(found["mean_weight"], found["weight_sd"], strict=True)]
+        rows.append([title, *(f"{error:.2f}" for error in errors), *weights])
+    return markdown_table(header, rows)
 
 
 def coverage_section(examination: Mapping[str, Any]) -> str:
