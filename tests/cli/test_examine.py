@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from echomen_hf.cli import invoke
-from echomen_hf.evaluation.simulation_examination import accuracy_section, motion_section
+from echomen_hf.evaluation.simulation_examination import accuracy_section, experts_section, motion_section
 from echomen_hf.runs.files import weights_checksum
 
 
@@ -12,7 +12,7 @@ def test_script_calibrates_measures_and_fills_the_card(tiny_model, tiny_processo
     folder, card = tmp_path / "model", tmp_path / "card.md"
     tiny_model.save_pretrained(folder)
     tiny_processor.save_pretrained(folder)
-    names = ("accuracy", "coverage", "motion")
+    names = ("accuracy", "experts", "coverage", "motion")
     card.write_text("\n".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->" for name in names))
     output = tmp_path / "new" / "examination.json"
     command = ["--model", str(folder), "--output", str(output), "--num_videos", "6", "--num_motion_videos", "1"]
@@ -20,7 +20,7 @@ def test_script_calibrates_measures_and_fills_the_card(tiny_model, tiny_processo
     found = json.loads(output.read_text())
     assert found["model_sha256"] == weights_checksum(folder)
     assert found["calibration"] == json.loads((folder / "config.json").read_text())["interval_calibration"]
-    for make in (accuracy_section, motion_section):
+    for make in (accuracy_section, experts_section, motion_section):
         assert make(found) in card.read_text()
     assert "SIMULATED videos only" in capsys.readouterr().out
     first = output.read_bytes()

@@ -17,6 +17,7 @@ from ..outline.outliner import LeftVentricleOutliner
 from ..outline.simulated_samples import on_screen
 from ..outline.traced_samples import read_traced_video
 from ..outline.video_outline import outline_video
+from ..simulation import SimulatedFrames
 from ..simulation.echo import sample_echo_parameters, simulate_echo
 from ..simulation.fans import fan_mask, whole_fan_parameters
 from ..simulation.other_recordings import OTHER_RECORDINGS, simulate_other_recording
@@ -28,9 +29,7 @@ from .simulation_examination import (
     IN_RANGE,
     PROFILE_TITLES,
     TEST_SEED_OFFSET,
-    WHOLE_FAN,
     examination_videos,
-    frames_shown_as,
 )
 
 
@@ -43,7 +42,10 @@ __all__ = [
 ]
 
 SCREENS = "screens"
-_TITLES = {**PROFILE_TITLES, SCREENS: "machines as in training, on a screen"}
+_TITLES = {
+    **{machine: PROFILE_TITLES[machine] for machine in (IN_RANGE, HELD_OUT)},
+    SCREENS: "machines as in training, on a screen",
+}
 _MOMENTS = {"end_diastole": "end diastole", "end_systole": "end systole", "all_frames": "all frames"}
 _FPS = 50.0  # of recordings of other kinds
 _OTHER_FRAMES = 40
@@ -88,7 +90,7 @@ def calibrate_outliner(
     Raises:
         ValueError: If no video has a beat.
     """
-    sources = [frames_shown_as(way) for way in (IN_RANGE, HELD_OUT, WHOLE_FAN)]
+    sources = [SimulatedFrames(IN_RANGE), SimulatedFrames(HELD_OUT), SimulatedFrames(IN_RANGE, whole_fan_share=1.0)]
     rows = examination_videos(num_videos * len(sources), seed + CALIBRATION_SEED_OFFSET)
     errors = []
     for row, source in zip(tqdm(rows, "calibration", unit="video", disable=not progress), itertools.cycle(sources)):

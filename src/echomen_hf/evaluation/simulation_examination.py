@@ -43,17 +43,13 @@ __all__ = [
     "motion_section",
 ]
 
-IN_RANGE, HELD_OUT, WHOLE_FAN, EXPORT = "wide", "held_out_vendor", "whole_fan", "export"
+IN_RANGE, HELD_OUT, EXPORT = "wide", "held_out_vendor", "export"
 
 PROFILE_TITLES = {
     IN_RANGE: "machines as in training",
     HELD_OUT: "a machine never seen",
-    WHOLE_FAN: "whole fans, without a screen",
     EXPORT: "exports of screens, the fan cut out",
 }
-
-CALIBRATION_WAYS = (HELD_OUT, EXPORT, IN_RANGE)
-"""Ways in which videos are shown in turn for a calibration."""
 
 READER_ERROR = 4.0
 """Standard deviation of a reader's error in EF points."""
@@ -85,12 +81,13 @@ def calibrate_on_simulation(
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model on simulated videos that no training has seen.
 
-    They are to hold the EF that a reader, who errs, would give on another machine and on exports of screens, and are
-    calibrated on videos shown in these two ways. Which embeddings are usual is learned from exports and clips of
-    machines as in training, so that the gate knows nothing of the other machine.
+    Each video is shown in one of the ways of `PROFILE_TITLES`. The intervals are to hold the EF that a reader, who
+    errs, would give on another machine and on exports of screens, and are calibrated on these two. Which embeddings
+    are usual is learned from the machines of training, on exports too, so that the gate knows nothing of the other.
     """
     videos = examination_videos(num_videos, seed + CALIBRATION_SEED_OFFSET)
-    sources = _InTurn(tuple(simulated_frames(processor, way) for way in CALIBRATION_WAYS))
+    sources = _InTurn({way: simulated_frames(processor, way) for way in PROFILE_TITLES})
+    ways = [sources.way_of(row) for row in videos]
     return calibrate_model(
         model,
         processor,
@@ -100,22 +97,22 @@ def calibrate_on_simulation(
         progress=progress,
         frames=sources,
         readings=_readings(videos),
-        has_usual_error=[CALIBRATION_WAYS[sources.turn_of(row)] != IN_RANGE for row in videos],
-        has_usual_embedding=[CALIBRATION_WAYS[sources.turn_of(row)] != HELD_OUT for row in videos],
+        has_usual_error=[way != IN_RANGE for way in ways],
+        has_usual_embedding=[way != HELD_OUT for way in ways],
     )
 
 
 @dataclass(frozen=True)
 class _InTurn:
-    """Frames from one source after the other."""
+    """Frames of one video after the other from the next source, by the name of the way in which it shows them."""
 
-    sources: tuple[FrameSource, ...]
+    sources: Mapping[str, FrameSource]
 
-    def turn_of(self, row: dict[str, Any]) -> int:
-        return row["seed"][-1] % len(self.sources)
+    def way_of(self, row: dict[str, Any]) -> str:
+        return list(self.sources)[row["seed"][-1] % len(self.sources)]
 
     def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-        return self.sources[self.turn_of(row)].read(row, indices)
+        return self.sources[self.way_of(row)].read(row, indices)
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ def examine_on_simulation(
     labels = np.array(videos["ejection_fraction"])
     engine = make_engine(model, "torch", processor=processor)
     predicted = {"constant_guess": np.full(len(labels), _echonet_mean())}
-    experts = {}
+    experts = {} if model.config.prediction_head == "experts" else None
     for profile in PROFILE_TITLES:
         predictions = predict_split(
             model,
@@ -174,7 +171,8 @@ def examine_on_simulation(
             frames=simulated_frames(processor, profile),
         )
         predicted[profile] = np.array([prediction.ejection_fraction for prediction in predictions])
-        experts[profile] = expert_gain(predictions, labels)
+        if experts is not None:
+            experts[profile] = expert_gain(predictions, labels)
     accuracy = {
         name: ef_regression_metrics(values, labels, bootstrap_samples=bootstrap_samples, seed=seed)
         for name, values in predicted.items()
@@ -242,13 +240,7 @@ def simulated_frames(processor: EchoMENVideoProcessor, profile: str) -> FrameSou
     """Source of the frames of simulated videos at the size of a processor, shown in a way of `PROFILE_TITLES`."""
     if profile == EXPORT:
         return _Exports(processor)
-    return frames_shown_as(profile, as_size(processor.crop_size).height)
-
-
-def frames_shown_as(profile: str, image_size: int = 112) -> SimulatedFrames:
-    """Source of the frames of simulated videos, shown in one of the ways of `PROFILE_TITLES` without a screen."""
-    is_whole = profile == WHOLE_FAN
-    return SimulatedFrames(IN_RANGE if is_whole else profile, image_size=image_size, whole_fan_share=float(is_whole))
+    return SimulatedFrames(profile, image_size=as_size(processor.crop_size).height)
 
 
 def echonet_weighted(metrics: Mapping[str, float]) -> float:
@@ -324,6 +316,8 @@ def accuracy_section(examination: Mapping[str, Any]) -> str:
 
 def experts_section(examination: Mapping[str, Any]) -> str:
     """Format what the aggregator adds to the experts as Markdown."""
+    if examination["experts"] is None:
+        return "The model has no trained experts."
     numbers = range(1, len(examination["experts"][IN_RANGE]["of_expert"]) + 1)
     header = ["Balanced MAE", "aggregated", "mean of experts", *(f"expert {number}" for number in numbers)]
     header += ["stage-1 head", *(f"weight {number}" for number in numbers)]
