@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import torch
 from tqdm.auto import tqdm
@@ -33,10 +34,12 @@ from echomen_hf.evaluation.simulation_examination import (
 )
 from echomen_hf.inference import load_checkpoint, predict_video
 from echomen_hf.inference.video_prediction import VideoPrediction
-from echomen_hf.model.echo_video_echomen import EchoVideo
+from echomen_hf.model.echo_video_echomen import EchoVideo, cut_out_sector
+from echomen_hf.model.frame_arrays_echomen import to_echo_video
 from echomen_hf.model.video_source_echomen import VideoReadError
 from echomen_hf.outline import outline_video
 from echomen_hf.runs.files import weights_checksum, write_json
+from echomen_hf.simulation import export_clip, sample_export_settings, simulate_echo
 from echomen_hf.simulation.other_recordings import OTHER_RECORDINGS, OtherRecording, simulate_other_recording
 
 
@@ -44,6 +47,7 @@ SEED_OFFSET = 11_000_003  # neither calibration nor examination sees these heart
 FPS = 50.0
 QUALITIES = ("good", "doubtful", "unusable", "refused")
 LARGE_ERROR = 10.0  # EF points
+STILL_SCREEN, COLOUR_SCREEN = "a still on a screen with a moving ECG", "colour Doppler on a screen"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +96,7 @@ def main() -> None:
         for profile, title in titles
     }
     shown = {kind.replace("_", " "): other_recordings(model, processor, kind, args) for kind in OTHER_RECORDINGS}
+    shown |= {kind: screens(model, processor, kind, args) for kind in (STILL_SCREEN, COLOUR_SCREEN)}
     measured = [count(title, predictions) for title, predictions in hearts.items()] + [
         count(title, tqdm(predictions, desc=title, total=args.num_others, unit="video"))
         for title, predictions in shown.items()
@@ -140,6 +145,26 @@ def other_recordings(
         profile = (IN_RANGE, HELD_OUT)[number % 2]
         frames = simulate_other_recording(kind, SEED_OFFSET + args.seed + number, 100, FPS, size, profile)
         video = EchoVideo(frames, FPS, kind)
+        yield predict_video(model, processor, video, outline=outline_video(video) if args.outline else None)
+
+
+def screens(
+    model: EchoMENModel, processor: EchoMENVideoProcessor, kind: str, args: argparse.Namespace
+) -> Iterator[VideoPrediction]:
+    """Predict exports of screens whose fan stands still, or is there in colour Doppler only."""
+    for number in range(args.num_others):
+        seed = SEED_OFFSET + args.seed + number
+        settings = sample_export_settings(np.random.default_rng([seed, 1]))
+        if kind == STILL_SCREEN:
+            frames = simulate_other_recording("still", seed, 70, FPS)
+            settings = dataclasses.replace(settings, ecg="sweep", second_panel="none")
+        else:
+            frames = simulate_echo(seed, num_frames=70, profile=IN_RANGE).frames
+            settings = dataclasses.replace(settings, second_panel="colour", second_size=1.0)
+        export = export_clip(frames, FPS, settings, in_colour=True)
+        if kind == COLOUR_SCREEN:
+            export.frames[:, export.mask] = 0  # leaves the panel in colour
+        video = cut_out_sector(to_echo_video(export.frames, FPS))
         yield predict_video(model, processor, video, outline=outline_video(video) if args.outline else None)
 
 

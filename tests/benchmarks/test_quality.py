@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import (
+    COLOUR_SCREEN,
     SEED_OFFSET,
+    STILL_SCREEN,
     TwoReadings,
     count,
     good_videos,
@@ -14,6 +16,7 @@ from benchmarks.quality import (
     pydicom_images,
     quality_table,
     readings_table,
+    screens,
     two_readings,
 )
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
@@ -83,6 +86,15 @@ def test_a_heart_is_good_and_a_still_picture_or_noise_is_not():
     assert count("hearts", good_videos(model, processor, "wide", few)).qualities == {"good": 1}
     for kind in ("still", "noise"):
         assert count(kind, other_recordings(model, processor, kind, few)).qualities == {"unusable": 1}, kind
+
+
+def test_a_screen_with_a_still_fan_or_one_in_colour_is_not_good():
+    model, processor = load_checkpoint(SMALL_MODEL_FOLDER)
+    few = Namespace(num_others=1, seed=3, outline=False)
+    assert count("still", screens(model, processor, STILL_SCREEN, few)).qualities == {"unusable": 1}
+    coloured = count("colour", screens(model, processor, COLOUR_SCREEN, few))
+    assert coloured.qualities["good"] == 0
+    assert any("as in colour Doppler" in reason for reason in coloured.reasons)
 
 
 def test_another_view_is_doubtful_by_its_outline():
