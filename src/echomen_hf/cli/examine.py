@@ -40,7 +40,7 @@ def main(
     echomen examine --model runs/small --calibrate --output runs/small/examination.json
 
     The hearts are ones that training did not show. Measured are errors, intervals, and whether the model reads motion.
-    All are shown by machines as in training, by one that the training never simulates, as whole fans, and on screens.
+    All are shown by machines as in training, by one that the training never simulates, and on screens.
     --calibrate first stores prediction intervals in the model's configuration, from further simulated videos. --card
     writes the tables into a model card between its marks <!-- accuracy:begin -->, <!-- experts:begin -->,
     <!-- coverage:begin --> and <!-- motion:begin -->, and their ends.
