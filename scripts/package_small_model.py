@@ -1,7 +1,6 @@
-r"""Put a trained model into the package as its small model, and the logs of its training into the documentation.
+"""Put a trained model into the package as its small model, and the logs of its training into the documentation.
 
-    python scripts/package_small_model.py --runs runs/small_encoder runs/small_brightness \
-        runs/small_deeper runs/small
+    python scripts/package_small_model.py --runs runs/small_outlines runs/small_deepest runs/small
 
 Configuration, weights and video processor only: the package has the code that a checkpoint elsewhere takes along.
 Kernels of convolutions are stored in 16 bits, so that a larger network fits into the package, and loaded in 32.
@@ -52,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise ValueError(f"{run} holds no finished training: there is no stage*/{TRAINER_STATE_NAME} in it.")
     logging.disable_progress_bar()
     model, processor = load_checkpoint(args.runs[-1])
+    processor.short_videos = "loop"  # the encoder's first training was before there was a choice
     weights = {name: value.half() if value.ndim == 5 else value for name, value in model.state_dict().items()}
     size = sum(value.numel() * value.element_size() for value in weights.values())
     if size > MAX_BYTES:
