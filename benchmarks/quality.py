@@ -4,7 +4,7 @@ Example:
     python -m benchmarks.quality --model src/echomen_hf/checkpoints/small --num_videos 400 --output outputs/quality
 
 With --outline, the outline of the ventricle is looked at too, as `echomen predict --outline` does, and a second table
-says how often estimates err by more than 10 EF points where both readings disagree, and where they do not.
+says how often readings err by more than 10 EF points where they disagree, and where they do not.
 """
 
 from __future__ import annotations
@@ -66,13 +66,18 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class TwoReadings:
-    """How many estimates of hearts of one kind are wrong, where both readings disagree and where they do not."""
+    """How many hearts of one kind are read wrongly, where both readings disagree and where they do not.
+
+    `wrong_...` counts hearts of which either reading is wrong, `misread_...` those of which the estimate is.
+    """
 
     shown: str
     disagreeing: int
     wrong_disagreeing: int
+    misread_disagreeing: int
     agreeing: int
     wrong_agreeing: int
+    misread_agreeing: int
 
 
 def main() -> None:
@@ -118,8 +123,8 @@ def main() -> None:
             "outline": args.outline,
             "seed": args.seed,
         },
-        "measured": [dataclasses.asdict(one) for one in measured],
-        "two_readings": [dataclasses.asdict(one) for one in readings],
+        "measured": [vars(one) for one in measured],
+        "two_readings": [vars(one) for one in readings],
         "model_sha256": weights_checksum(args.model),
         "versions": package_versions(),
     }
@@ -203,19 +208,20 @@ def quality_table(measured: Iterable[Measurement]) -> str:
 
 
 def two_readings(shown: str, predictions: Iterable[VideoPrediction], truths: Iterable[float]) -> TwoReadings:
-    """Count estimates that err by more than 10 EF points; videos with a single reading are left out."""
-    counts: Counter[tuple[bool, bool]] = Counter()
+    """Count errors of more than 10 EF points; videos with a single reading are left out."""
+    counts: Counter[str] = Counter()
     for prediction, truth in zip(predictions, truths, strict=True):
-        if prediction.interval is not None and math.isfinite(prediction.outline.ejection_fraction):
-            disagree = any(reason.startswith("Two readings disagree") for reason in prediction.reasons)
-            counts[disagree, abs(prediction.ejection_fraction - truth) > LARGE_ERROR] += 1
-    return TwoReadings(
-        shown,
-        disagreeing=counts[True, False] + counts[True, True],
-        wrong_disagreeing=counts[True, True],
-        agreeing=counts[False, False] + counts[False, True],
-        wrong_agreeing=counts[False, True],
-    )
+        other = prediction.outline.ejection_fraction
+        if prediction.interval is None or not math.isfinite(other):
+            continue
+        disagree = any(reason.startswith("Two readings disagree") for reason in prediction.reasons)
+        group = "disagreeing" if disagree else "agreeing"
+        error = abs(prediction.ejection_fraction - truth)
+        counts[group] += 1
+        counts[f"misread_{group}"] += error > LARGE_ERROR
+        counts[f"wrong_{group}"] += max(error, abs(other - truth)) > LARGE_ERROR
+    names = [field.name for field in dataclasses.fields(TwoReadings) if field.name != "shown"]
+    return TwoReadings(shown, **{name: counts[name] for name in names})
 
 
 def readings_table(readings: Iterable[TwoReadings]) -> str:
@@ -225,19 +231,16 @@ def readings_table(readings: Iterable[TwoReadings]) -> str:
     readings.append(TwoReadings("all", *map(sum, zip(*counts, strict=True))))
     rows = []
     for one in readings:
-        flagged, others = one.wrong_disagreeing / max(one.disagreeing, 1), one.wrong_agreeing / max(one.agreeing, 1)
+        shares = [
+            (one.wrong_disagreeing / max(one.disagreeing, 1), one.wrong_agreeing / max(one.agreeing, 1)),
+            (one.misread_disagreeing / max(one.disagreeing, 1), one.misread_agreeing / max(one.agreeing, 1)),
+        ]
+        cells = [f"{flagged:.1%}, {others:.1%}" for flagged, others in shares]
+        flagged, others = shares[0]
         ratio = f"{flagged / others:.1f}" if others else MISSING_VALUE
-        rows.append(
-            [
-                one.shown,
-                f"{one.disagreeing} of {one.disagreeing + one.agreeing}",
-                f"{flagged:.1%}",
-                f"{others:.1%}",
-                ratio,
-            ]
-        )
-    titles = ["two readings", "disagree", "wrong where they disagree", "wrong where they agree", "ratio"]
-    return markdown_table(titles, rows)
+        rows.append([one.shown, f"{one.disagreeing} of {one.disagreeing + one.agreeing}", cells[0], ratio, cells[1]])
+    titles = ["two readings", "disagree", "one is wrong if they disagree, if not", "ratio"]
+    return markdown_table([*titles, "the estimate is wrong if they disagree, if not"], rows)
 
 
 if __name__ == "__main__":

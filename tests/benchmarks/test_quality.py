@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from argparse import Namespace
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 
 from benchmarks.quality import (
     COLOUR_SCREEN,
+    QUALITIES,
     SEED_OFFSET,
     STILL_SCREEN,
     TwoReadings,
@@ -43,6 +45,7 @@ def test_qualities_are_shares_and_reasons_are_counted_without_their_numbers():
         ],
     )
     assert measured.num_videos == 4
+    assert json.loads(json.dumps(vars(measured)))["qualities"] == dict.fromkeys(QUALITIES, 1)
     assert measured.reasons == {"N times as far from them as usual ones.": 2, "Hardly anything moves.": 1}
     lines = quality_table([measured]).splitlines()
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == [
@@ -65,13 +68,22 @@ def reading(ejection_fraction, disagree, outline=50.0):
 
 def test_large_errors_are_counted_where_readings_disagree_and_where_they_agree():
     flagged = [reading(50.0 + error, True) for error in (-10.1, 12.0, 9.9, 0.0)]
+    flagged[3] = reading(50.0, True, outline=61.0)
     others = [reading(50.0 + error, False) for error in (-30.0, *[10.0] * 7)]
     single = [reading(90.0, False, outline=np.nan)]
     found = two_readings("hearts", [*flagged, *others, *single], [50.0] * 13)
-    assert found == TwoReadings("hearts", disagreeing=4, wrong_disagreeing=2, agreeing=8, wrong_agreeing=1)
+    assert found == TwoReadings(
+        "hearts",
+        disagreeing=4,
+        wrong_disagreeing=3,
+        misread_disagreeing=2,
+        agreeing=8,
+        wrong_agreeing=1,
+        misread_agreeing=1,
+    )
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in readings_table([found]).splitlines()]
-    assert lines[2] == ["hearts", "4 of 12", "50.0%", "12.5%", "4.0"]
-    assert lines[3] == ["all", "4 of 12", "50.0%", "12.5%", "4.0"]
+    assert lines[2] == ["hearts", "4 of 12", "75.0%, 12.5%", "6.0", "50.0%, 12.5%"]
+    assert lines[3] == ["all", "4 of 12", "75.0%, 12.5%", "6.0", "50.0%, 12.5%"]
 
 
 def test_images_without_motion_are_refused():
@@ -113,6 +125,6 @@ def test_large_errors_are_three_times_as_frequent_where_readings_disagree():
     found = [
         two_readings(profile, good_videos(model, processor, profile, hearts), truths) for profile in PROFILE_TITLES
     ]
-    disagreeing, wrong, agreeing, others = np.sum([dataclasses.astuple(one)[1:] for one in found], axis=0)
+    disagreeing, wrong, _, agreeing, others, _ = np.sum([dataclasses.astuple(one)[1:] for one in found], axis=0)
     assert disagreeing > 0
     assert wrong / disagreeing >= 3 * others / agreeing
