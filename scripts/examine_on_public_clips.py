@@ -21,6 +21,7 @@ from scipy.signal import find_peaks
 from scipy.stats import spearmanr
 
 from echomen_hf import Predictor
+from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
 from echomen_hf.cli.command_line import run_script
 from echomen_hf.evaluation.outline_evaluation import dice
 from echomen_hf.evaluation.report import markdown_table
@@ -28,7 +29,7 @@ from echomen_hf.inference import VideoPrediction, predict_video
 from echomen_hf.model.echo_video_echomen import EchoVideo
 from echomen_hf.outline import VideoOutline, outline_video
 from echomen_hf.outline.measurements import clean_masks
-from echomen_hf.runs.files import write_text
+from echomen_hf.runs.files import weights_checksum, write_text
 
 
 LABEL = "Nine public clips; the reference is computed from outlines that a segmentation model drew, not from experts."
@@ -69,7 +70,9 @@ def main(arguments: list[str] | None = None) -> None:
     text = report(clips, predictions, [outline_video(clip.video) for clip in clips])
     print(text)
     if args.output is not None:
-        write_text(args.output, f"# The small model on public clips\n\nMeasured on {date.today()}.\n\n{text}\n")
+        weights = weights_checksum(args.model or SMALL_MODEL_FOLDER)[:12]
+        when = f"Measured on {date.today()} with weights whose SHA-256 begins with {weights}."
+        write_text(args.output, f"# The small model on public clips\n\n{when}\n\n{text}\n")
 
 
 def read_public_clip(path: Path) -> PublicClip:

@@ -107,10 +107,11 @@ def training_figure(logs: list[pd.DataFrame]) -> Figure:
     Returns:
         The figure.
     """
-    subtitle = "SIMULATED hearts. A dotted line begins another training, whose VAL is made as its own videos are."
+    subtitle = "SIMULATED hearts. A dotted line begins another training."
     figure = new_figure("Error on VAL during stage 1 of the small model", subtitle, width=6.4, height=3.8)
     panel = figure.add_subplot()
     before = 0.0
+    labelled = set()
     for number, log in enumerate(logs):
         rows = log.dropna(subset="eval_mae")
         if number:
@@ -123,8 +124,9 @@ def training_figure(logs: list[pd.DataFrame]) -> Figure:
                     rows[name],
                     color=CATEGORY_COLOURS.get(category, NEUTRAL_COLOUR),
                     linestyle="--" if category == "all" else "-",
-                    label=title if number == 0 else None,
+                    label=None if title in labelled else title,
                 )
+                labelled.add(title)
         before += rows["epoch"].max()
     panel.set(xlabel="Epoch", ylabel="MAE (EF points)", ylim=(0, None))
     panel.legend(ncols=4)

@@ -91,7 +91,7 @@ NOT_RUN = {
     ): "takes minutes; tests/benchmarks/test_short_videos.py measures the same",
     (
         "docs/small_model.md",
-        "python -m benchmarks.quality --model src/echomen_hf/checkpoints/small --num_videos 80 --num_others 10 "
+        "python -m benchmarks.quality --model src/echomen_hf/checkpoints/small --num_videos 200 --num_others 20 "
         "--outline --output outputs/quality",
     ): "takes minutes; tests/benchmarks/test_quality.py measures the same",
     (

@@ -4,6 +4,8 @@ import av
 import numpy as np
 import pytest
 
+from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
+from echomen_hf.runs.files import weights_checksum
 from echomen_hf.simulation import simulate_echo
 
 
@@ -64,6 +66,7 @@ def test_report_on_clips_beside_their_outlines(script, tmp_path, capsys):
     script.main([str(tmp_path), "--output", str(tmp_path / "o.md")])
     text = (tmp_path / "o.md").read_text()
     assert "not from experts" in text
+    assert f"begins with {weights_checksum(SMALL_MODEL_FOLDER)[:12]}." in text
     drawn = [float(line.split("|")[2]) for line in text.splitlines() if line.startswith("| 0X")]
     assert drawn == pytest.approx([20, 35, 50, 65], abs=3)
     assert "the 3 lowest of the outlines are" in text
