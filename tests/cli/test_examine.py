@@ -15,7 +15,7 @@ def test_script_calibrates_measures_and_fills_the_card(tiny_model, tiny_processo
     names = ("accuracy", "experts", "coverage", "motion")
     card.write_text("\n".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->" for name in names))
     output = tmp_path / "new" / "examination.json"
-    command = ["--model", str(folder), "--output", str(output), "--num_videos", "6", "--num_motion_videos", "1"]
+    command = ["--model", str(folder), "--output", str(output), "--num_videos", "4", "--num_motion_videos", "1"]
     invoke(["examine", *command, "--num_workers", "0", "--calibrate", "--card", str(card)])
     found = json.loads(output.read_text())
     assert found["model_sha256"] == weights_checksum(folder)

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import torch
 from huggingface_hub import ModelCard, RepoCard
+from safetensors.torch import load_file
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.utils import CONFIG_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from ..checkpoints import SMALL_MODEL_FOLDER
 from ..model.modeling_echomen import EchoMENModel
 from ..model.pipeline_echomen import EjectionFractionPipeline
 from ..model.video_processing_echomen import EchoMENVideoProcessor
-from ..runs.files import read_json, weights_checksum, write_json, write_text
+from ..runs.files import read_json, write_json, write_text
 from ..runs.run_folder import METRICS_FILE, RUN_FILE, run_folder
 from .model_card import create_model_card
 from .run_record import RunRecord
@@ -81,7 +83,7 @@ def stage_repository(
             shutil.copyfile(path, folder / EVALUATION_FOLDER / path.name)
             figure_paths[name] = f"{EVALUATION_FOLDER}/{path.name}"
     # By its weights, since a model that was trained further still names the folder that it was loaded from.
-    if card is None and weights_checksum(folder) == weights_checksum(SMALL_MODEL_FOLDER):
+    if card is None and _has_weights_of_small_model(model):
         card = SMALL_MODEL_FOLDER / CARD_FILE
         record.warnings.clear()
     if card is not None:
@@ -99,6 +101,15 @@ def stage_repository(
             tags=tags,
         )
     write_card(written, folder)
+
+
+def _has_weights_of_small_model(model: EchoMENModel) -> bool:
+    stored = load_file(SMALL_MODEL_FOLDER / SAFE_WEIGHTS_NAME)  # partly in 16 bits, loaded in 32
+    own = model.state_dict()
+    return own.keys() == stored.keys() and all(
+        value.shape == stored[name].shape and torch.equal(value.cpu(), stored[name].to(value.dtype))
+        for name, value in own.items()
+    )
 
 
 def names_only(content: Any, key: str = "") -> Any:
