@@ -159,7 +159,7 @@ def examine_on_simulation(
     labels = np.array(videos["ejection_fraction"])
     engine = make_engine(model, "torch", processor=processor)
     predicted = {"constant_guess": np.full(len(labels), _echonet_mean())}
-    experts = {} if model.config.prediction_head == "experts" else None
+    experts: dict[str, Any] | None = {} if model.config.prediction_head == "experts" else None
     for profile in PROFILE_TITLES:
         predictions = predict_split(
             model,
