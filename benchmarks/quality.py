@@ -131,6 +131,13 @@ def main() -> None:
     write_json(args.output / "quality.json", document)
 
 
+def predict(
+    model: EchoMENModel, processor: EchoMENVideoProcessor, video: EchoVideo, args: argparse.Namespace
+) -> VideoPrediction:
+    """Predict one video, with its outline if that is asked for."""
+    return predict_video(model, processor, video, outline=outline_video(video) if args.outline else None)
+
+
 def good_videos(
     model: EchoMENModel, processor: EchoMENVideoProcessor, profile: str, args: argparse.Namespace
 ) -> Iterator[VideoPrediction]:
@@ -138,7 +145,7 @@ def good_videos(
     source = simulated_frames(processor, profile)
     for row in examination_videos(args.num_videos, args.seed + SEED_OFFSET):
         video = EchoVideo(source.read(row), row["fps"], row["file_name"])
-        yield predict_video(model, processor, video, outline=outline_video(video) if args.outline else None)
+        yield predict(model, processor, video, args)
 
 
 def other_recordings(
@@ -150,7 +157,7 @@ def other_recordings(
         profile = (IN_RANGE, HELD_OUT)[number % 2]
         frames = simulate_other_recording(kind, SEED_OFFSET + args.seed + number, 100, FPS, size, profile)
         video = EchoVideo(frames, FPS, kind)
-        yield predict_video(model, processor, video, outline=outline_video(video) if args.outline else None)
+        yield predict(model, processor, video, args)
 
 
 def screens(
@@ -170,7 +177,7 @@ def screens(
         if kind == COLOUR_SCREEN:
             export.frames[:, export.mask] = 0  # leaves the panel in colour
         video = cut_out_sector(to_echo_video(export.frames, FPS))
-        yield predict_video(model, processor, video, outline=outline_video(video) if args.outline else None)
+        yield predict(model, processor, video, args)
 
 
 def pydicom_images(model: Path, outline: bool = False) -> Iterator[VideoPrediction | VideoReadError]:
@@ -231,16 +238,25 @@ def readings_table(readings: Iterable[TwoReadings]) -> str:
     readings.append(TwoReadings("all", *map(sum, zip(*counts, strict=True))))
     rows = []
     for one in readings:
-        shares = [
-            (one.wrong_disagreeing / max(one.disagreeing, 1), one.wrong_agreeing / max(one.agreeing, 1)),
-            (one.misread_disagreeing / max(one.disagreeing, 1), one.misread_agreeing / max(one.agreeing, 1)),
-        ]
-        cells = [f"{flagged:.1%}, {others:.1%}" for flagged, others in shares]
-        flagged, others = shares[0]
-        ratio = f"{flagged / others:.1f}" if others else MISSING_VALUE
-        rows.append([one.shown, f"{one.disagreeing} of {one.disagreeing + one.agreeing}", cells[0], ratio, cells[1]])
-    titles = ["two readings", "disagree", "one is wrong if they disagree, if not", "ratio"]
-    return markdown_table([*titles, "the estimate is wrong if they disagree, if not"], rows)
+        disagreeing, agreeing = max(one.disagreeing, 1), max(one.agreeing, 1)
+        flagged, others = one.wrong_disagreeing / disagreeing, one.wrong_agreeing / agreeing
+        rows.append(
+            [
+                one.shown,
+                f"{one.disagreeing} of {one.disagreeing + one.agreeing}",
+                f"{flagged:.1%}, {others:.1%}",
+                f"{flagged / others:.1f}" if others else MISSING_VALUE,
+                f"{one.misread_disagreeing / disagreeing:.1%}, {one.misread_agreeing / agreeing:.1%}",
+            ]
+        )
+    titles = [
+        "two readings",
+        "disagree",
+        "a reading is wrong (where they disagree, agree)",
+        "ratio",
+        "the estimate is wrong (where they disagree, agree)",
+    ]
+    return markdown_table(titles, rows)
 
 
 if __name__ == "__main__":

@@ -70,9 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
     text = report(clips, predictions, [outline_video(clip.video) for clip in clips])
     print(text)
     if args.output is not None:
-        weights = weights_checksum(args.model or SMALL_MODEL_FOLDER)[:12]
-        when = f"Measured on {date.today()} with weights whose SHA-256 begins with {weights}."
-        write_text(args.output, f"# The small model on public clips\n\n{when}\n\n{text}\n")
+        when = f"Measured on {date.today()}"
+        if weights := weights_checksum(args.model or SMALL_MODEL_FOLDER):
+            when += f" with weights whose SHA-256 begins with {weights[:12]}"
+        write_text(args.output, f"# The small model on public clips\n\n{when}.\n\n{text}\n")
 
 
 def read_public_clip(path: Path) -> PublicClip:

@@ -19,7 +19,6 @@ from ..outline.traced_samples import read_traced_video
 from ..outline.video_outline import outline_video
 from ..simulation import SimulatedFrames
 from ..simulation.echo import sample_echo_parameters, simulate_echo
-from ..simulation.fans import fan_mask, whole_fan_parameters
 from ..simulation.other_recordings import OTHER_RECORDINGS, simulate_other_recording
 from .beat_agreement import BeatAgreement, TracedAgreement
 from .report import markdown_table
@@ -30,6 +29,7 @@ from .simulation_examination import (
     PROFILE_TITLES,
     TEST_SEED_OFFSET,
     examination_videos,
+    simulate_whole_fan,
 )
 
 
@@ -178,10 +178,8 @@ def _simulated(row: Mapping[str, Any], profile: str) -> OutlinedVideo:
 
 def _shown_on_screen(row: Mapping[str, Any]) -> OutlinedVideo:
     rng = np.random.default_rng(row["seed"])
-    parameters = sample_echo_parameters(rng, row["ejection_fraction"], row["num_frames"], row["fps"], IN_RANGE)
-    parameters, size, _ = whole_fan_parameters(parameters)
-    echo = simulate_echo(rng, parameters=parameters, image_size=size)
-    return _video(echo, *on_screen(rng, echo.frames, echo.outlines, fan_mask(parameters, size), row["fps"]))
+    echo, mask = simulate_whole_fan(row, rng)
+    return _video(echo, *on_screen(rng, echo.frames, echo.outlines, mask, row["fps"]))
 
 
 def _video(echo: Any, frames: NDArray[np.uint8], outlines: NDArray[np.float64]) -> OutlinedVideo:

@@ -20,6 +20,7 @@ from ..model.modeling_echomen import EchoMENModel
 from ..model.prediction_interval_echomen import calibration_for
 from ..model.video_processing_echomen import EchoMENVideoProcessor, as_size
 from ..simulation import (
+    SimulatedEcho,
     SimulatedFrames,
     SimulatedVideos,
     export_clip,
@@ -122,14 +123,18 @@ class _Exports:
     processor: EchoMENVideoProcessor
 
     def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-        rng = np.random.default_rng(row["seed"])
-        parameters = sample_echo_parameters(rng, row["ejection_fraction"], row["num_frames"], row["fps"], IN_RANGE)
-        parameters, size, _ = whole_fan_parameters(parameters)
-        frames = simulate_echo(rng, parameters=parameters, image_size=size).frames
+        echo, mask = simulate_whole_fan(row, np.random.default_rng(row["seed"]))
         settings = sample_export_settings(np.random.default_rng([*row["seed"], 6]))
-        screen = export_clip(frames, row["fps"], settings, fan_mask(parameters, size)).frames
+        screen = export_clip(echo.frames, row["fps"], settings, mask).frames
         shown = cut_out_sector(EchoVideo(screen, row["fps"], row["file_name"])).frames
         return self.processor.resize_frames(shown if indices is None else shown[indices]).numpy()
+
+
+def simulate_whole_fan(row: Mapping[str, Any], rng: np.random.Generator) -> tuple[SimulatedEcho, NDArray[np.bool_]]:
+    """Simulate a video of a machine as in training that shows the whole fan, and tell the fan's pixels, `(H, W)`."""
+    parameters = sample_echo_parameters(rng, row["ejection_fraction"], row["num_frames"], row["fps"], IN_RANGE)
+    parameters, size, _ = whole_fan_parameters(parameters)
+    return simulate_echo(rng, parameters=parameters, image_size=size), fan_mask(parameters, size)
 
 
 def _readings(videos: SimulatedVideos) -> list[float]:
