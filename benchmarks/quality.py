@@ -37,7 +37,7 @@ from echomen_hf.inference.video_prediction import VideoPrediction
 from echomen_hf.model.echo_video_echomen import EchoVideo, cut_out_sector
 from echomen_hf.model.frame_arrays_echomen import to_echo_video
 from echomen_hf.model.video_source_echomen import VideoReadError
-from echomen_hf.outline import outline_video
+from echomen_hf.outline import outline_video, shows_other_view
 from echomen_hf.runs.files import weights_checksum, write_json
 from echomen_hf.simulation import export_clip, sample_export_settings, simulate_echo
 from echomen_hf.simulation.other_recordings import OTHER_RECORDINGS, OtherRecording, simulate_other_recording
@@ -134,8 +134,10 @@ def main() -> None:
 def predict(
     model: EchoMENModel, processor: EchoMENVideoProcessor, video: EchoVideo, args: argparse.Namespace
 ) -> VideoPrediction:
-    """Predict one video, with its outline if that is asked for."""
-    return predict_video(model, processor, video, outline=outline_video(video) if args.outline else None)
+    """Predict one video as `Predictor` does, with its outline if that is asked for."""
+    if args.outline:
+        return predict_video(model, processor, video, outline=outline_video(video))
+    return predict_video(model, processor, video, is_other_view=shows_other_view(video))
 
 
 def good_videos(

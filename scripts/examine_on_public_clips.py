@@ -27,7 +27,7 @@ from echomen_hf.evaluation.outline_evaluation import dice
 from echomen_hf.evaluation.report import markdown_table
 from echomen_hf.inference import VideoPrediction, predict_video
 from echomen_hf.model.echo_video_echomen import EchoVideo
-from echomen_hf.outline import VideoOutline, outline_video
+from echomen_hf.outline import VideoOutline, outline_video, shows_other_view
 from echomen_hf.outline.measurements import clean_masks
 from echomen_hf.runs.files import weights_checksum, write_text
 
@@ -65,7 +65,14 @@ def main(arguments: list[str] | None = None) -> None:
     clips = [read_public_clip(path) for path in paths]
     predictor = Predictor(args.model)
     predictions = [
-        predict_video(predictor.model, predictor.processor, clip.video, engine=predictor.engine) for clip in clips
+        predict_video(
+            predictor.model,
+            predictor.processor,
+            clip.video,
+            engine=predictor.engine,
+            is_other_view=shows_other_view(clip.video),
+        )
+        for clip in clips
     ]
     text = report(clips, predictions, [outline_video(clip.video) for clip in clips])
     print(text)

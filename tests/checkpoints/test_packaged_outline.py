@@ -9,9 +9,11 @@ from transformers import AutoModel
 from echomen_hf.checkpoints import OUTLINE_FOLDER
 from echomen_hf.data import polygon_mask
 from echomen_hf.evaluation.outline_evaluation import dice, evaluate_outlines_on_simulation, outline_section
-from echomen_hf.outline import LeftVentricleOutliner, load_outliner
+from echomen_hf.model.echo_video_echomen import EchoVideo
+from echomen_hf.outline import LeftVentricleOutliner, load_outliner, shows_other_view
 from echomen_hf.runs.files import weights_checksum
 from echomen_hf.simulation import simulate_echo
+from echomen_hf.simulation.other_recordings import simulate_other_recording
 from helpers.documents import read_page
 
 
@@ -63,6 +65,17 @@ def test_it_outlines_hearts_on_either_side(outliner, is_mirrored):
 def test_a_picture_without_a_heart_has_no_outline(outliner):
     for frames in (np.zeros((10, 112, 112)), np.random.default_rng(0).integers(0, 255, (10, 200, 300))):
         assert not outliner.predict_masks(frames.astype(np.uint8), 50.0).any()
+
+
+@pytest.mark.parametrize("kind", ["short_axis", "long_axis", "lung", None])
+def test_a_few_frames_tell_another_view(outliner, kind):
+    for seed in range(4):
+        profile = ("wide", "held_out_vendor")[seed % 2]
+        if kind is None:
+            frames = simulate_echo(800 + seed, num_frames=60, profile=profile).frames
+        else:
+            frames = simulate_other_recording(kind, 800 + seed, 60, 50.0, 112, profile)
+        assert shows_other_view(EchoVideo(frames, 50.0, "clip"), outliner) == (kind is not None)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import pytest
 
 from echomen_hf import Predictor
 from echomen_hf.inference import find_videos
+from echomen_hf.simulation.other_recordings import simulate_other_recording
 
 
 @pytest.fixture
@@ -26,6 +27,15 @@ def test_model_and_processor_from_one_folder(saved, avi):
     prediction = predictor(avi)
     assert 0 < prediction.ejection_fraction < 100
     assert predictor(avi.read_bytes()).ejection_fraction == prediction.ejection_fraction
+
+
+@pytest.mark.filterwarnings("ignore::echomen_hf.model.clip_quality_echomen.ClipQualityWarning")
+def test_another_view_is_doubtful_unless_it_is_not_looked_at(tiny_model, tiny_processor, write_video, tmp_path):
+    path = write_video(tmp_path / "lung.avi", simulate_other_recording("lung", 3, 100, 50.0, 112))
+    reasons = Predictor(tiny_model, tiny_processor)(path).reasons
+    assert sum("apical four-chamber view" in reason for reason in reasons) == 1
+    unchecked = Predictor(tiny_model, tiny_processor, check_view=False)(path).reasons
+    assert unchecked == tuple(reason for reason in reasons if "four-chamber" not in reason)
 
 
 def test_model_object_needs_its_processor(tiny_model, tiny_processor, avi):

@@ -63,7 +63,7 @@ class ClipReader:
         if saliency_steps < 0:
             raise ValueError(f"saliency_steps must be 0 or more, got {saliency_steps}.")
         self.saliency_steps = saliency_steps
-        predictor = Predictor(model, device=device)
+        predictor = Predictor(model, device=device, check_view=False)  # the pipeline outlines every frame
         self.model = predictor.model.requires_grad_(False)
         self.processor = predictor.processor
         self.pipeline = EjectionFractionPipeline(

@@ -91,6 +91,14 @@ def main(
             "OUTPUT_beats.csv.",
         ),
     ] = False,
+    check_view: Annotated[
+        bool,
+        typer.Option(
+            "--check_view/--no-check_view",
+            help="Look for the left ventricle in a few frames, and call a video doubtful that does not show it as an "
+            "apical four-chamber view does. Turn it off for models of other views.",
+        ),
+    ] = True,
     overlay: Annotated[
         Path | None,
         typer.Option(
@@ -166,6 +174,7 @@ def main(
         num_workers=workers,
         force=force,
         outline=outline,
+        check_view=check_view,
     )
     console = Console(stderr=True, quiet=not is_main_process())
     rows = predict_archive(

@@ -18,7 +18,7 @@ from ..model.modeling_echomen import EchoMENModel
 from ..model.video_processing_echomen import EchoMENVideoProcessor
 from ..model.video_reading_echomen import read_video
 from ..model.video_source_echomen import VIDEO_SUFFIXES, VideoReadError
-from ..outline import load_outliner
+from ..outline import LeftVentricleOutliner, load_outliner
 from ..runs.processes import available_cores
 from .checkpoint import load_checkpoint
 from .engines.engine import Engine, check_engine, is_echomen
@@ -65,9 +65,11 @@ class Predictor:
             common, see `SharedWindows`: `all` takes half the time, and results are the same but for rounding. Defaults
             to sharing with the engine `torch` on CPUs; `True` asks for it on any device.
         force: Whether an unusable video is given an estimate, instead of NaN.
-        outline: Whether to outline the left ventricle too: predictions then have an `outline`, and where its ejection
-            fraction contradicts the estimate the quality is `"doubtful"`. An outliner takes the place of the one that
-            comes with the package.
+        outline: Whether to outline the left ventricle in every frame too: predictions then have an `outline`, and
+            where its ejection fraction contradicts the estimate the quality is `"doubtful"`. An outliner takes the
+            place of the one that comes with the package.
+        check_view: Whether to look for the left ventricle in a few frames, and to call a video `"doubtful"` in which it
+            does not look as in an apical four-chamber view. Turn it off for models of other views.
 
     Raises:
         ValueError: If engine and precision do not go together, or are not those of the export, if clips are to share
@@ -96,6 +98,7 @@ class Predictor:
         share_windows: bool | None = None,
         force: bool = False,
         outline: bool | Outliner = False,
+        check_view: bool = True,
     ) -> None:
         self.force = force
         for name, value in (("batch_size", batch_size), ("num_workers", num_workers)):
@@ -136,11 +139,13 @@ class Predictor:
                     self.model, engine, precision or "fp32", processor=processor, batch_size=self.batch_size
                 )
         self._clip_processor = _with_channels_of(self.processor, self.engine)
+        # The one outlines every frame, if that is asked for; the other looks at a few.
         self.outliner: Outliner | None = None
-        if outline is True:
-            self.outliner = load_outliner().to(self.device)
-        elif outline is not False:
-            self.outliner = outline
+        self._view_outliner: LeftVentricleOutliner | None = None
+        if outline is not False:
+            self.outliner = load_outliner().to(self.device) if outline is True else outline
+        elif check_view:
+            self._view_outliner = load_outliner().to(self.device)
         self._windows: SharedWindows | None = windows_of_engine(
             self.engine, self.protocol, self.batch_size, share_windows
         )
@@ -186,12 +191,14 @@ class Predictor:
     def _read_clips(self, source: str | Path | bytes) -> VideoClips:
         whole = read_video(source)
         video = self.processor.crop_to_sector(whole)
-        outline = None
-        if self.outliner is not None:
-            from ..outline import outline_video  # scipy.signal takes most of a second
+        from ..outline import outline_video, shows_other_view  # with scipy.ndimage, which takes half a second
 
+        outline, is_other_view = None, False
+        if self.outliner is not None:
             outline = outline_video(whole, self.outliner)
-        findings = check_clip(video, self.processor.clip_spec, outline)
+        elif self._view_outliner is not None:
+            is_other_view = shows_other_view(video, self._view_outliner)
+        findings = check_clip(video, self.processor.clip_spec, outline, is_other_view)
         return VideoClips.of(video, self._clip_processor, self.protocol, findings, outline)
 
 

@@ -46,6 +46,7 @@ def predict_video(
     engine: Encode | None = None,
     windows: SharedWindows | None = None,
     outline: VideoOutline | None = None,
+    is_other_view: bool = False,
 ) -> VideoPrediction:
     """Estimate the ejection fraction of one video, whatever its quality.
 
@@ -58,12 +59,13 @@ def predict_video(
         engine: What runs the encoder; defaults to the model itself.
         windows: What runs the encoder instead, on all clips of the video together.
         outline: Outline of the left ventricle in the video, a second reading.
+        is_other_view: What `shows_other_view` says of the video, if it has no `outline`.
 
     Returns:
         The prediction, averaged over clips.
     """
     video = processor.crop_to_sector(video)
-    findings = inspect_clip(video, processor.clip_spec, outline)
+    findings = inspect_clip(video, processor.clip_spec, outline, is_other_view)
     clips = VideoClips.of(video, processor, protocol, findings, outline)
     return next(_predictions(model, processor, [clips], protocol, batch_size, engine, windows))
 

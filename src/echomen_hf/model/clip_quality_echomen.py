@@ -62,24 +62,30 @@ class Finding:
     reason: str
 
 
-def check_clip(video: EchoVideo, spec: ClipSpec, outline: Any = None) -> tuple[Finding, ...]:
+def check_clip(
+    video: EchoVideo, spec: ClipSpec, outline: Any = None, is_other_view: bool = False
+) -> tuple[Finding, ...]:
     """Refuse a still image, and warn of everything that `inspect_clip` finds."""
-    findings = inspect_clip(require_moving(video), spec, outline)
+    findings = inspect_clip(require_moving(video), spec, outline, is_other_view)
     for finding in findings:
         warnings.warn(f"{video.source}: {finding.reason}", ClipQualityWarning, stacklevel=3)
     return findings
 
 
-def inspect_clip(video: EchoVideo, spec: ClipSpec, outline: Any = None) -> tuple[Finding, ...]:
+def inspect_clip(
+    video: EchoVideo, spec: ClipSpec, outline: Any = None, is_other_view: bool = False
+) -> tuple[Finding, ...]:
     """Look for what makes the estimate of a clip doubtful or unusable.
 
     Args:
         video: Grayscale video, whose fan has been looked for or not.
         spec: Length of the model's clips.
-        outline: `VideoOutline` of the video, whose beats are then counted.
+        outline: `VideoOutline` of the video, whose view is then judged, and whose beats are counted.
+        is_other_view: Whether a few outlines, without an `outline`, speak against an apical four-chamber view.
 
     Returns:
-        Findings: black, still, colour Doppler, no whole beat, shorter than a clip, slow, no ultrasound fan.
+        Findings: black, still, colour Doppler, no ultrasound fan, no whole beat, shorter than a clip, slow,
+        another view.
     """
     has_fan = video.sector is None or video.sector.shape != "none"
     findings = []
@@ -106,6 +112,10 @@ def inspect_clip(video: EchoVideo, spec: ClipSpec, outline: Any = None) -> tuple
     elif video.fps < _LOWEST_FPS:
         missed = "the smallest and largest volume of a beat may be missed"
         findings.append(Finding("doubtful", f"{rate} {_LOWEST_FPS:g} {missed}."))
+    if is_other_view or (outline is not None and outline.is_other_view):
+        findings.append(
+            Finding("doubtful", "No left ventricle was outlined as an apical four-chamber view shows it.")
+        )
     return tuple(findings)
 
 
@@ -159,12 +169,10 @@ def inspect_outline(
         outline: `VideoOutline` of the video, with its `ejection_fraction` and its own error, `ef_error`.
 
     Returns:
-        Findings: another view, two readings that disagree.
+        Findings: two readings that disagree.
     """
-    if outline.is_other_view:
-        return (Finding("doubtful", "No left ventricle was outlined as an apical four-chamber view shows it."),)
     other = outline.ejection_fraction
-    if interval is None or outline.ef_error is None or math.isnan(other - ejection_fraction):
+    if interval is None or outline.is_other_view or outline.ef_error is None or math.isnan(other - ejection_fraction):
         return ()
     end = interval[0] if other < ejection_fraction else interval[1]
     if abs(other - ejection_fraction) <= math.hypot(end - ejection_fraction, outline.ef_error):

@@ -14,6 +14,7 @@ _MEASURING = {
     "VideoOutline": "video_outline",
     "draw_volumes": "overlay",
     "outline_video": "video_outline",
+    "shows_other_view": "video_outline",
     "write_overlay": "overlay",
 }
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .overlay import write_overlay as write_overlay
     from .video_outline import VideoOutline as VideoOutline
     from .video_outline import outline_video as outline_video
+    from .video_outline import shows_other_view as shows_other_view
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from ..simulation.anatomy import disk_volume
 
@@ -180,6 +180,8 @@ def smooth_volumes(volumes: NDArray[np.float64], fps: float) -> NDArray[np.float
     Returns:
         Smooth volumes, shape (T,); NaN in gaps of more than 0.1 s.
     """
+    from scipy import signal  # takes most of a second, and who looks at a view only does without
+
     known = np.isfinite(volumes)
     smooth = np.full(len(volumes), np.nan)
     gaps, num_gaps = ndimage.label(~known)

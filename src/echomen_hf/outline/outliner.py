@@ -194,9 +194,14 @@ class LeftVentricleOutliner(PreTrainedModel):
 
     @torch.inference_mode()
     def predict_masks(
-        self, frames: NDArray[np.uint8], fps: float, batch_size: int = 32, sector: Sector | None = None
+        self,
+        frames: NDArray[np.uint8],
+        fps: float,
+        batch_size: int = 32,
+        sector: Sector | None = None,
+        numbers: NDArray[np.int64] | None = None,
     ) -> NDArray[np.bool_]:
-        """Mark the left-ventricular cavity in every frame of a video, in the video's own pixels.
+        """Mark the left-ventricular cavity in the frames of a video, in the video's own pixels.
 
         The ultrasound fan is cut out of a screen first, see `find_sector`. A frame in which the network sees no left
         ventricle has an empty mask.
@@ -206,9 +211,10 @@ class LeftVentricleOutliner(PreTrainedModel):
             fps: Frames per second.
             batch_size: Frames per forward pass.
             sector: Where the fan is, if that is known already. Defaults to what `find_sector` finds.
+            numbers: Frames to mark, `(K,)`. Defaults to all, K = T.
 
         Returns:
-            Masks, bool, `(T, H, W)`.
+            Masks, bool, `(K, H, W)`.
 
         Raises:
             ValueError: If the frames are not such an array, or the rate is not positive.
@@ -218,12 +224,15 @@ class LeftVentricleOutliner(PreTrainedModel):
         if not fps > 0:
             raise ValueError(f"fps must be positive, got {fps}")
         square = PictureSquare.of(frames, find_sector(frames) if sector is None else sector)
-        small = torch.from_numpy(square.cut_out(frames, self.config.image_size))  # (T, S, S)
-        order = neighbours(np.arange(len(frames)), len(frames), fps, self.config.frame_offsets)
-        masks = np.zeros(frames.shape, dtype=bool)
+        numbers = np.arange(len(frames)) if numbers is None else numbers
+        order = neighbours(numbers, len(frames), fps, self.config.frame_offsets)  # (K, offsets)
+        seen, places = np.unique(order, return_inverse=True)
+        small = torch.from_numpy(square.cut_out(frames[seen], self.config.image_size))  # (seen, S, S)
+        order = places.reshape(order.shape)
+        masks = np.zeros((len(order), *frames.shape[1:]), dtype=bool)
         was_training = self.training
         self.eval()
-        for start in range(0, len(frames), batch_size):
+        for start in range(0, len(order), batch_size):
             batch = small[torch.from_numpy(order[start : start + batch_size])]  # (B, offsets, S, S)
             batch = batch.to(self.device, memory_format=torch.channels_last)  # a third faster on a CPU
             logits = self(batch.to(self.dtype) / 255).logits

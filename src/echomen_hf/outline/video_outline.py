@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,14 @@ from ..model.heart_failure_category_echomen import within_ef_range
 from ..model.sector_echomen import Sector
 from ..model.video_reading_echomen import read_video
 from ..model.video_source_echomen import VideoSource
-from .beats import Beat, find_beats
 from .measurements import VolumeMethod, Volumes, clean_masks, measure_volumes, smooth_volumes
-from .outliner import load_outliner
+from .outliner import LeftVentricleOutliner, load_outliner
 
 
-__all__ = ["Outliner", "VideoOutline", "outline_video"]
+if TYPE_CHECKING:
+    from .beats import Beat
+
+__all__ = ["Outliner", "VideoOutline", "outline_video", "shows_other_view"]
 
 _MANY = 0.2  # share of the frames
 _ROUND = 1.38  # length squared over area: 1.27 for a circle, 1.43 for the roundest of simulated ventricles
@@ -29,6 +31,7 @@ _RESTLESS = 0.04  # of the volume
 _HARDLY = 0.03  # likewise
 _BEAT_SD = 10.0  # EF points, as for the clips of EchoMEN
 _EDGE = 0.04  # seconds
+_LOOKS = 5  # frames that tell a view; with 16, simulated recordings were taken for the same
 
 
 class Outliner(Protocol):
@@ -138,6 +141,8 @@ def outline_video(
     (100, 112, 112)
     ```
     """
+    from .beats import find_beats  # with scipy.signal, which takes most of a second
+
     video = require_moving(source if isinstance(source, EchoVideo) else read_video(source))
     outliner = outliner or _packaged_outliner()
     video, sector = _with_fan(video)
@@ -158,8 +163,25 @@ def outline_video(
     )
 
 
+def shows_other_view(video: EchoVideo, outliner: LeftVentricleOutliner | None = None) -> bool:
+    """Whether a video must be taken for something else than an apical view of the left ventricle, by a few frames.
+
+    Args:
+        video: Grayscale video, whose fan has been cut out or not.
+        outliner: What marks the ventricle. Defaults to the network that comes with the package.
+
+    Returns:
+        Whether some of the frames hold no left ventricle, or one that is too round.
+    """
+    outliner = outliner or _packaged_outliner()
+    video, sector = _with_fan(require_moving(video))
+    numbers = np.linspace(0, video.num_frames - 1, min(video.num_frames, _LOOKS)).round().astype(np.int64)
+    masks = clean_masks(outliner.predict_masks(video.frames, video.fps, sector=sector, numbers=numbers))
+    return _is_other_view(measure_volumes(masks))
+
+
 @functools.cache
-def _packaged_outliner() -> Outliner:
+def _packaged_outliner() -> LeftVentricleOutliner:
     """Read from its file once, however many videos are outlined."""
     return load_outliner()
 
