@@ -68,8 +68,8 @@ class Predictor:
         outline: Whether to outline the left ventricle in every frame too: predictions then have an `outline`, and
             where its ejection fraction contradicts the estimate the quality is `"doubtful"`. An outliner takes the
             place of the one that comes with the package.
-        check_view: Whether to look for the left ventricle in a few frames, and to call a video `"doubtful"` in which it
-            does not look as in an apical four-chamber view. Turn it off for models of other views.
+        check_view: Whether to look for the left ventricle in a few frames, and to call a video `"doubtful"` that does
+            not show it as an apical four-chamber view does. Turn it off for models of other views.
 
     Raises:
         ValueError: If engine and precision do not go together, or are not those of the export, if clips are to share

@@ -113,9 +113,7 @@ def inspect_clip(
         missed = "the smallest and largest volume of a beat may be missed"
         findings.append(Finding("doubtful", f"{rate} {_LOWEST_FPS:g} {missed}."))
     if is_other_view or (outline is not None and outline.is_other_view):
-        findings.append(
-            Finding("doubtful", "No left ventricle was outlined as an apical four-chamber view shows it.")
-        )
+        findings.append(Finding("doubtful", "No left ventricle was outlined as an apical four-chamber view shows it."))
     return tuple(findings)
 
 
