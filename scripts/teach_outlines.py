@@ -5,8 +5,9 @@ r"""Train the encoder of a model to mark the left ventricle in every frame, whil
 
 An ejection fraction is one number for a whole clip; the exact outlines of simulated hearts say for every pixel of
 every frame whether it is inside the ventricle. A decoder brings the feature maps of all stages to the size of the
-largest, and is thrown away afterwards. Settings are those of `echomen train`. The same command continues a training
-that was interrupted.
+largest, and is thrown away afterwards. What is evaluated and saved is an average of the weights over the last few
+hundred steps: the statistics of batch normalisation, of a few batches of 16 clips, are too uncertain by themselves.
+Settings are those of `echomen train`. The same command continues a training that was interrupted.
 """
 
 import dataclasses
@@ -18,8 +19,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_model, save_model
 from torch import nn
-from transformers import EvalPrediction, Trainer, set_seed
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import EvalPrediction, Trainer, TrainerCallback, set_seed
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
@@ -43,6 +46,8 @@ from echomen_hf.training.training_data import load_training_data
 
 CHANNELS = 16  # of the decoder
 EF_ERROR = 10.0  # EF points of error that weigh as much as an outline that has nothing in common with the true one
+AVERAGE_DECAY = 0.995  # a step
+AVERAGE_FILE = "average.safetensors"
 SMALLEST_AREA = 1.0  # cells; keeps an empty mask from turning on less than one
 
 
@@ -183,6 +188,42 @@ class Collator:
         }
 
 
+class AveragingTrainer(Trainer):
+    """Trainer that keeps an exponential average of the weights and buffers of a teacher, and evaluates it."""
+
+    def __init__(
+        self, teacher: OutlineTeacher, *args: Any, callbacks: Sequence[TrainerCallback] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(teacher, *args, callbacks=[*callbacks, _Averaging(self)], **kwargs)
+        self.teacher = teacher
+        self.average = AveragedModel(teacher, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE_DECAY), use_buffers=True)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate the average."""
+        self.model = self.average.module
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self.model = self.teacher
+
+
+class _Averaging(TrainerCallback):
+    """Updates the average after every step, and keeps it in checkpoints."""
+
+    def __init__(self, trainer: AveragingTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step:
+            load_model(self.trainer.average, Path(args.output_dir, f"checkpoint-{state.global_step}", AVERAGE_FILE))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.average.update_parameters(self.trainer.teacher)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        save_model(self.trainer.average, str(Path(args.output_dir, f"checkpoint-{state.global_step}", AVERAGE_FILE)))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Train, and save the model without the decoder."""
     data_args, simulation_args, model_args, args = parse_recipe(
@@ -209,7 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
         image_size=model.config.image_size,
         cache=simulation_args.simulation_cache,
     )
-    trainer = Trainer(
+    trainer = AveragingTrainer(
         teacher,
         args,
         data_collator=Collator(model.config.image_size // model.config.stem_stride),
@@ -222,7 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     folder = Path(str(args.output_dir))
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
-    model.save_pretrained(folder)
+    cast(OutlineTeacher, trainer.average.module).model.save_pretrained(folder)
     processor.save_pretrained(folder)
     (folder / "stage1").mkdir(exist_ok=True)
     trainer.state.save_to_json(str(folder / "stage1" / TRAINER_STATE_NAME))  # where `echomen train` keeps it

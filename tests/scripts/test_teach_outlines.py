@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from echomen_hf import EchoMENModel
 from echomen_hf.inference import load_checkpoint
@@ -52,15 +53,20 @@ def test_teaching_changes_the_encoder_and_leaves_a_model_without_the_decoder(
     tiny_model.save_pretrained(tmp_path / "model")
     tiny_processor.save_pretrained(tmp_path / "model")
     arguments = ["--model", str(tmp_path / "model"), "--output_dir", str(tmp_path / "taught"), "--use_cpu", "true"]
-    arguments += ["--simulated_videos", "8", "--simulated_val_videos", "4", "--max_steps", "2", "--report_to", "none"]
-    arguments += ["--per_device_train_batch_size", "4", "--save_steps", "1"]
-    script.main(arguments)
+    arguments += ["--simulated_videos", "8", "--simulated_val_videos", "4", "--report_to", "none"]
+    arguments += ["--per_device_train_batch_size", "4", "--save_steps", "1", "--save_total_limit", "2"]
+    script.main([*arguments, "--max_steps", "1"])
+    first = load_file(tmp_path / "taught" / "model.safetensors")
+    script.main([*arguments, "--max_steps", "2"])
     before, after = (load_checkpoint(folder)[0] for folder in (tmp_path / "model", tmp_path / "taught"))
     assert isinstance(after, EchoMENModel)
     log = json.loads((tmp_path / "taught" / "stage1" / "trainer_state.json").read_text())["log_history"]
     assert log[-1]["step"] == 2
     assert before.state_dict().keys() == after.state_dict().keys()
     stem = "encoder.stem.0.weight"
+    second = load_file(tmp_path / "taught" / "checkpoint-2" / "model.safetensors")[f"model.{stem}"]
+    assert torch.allclose(after.state_dict()[stem], 0.995 * first[stem] + 0.005 * second)  # goes on where it was
+    assert not torch.equal(first[stem], second)
     assert not torch.equal(before.state_dict()[stem], after.state_dict()[stem])
     assert (after.config.prediction_head, after.config.recalibration) == ("regression", None)
     with pytest.raises(ValueError, match="Outlines are taught to a `--model`"):

@@ -151,6 +151,19 @@ def test_brightness_is_that_of_the_video_and_within_the_factor():
         SimulatedFrames(brightness_factor=0.5)
 
 
+def test_vertical_detail_is_smoothed_by_the_share_and_no_other():
+    smoothing = SimulatedFrames("wide", image_size=32, vertical_smoothing=0.7)
+    kept = []
+    for row in SimulatedVideos(12, seed=3):
+        plain, smooth = (source.read(row, np.arange(3)).astype(float) for source in (FRAMES, smoothing))
+        # The finest detail: what every second row has more than the mean of its neighbours.
+        finest = [frames[:, 1:-1] - (frames[:, 2:] + frames[:, :-2]) / 2 for frames in (plain, smooth)]
+        kept.append(np.square(finest[1]).mean() / np.square(finest[0]).mean())
+        assert smooth.mean(axis=(0, 1)) == pytest.approx(plain.mean(axis=(0, 1)), abs=1)
+    assert 0.3**2 < min(kept) < 0.5**2
+    assert 0.8**2 < max(kept) <= 1
+
+
 def test_a_share_beyond_all_is_refused():
     with pytest.raises(ValueError, match=r"reversed_share lies between 0 and 1, got 1\.5"):
         SimulatedFrames(reversed_share=1.5)
@@ -197,6 +210,7 @@ MASKED = {
     "zoom_factor": 1.3,
     "brightness_factor": 1.5,
     "gamma_factor": 1.5,
+    "vertical_smoothing": 0.7,
 }
 
 

@@ -114,6 +114,9 @@ class SimulationArguments:
     zoom_factor: float = HfArg(
         default=1.0, help="Largest factor by which simulated videos are enlarged or made smaller."
     )
+    vertical_smoothing: float = HfArg(
+        default=0.0, help="Largest share of the vertical detail of 1 to 3 pixels that simulated videos lose."
+    )
     whole_fan_share: float = HfArg(
         default=0.0, help="Share of simulated videos that show the whole fan alone, as cut out of a screen."
     )

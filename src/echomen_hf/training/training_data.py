@@ -168,6 +168,7 @@ def _simulate(
             brightness_factor=simulation_args.brightness_factor,
             gamma_factor=simulation_args.gamma_factor,
             zoom_factor=simulation_args.zoom_factor,
+            vertical_smoothing=simulation_args.vertical_smoothing,
             whole_fan_share=simulation_args.whole_fan_share,
             cache=simulation_args.simulation_cache,
         ),
