@@ -71,3 +71,17 @@ def test_teaching_changes_the_encoder_and_leaves_a_model_without_the_decoder(
     assert (after.config.prediction_head, after.config.recalibration) == ("regression", None)
     with pytest.raises(ValueError, match="Outlines are taught to a `--model`"):
         script.main(arguments[2:])
+
+
+def test_every_evaluation_shows_the_same_clips(script, tiny_model, tiny_processor, tmp_path):
+    tiny_model.config.batch_norm_momentum = 0.0
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_processor.save_pretrained(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--output_dir", str(tmp_path / "taught"), "--use_cpu", "true"]
+    arguments += ["--simulated_videos", "4", "--simulated_val_videos", "4", "--report_to", "none", "--max_steps", "2"]
+    # The loader of the evaluation lives on with its workers, and counts its rounds.
+    arguments += ["--dataloader_num_workers", "1", "--dataloader_persistent_workers", "true"]
+    script.main([*arguments, "--per_device_train_batch_size", "4", "--learning_rate", "0"])
+    log = json.loads((tmp_path / "taught" / "stage1" / "trainer_state.json").read_text())["log_history"]
+    errors = [entry["eval_mae"] for entry in log if "eval_mae" in entry]
+    assert len(errors) == 2 and errors[0] == errors[1]
