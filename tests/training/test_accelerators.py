@@ -12,6 +12,7 @@ from echomen_hf.app.saliency import attribute_motion
 from echomen_hf.labels import label_bins
 from echomen_hf.methods import get_method, list_methods
 from echomen_hf.model.pipeline_echomen import EjectionFractionPipeline
+from echomen_hf.outline import load_outliner
 from echomen_hf.training.bf16_probe import wrong_in_bf16
 from echomen_hf.training.embeddings import TrainingEmbeddings
 from echomen_hf.training.stage_2 import Stage2
@@ -155,16 +156,19 @@ class TestPrediction:
             assert result["ejection_fraction"] == pytest.approx(expected["ejection_fraction"], rel=1e-5)
             assert [clip["start"] for clip in result["clips"]] == [clip["start"] for clip in expected["clips"]]
 
-    def test_predictor(self, tiny_model, tiny_processor, avi, device):
+    def test_predictor(self, tiny_model, tiny_processor, avi, device, monkeypatch):
+        outliner = load_outliner()  # here, since nothing can be loaded on the device
+        monkeypatch.setattr("echomen_hf.inference.predictor.load_outliner", lambda: outliner)
         expected = Predictor(copy.deepcopy(tiny_model), tiny_processor, device="cpu")(avi)
         with device:
             found = Predictor(tiny_model, tiny_processor, device=DEVICE)(avi)
         np.testing.assert_allclose(found.clip_ejection_fractions, expected.clip_ejection_fractions, rtol=1e-5)
         np.testing.assert_allclose(found.expert_weights, expected.expert_weights, rtol=1e-4)
+        assert found.reasons == expected.reasons
 
     def test_pipeline_leaves_the_model_of_an_engine_where_it_is(self, tiny_model, tiny_processor, avi, device):
         with device:
-            predictor = Predictor(tiny_model, tiny_processor, device=DEVICE)
+            predictor = Predictor(tiny_model, tiny_processor, device=DEVICE, check_view=False)
             parts = {"model": predictor.model, "video_processor": tiny_processor, "engine": predictor.engine}
             run = EjectionFractionPipeline(**parts)
             assert run.device == run.model.device == DEVICE
@@ -175,7 +179,7 @@ class TestPrediction:
         reader = Predictor(copy.deepcopy(tiny_model), tiny_processor, device="cpu", batch_size=3)
         expected = [prediction for _, prediction in reader.predict_files(paths)]
         with device:
-            predictor = Predictor(tiny_model, tiny_processor, device=DEVICE, batch_size=3)
+            predictor = Predictor(tiny_model, tiny_processor, device=DEVICE, batch_size=3, check_view=False)
             before = device.waits["copy from the device"]
             found = [prediction for _, prediction in predictor.predict_files(paths)]
         assert [one.ejection_fraction for one in found] == pytest.approx([one.ejection_fraction for one in expected])
@@ -187,8 +191,9 @@ class TestPrediction:
         monkeypatch.setattr("echomen_hf.inference.predictor.available_cores", lambda: 5)
         on_cpu = Predictor(copy.deepcopy(tiny_model), tiny_processor, device="cpu")
         with PretendDevice():
-            there = Predictor(tiny_model, tiny_processor, device=DEVICE)
-            assert Predictor(tiny_model, tiny_processor, device=DEVICE, batch_size=2, num_workers=3).batch_size == 2
+            parts = {"model": tiny_model, "processor": tiny_processor, "device": DEVICE, "check_view": False}
+            there = Predictor(**parts)
+            assert Predictor(**parts, batch_size=2, num_workers=3).batch_size == 2
         assert (on_cpu.batch_size, on_cpu.num_workers, there.batch_size, there.num_workers) == (4, 1, 16, 5)
 
     def test_saliency(self, tiny_model, device):

@@ -94,7 +94,7 @@ def main(
     check_view: Annotated[
         bool,
         typer.Option(
-            "--check_view/--no-check_view",
+            "--check_view/--no_check_view",
             help="Look for the left ventricle in a few frames, and call a video doubtful that does not show it as an "
             "apical four-chamber view does. Turn it off for models of other views.",
         ),
