@@ -52,6 +52,11 @@ def test_two_readings_disagree_if_they_differ_by_more_than_both_errors(interval,
     assert all(f"Two readings disagree: 55 % by the estimate, {other:.0f} %" in finding.reason for finding in found)
 
 
+def test_readings_of_another_view_are_not_compared():
+    other = SimpleNamespace(ejection_fraction=20.0, ef_error=3.0, is_other_view=True)
+    assert inspect_outline(55.0, (51.0, 63.0), other) == ()
+
+
 def test_nothing_speaks_against_a_beating_heart(echonet_dir):
     assert inspect_clip(make_video(beating_texture(100)), SPEC) == ()
     for path in sorted((echonet_dir / "Videos").glob("*.avi"))[:10]:

@@ -189,10 +189,10 @@ class Predictor:
         return predict_clips(self.model, self._clip_processor, videos, *options)
 
     def _read_clips(self, source: str | Path | bytes) -> VideoClips:
-        whole = read_video(source)
-        video = self.processor.crop_to_sector(whole)
         from ..outline import outline_video, shows_other_view  # with scipy.ndimage, which takes half a second
 
+        whole = read_video(source)
+        video = self.processor.crop_to_sector(whole)
         outline, is_other_view = None, False
         if self.outliner is not None:
             outline = outline_video(whole, self.outliner)
