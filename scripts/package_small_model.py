@@ -1,6 +1,6 @@
 """Put a trained model into the package as its small model, and the logs of its training into the documentation.
 
-    python scripts/package_small_model.py --runs runs/small_outlines runs/small_deepest runs/small
+    python scripts/package_small_model.py --runs runs/small_smoothed runs/small
 
 Configuration, weights and video processor only: the package has the code that a checkpoint elsewhere takes along.
 Kernels of convolutions are stored in 16 bits, so that a larger network fits into the package, and loaded in 32.
@@ -14,16 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
-from matplotlib.figure import Figure
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, VIDEO_PROCESSOR_NAME, logging
 
 from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
 from echomen_hf.cli.command_line import run_script
 from echomen_hf.evaluation.report import write_json
-from echomen_hf.figure_style import CATEGORY_COLOURS, NEUTRAL_COLOUR, new_figure, styled
 from echomen_hf.inference import load_checkpoint
-from echomen_hf.labels import CATEGORY_TITLES
 from echomen_hf.runs.run_folder import RUN_FILE
 
 
@@ -69,16 +66,10 @@ def main(arguments: list[str] | None = None) -> None:
             write_json(args.output / name, settings)
     shutil.copyfile(args.runs[-1] / RUN_FILE, args.output / RUN_FILE)
     args.logs.mkdir(parents=True, exist_ok=True)
-    encoder_logs = []
     for run, found in states.items():
         for state in found:
-            log = read_log(state)
-            stage = state.parent.name
-            log.to_csv(args.logs / f"{run.name}_{stage}.csv", index=False, float_format="%.6g", lineterminator="\n")
-            if stage == "stage1":
-                encoder_logs.append(log)
-    if encoder_logs:
-        training_figure(encoder_logs).savefig(args.logs / "stage1.png", dpi=150)
+            path = args.logs / f"{run.name}_{state.parent.name}.csv"
+            read_log(state).to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
     print(f"The model is in {args.output}, the logs of its training in {args.logs}")
 
 
@@ -95,42 +86,6 @@ def read_log(path: Path) -> pd.DataFrame:
     table = pd.DataFrame(state["log_history"]).groupby("step", as_index=False).first()
     timed = [name for name in table.columns if name.endswith(("_runtime", "_per_second")) or name == "total_flos"]
     return table.drop(columns=timed)
-
-
-@styled
-def training_figure(logs: list[pd.DataFrame]) -> Figure:
-    """Draw the error on VAL in the course of trainings that follow each other.
-
-    Args:
-        logs: Results of `read_log`.
-
-    Returns:
-        The figure.
-    """
-    subtitle = "SIMULATED hearts. A dotted line begins another training."
-    figure = new_figure("Error on VAL during stage 1 of the small model", subtitle, width=6.4, height=3.8)
-    panel = figure.add_subplot()
-    before = 0.0
-    labelled = set()
-    for number, log in enumerate(logs):
-        rows = log.dropna(subset="eval_mae")
-        if number:
-            panel.axvline(before + 0.5, color=NEUTRAL_COLOUR, linewidth=0.8, linestyle=":")
-        for category, title in CATEGORY_TITLES.items():
-            name = "eval_mae" if category == "all" else f"eval_mae_{category}"
-            if name in rows:  # VAL may be too small to have every category
-                panel.plot(
-                    before + rows["epoch"],
-                    rows[name],
-                    color=CATEGORY_COLOURS.get(category, NEUTRAL_COLOUR),
-                    linestyle="--" if category == "all" else "-",
-                    label=None if title in labelled else title,
-                )
-                labelled.add(title)
-        before += rows["epoch"].max()
-    panel.set(xlabel="Epoch", ylabel="MAE (EF points)", ylim=(0, None))
-    panel.legend(ncols=4)
-    return figure
 
 
 if __name__ == "__main__":

@@ -100,7 +100,6 @@ def test_the_page_shows_which_recordings_these_weights_call_good():
         good[one["shown"]] = shares[0]
         assert " | ".join([f"| {one['shown']}", str(number), *(f"{share:.1%}" for share in shares)]) in page
     hearts = {title: good.pop(title) for title in PROFILE_TITLES.values()}
-    assert hearts["machines as in training"] >= 0.98
     assert min(hearts.values()) > 0.93
     assert set(good.values()) == {0.0}
 
@@ -110,13 +109,14 @@ def test_what_was_measured_is_what_is_asked_of_it(examination):
     assert examination["held_out_ratio"] <= 1.3
     assert min(examination["slope"].values()) > 0.93
     for category in ("hfref", "hfmref", "hfpef"):
-        for way in ("held_out_vendor", "export"):  # on which they were calibrated
-            assert examination["intervals"][way][category]["coverage"] == pytest.approx(0.9, abs=0.04)
-        assert examination["intervals"]["wide"][category]["coverage"] > 0.87
-        assert examination["intervals"]["wide"][category]["n"] >= 400
-    for way, most in (("wide", 2), ("export", 2), ("held_out_vendor", 3)):
-        assert abs(examination["accuracy"][way]["bias_hfref"]) < most
+        for way in PROFILE_TITLES:
+            measured = examination["intervals"][way][category]
+            assert 0.87 < measured["coverage"] < 0.965
+            assert measured["n"] >= 400
+    for way in PROFILE_TITLES:
+        assert abs(examination["accuracy"][way]["bias_hfref"]) < 2.1
     assert examination["accuracy"]["wide"]["balanced_mae"] < 3.8
+    assert examination["accuracy"]["held_out_vendor"]["balanced_mae"] < 4.6
     assert examination["motion"]["still"]["p90"] < 20
     for name in INVARIANCES:
         assert examination["motion"][name]["mean"] < 3, name

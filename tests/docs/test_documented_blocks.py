@@ -70,13 +70,9 @@ NOT_RUN = {
         "loads a repository that does not exist; tests/hub loads a published one without the package"
     ),
     ("docs/small_model.md", "echomen train small \\"): (
-        "takes five hours; tests/training/test_training_data.py trains on simulated videos, and "
+        "takes six hours; tests/training/test_training_data.py trains on simulated videos, and "
         "tests/scripts/test_teach_outlines.py with their outlines"
     ),
-    (
-        "docs/small_model.md",
-        "python scripts/teach_outlines.py small_deeper --model src/echomen_hf/checkpoints/small \\",
-    ): "takes an hour; tests/scripts/test_teach_outlines.py teaches outlines",
     ("docs/small_model.md", "python -m benchmarks.simulation_realism --profile wide --num_videos 96 \\"): (
         "takes a minute; tests/benchmarks/test_simulation_realism.py measures the same"
     ),
