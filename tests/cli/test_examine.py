@@ -3,9 +3,12 @@ import json
 import numpy as np
 import pytest
 
+from echomen_hf.checkpoints import SMALL_MODEL_FOLDER
 from echomen_hf.cli import invoke
+from echomen_hf.cli.examine import training_changes
 from echomen_hf.evaluation.simulation_examination import accuracy_section, experts_section, motion_section
 from echomen_hf.runs.files import weights_checksum
+from echomen_hf.simulation import SimulatedFrames
 
 
 def test_script_calibrates_measures_and_fills_the_card(tiny_model, tiny_processor, tmp_path, capsys):
@@ -27,6 +30,15 @@ def test_script_calibrates_measures_and_fills_the_card(tiny_model, tiny_processo
     invoke(["examine", *command, "--num_workers", "1"])
     assert output.read_bytes() == first
     assert np.isfinite(found["spearman"]["wide"])
+
+
+def test_changes_of_pictures_are_those_of_the_training_on_record(tmp_path):
+    assert training_changes(tmp_path) == {}
+    settings = {"run.simulation.vertical_smoothing": 0.7, "run.simulation.simulated_videos": 12}
+    (tmp_path / "run.json").write_text(json.dumps({**settings, "training.seed": 3}))
+    assert training_changes(tmp_path) == {"vertical_smoothing": 0.7}
+    packaged = SimulatedFrames("wide", **training_changes(SMALL_MODEL_FOLDER))
+    assert packaged.vertical_smoothing == 0.7 and packaged.brightness_factor == 1.6
 
 
 def test_card_is_no_output(tmp_path):

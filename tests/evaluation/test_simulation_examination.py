@@ -1,5 +1,6 @@
 """Measuring a model on simulated hearts."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +12,10 @@ from echomen_hf.evaluation.simulation_examination import (
     EXPORT,
     PROFILE_TITLES,
     READER_ERROR,
-    _InTurn,
     _readings,
     accuracy_section,
     calibrate_on_simulation,
+    calibration_frames,
     coverage_section,
     echonet_weighted,
     examination_videos,
@@ -52,16 +53,21 @@ def test_each_category_is_a_third_and_profiles_share_their_hearts(examination):
     assert examination["intervals"]["wide"]["all"]["coverage"] == 1.0
 
 
-def test_calibration_shows_every_way_in_turn(tiny_processor):
+def test_calibration_shows_every_way_in_turn_and_machines_of_training_as_training_changes_them(tiny_processor):
     videos = examination_videos(len(PROFILE_TITLES), seed=1)
-    sources = {way: simulated_frames(tiny_processor, way) for way in PROFILE_TITLES}
-    in_turn = _InTurn(sources)
+    changes = {"vertical_smoothing": 1.0, "brightness_factor": 2.0}
+    in_turn, unchanged = calibration_frames(tiny_processor, changes), calibration_frames(tiny_processor, None)
     assert [in_turn.way_of(row) for row in videos] == list(PROFILE_TITLES)
-    shown = [in_turn.read(row, np.array([3])) for row in videos]
-    for row, source, frames in zip(videos, sources.values(), shown, strict=True):
-        np.testing.assert_array_equal(frames, source.read(row, np.array([3])))
-    other = sources[EXPORT].read(videos[0], np.array([3]))
-    assert not np.array_equal(sources["wide"].read(videos[0], np.array([3])), other)
+    for row, way in zip(videos, PROFILE_TITLES, strict=True):
+        source = simulated_frames(tiny_processor, way)
+        shown, expected = in_turn.read(row, np.array([3])), source.read(row, np.array([3]))
+        np.testing.assert_array_equal(unchanged.read(row, np.array([3])), expected)
+        if way == "wide":
+            assert not np.array_equal(shown, expected)
+            expected = dataclasses.replace(source, **changes).read(row, np.array([3]))
+        np.testing.assert_array_equal(shown, expected)
+    other = simulated_frames(tiny_processor, EXPORT).read(videos[0], np.array([3]))
+    assert not np.array_equal(unchanged.read(videos[0], np.array([3])), other)
 
 
 def test_an_export_is_shown_as_the_finder_cuts_it_out(tiny_processor):

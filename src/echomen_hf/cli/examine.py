@@ -41,7 +41,8 @@ def main(
 
     The hearts are ones that training did not show. Measured are errors, intervals, and whether the model reads motion.
     All are shown by machines as in training, by one that the training never simulates, and on screens.
-    --calibrate first stores prediction intervals in the model's configuration, from further simulated videos. --card
+    --calibrate first stores prediction intervals in the model's configuration, from further simulated videos, and
+    which videos are usual, shown as the training that run.json records changed them. --card
     writes the tables into a model card between its marks <!-- accuracy:begin -->, <!-- experts:begin -->,
     <!-- coverage:begin --> and <!-- motion:begin -->, and their ends.
     """
@@ -73,7 +74,9 @@ def main(
     loaded.to(choose_device(device))
     options: dict[str, Any] = {"num_videos": num_videos, "seed": seed, "num_workers": num_workers}
     if calibrate:
-        calibrate_on_simulation(loaded, processor, coverage=coverage, **options)
+        calibrate_on_simulation(
+            loaded, processor, coverage=coverage, training_changes=training_changes(model), **options
+        )
         store_calibration(model, loaded)
     examination = examine_on_simulation(loaded, processor, num_motion_videos=num_motion_videos, **options)
     document = {
@@ -92,6 +95,20 @@ def main(
     if card is not None:
         card.write_text(fill_card(card, sections), encoding="utf-8")
     print("SIMULATED videos only.", *sections.values(), f"Written to {output}", sep="\n\n")
+
+
+def training_changes(model: Path) -> dict[str, float]:
+    """Read from the record of a training on simulated videos how it changed their pictures; nothing without one."""
+    from dataclasses import fields
+
+    from ..runs.files import read_json
+    from ..runs.run_folder import RUN_FILE, run_folder
+    from ..simulation import SimulatedFrames
+
+    record = run_folder(model) / RUN_FILE
+    settings = read_json(record) if record.is_file() else {}
+    changes = {field.name: settings.get(f"run.simulation.{field.name}") for field in fields(SimulatedFrames)}
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 def fill_card(path: Path, sections: dict[str, str]) -> str:

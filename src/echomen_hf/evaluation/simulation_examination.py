@@ -79,15 +79,17 @@ def calibrate_on_simulation(
     coverage: float = 0.9,
     num_workers: int = 0,
     progress: bool = True,
+    training_changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model on simulated videos that no training has seen.
 
     Each video is shown in one of the ways of `PROFILE_TITLES`. The intervals are to hold the EF that a reader, who
     errs, would give on another machine and on exports of screens, and are calibrated on these two. Which embeddings
-    are usual is learned from the machines of training, on exports too, so that the gate knows nothing of the other.
+    are usual is learned from the machines of training, changed as there by `training_changes` (fields of
+    `SimulatedFrames`), and from exports, so that the gate knows nothing of the other machine.
     """
     videos = examination_videos(num_videos, seed + CALIBRATION_SEED_OFFSET)
-    sources = _InTurn({way: simulated_frames(processor, way) for way in PROFILE_TITLES})
+    sources = calibration_frames(processor, training_changes)
     ways = [sources.way_of(row) for row in videos]
     return calibrate_model(
         model,
@@ -101,6 +103,13 @@ def calibrate_on_simulation(
         has_usual_error=[way != IN_RANGE for way in ways],
         has_usual_embedding=[way != HELD_OUT for way in ways],
     )
+
+
+def calibration_frames(processor: EchoMENVideoProcessor, training_changes: Mapping[str, Any] | None) -> _InTurn:
+    """Source of the frames of `calibrate_on_simulation`."""
+    shown = {way: simulated_frames(processor, way) for way in PROFILE_TITLES}
+    as_in_training = SimulatedFrames(IN_RANGE, as_size(processor.crop_size).height, **(training_changes or {}))
+    return _InTurn({**shown, IN_RANGE: as_in_training})
 
 
 @dataclass(frozen=True)
