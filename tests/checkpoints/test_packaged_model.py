@@ -100,7 +100,8 @@ def test_the_page_shows_which_recordings_these_weights_call_good():
         good[one["shown"]] = shares[0]
         assert " | ".join([f"| {one['shown']}", str(number), *(f"{share:.1%}" for share in shares)]) in page
     hearts = {title: good.pop(title) for title in PROFILE_TITLES.values()}
-    assert min(hearts.values()) > 0.93
+    assert hearts["machines as in training"] >= 0.98
+    assert min(hearts.values()) >= 0.95
     assert set(good.values()) == {0.0}
 
 
