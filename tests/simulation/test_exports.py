@@ -5,6 +5,7 @@ import pytest
 
 from echomen_hf.simulation import simulate_echo
 from echomen_hf.simulation.echo import sample_echo_parameters
+from echomen_hf.simulation.export_codecs import through_h264
 from echomen_hf.simulation.export_screens import VENDORS
 from echomen_hf.simulation.exports import ExportSettings, export_clip, sample_export_settings
 from echomen_hf.simulation.fans import fan_mask, lit_fan, whole_fan_parameters
@@ -83,6 +84,11 @@ def test_compression_keeps_the_picture(clip, codec):
         for quality in (95.0, 55.0)
     ]
     assert 0 < errors[0] < errors[1] < 4
+
+
+def test_the_same_frames_are_always_compressed_alike():
+    frames = simulate_echo(9, num_frames=100).frames  # of those that x264 may encode in two ways
+    assert len({through_h264(frames, 22).tobytes() for _ in range(20)}) == 1
 
 
 def test_colours_have_the_luma_of_the_gray_export(clip):
