@@ -96,6 +96,14 @@ def test_what_speaks_against_an_estimate(video, quality, words):
     assert words in finding.reason
 
 
+def test_a_picture_without_fan_and_ventricle_has_nothing_to_measure():
+    noise = make_video(beating_texture(100), sector=Sector((0, 0, 64, 48)))
+    for looked_at in ({"is_other_view": True}, {"outline": outlined(0, is_other_view=True)}):
+        (finding,) = inspect_clip(noise, SPEC, **looked_at)
+        assert finding.quality == "unusable"
+        assert "Neither an ultrasound fan nor a left ventricle" in finding.reason
+
+
 def test_a_clip_that_is_just_long_enough_is_good():
     assert inspect_clip(make_video(beating_texture(63)), SPEC) == ()
     large = np.repeat(np.repeat(beating_texture(80), 16, axis=1), 16, axis=2)

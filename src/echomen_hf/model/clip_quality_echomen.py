@@ -85,7 +85,7 @@ def inspect_clip(
 
     Returns:
         Findings: black, still, colour Doppler, no ultrasound fan, no whole beat, shorter than a clip, slow,
-        another view.
+        another view. A picture with neither a fan nor a ventricle has nothing to measure.
     """
     has_fan = video.sector is None or video.sector.shape != "none"
     findings = []
@@ -103,7 +103,11 @@ def inspect_clip(
     if video.is_coloured:
         share = f"{video.coloured_share:.0%} of the picture is coloured, as in colour Doppler"
         findings.append(Finding("doubtful", f"{share}; the model was trained on grayscale (B-mode) clips."))
-    if not has_fan:
+    is_other_view = is_other_view or (outline is not None and outline.is_other_view)
+    if not has_fan and is_other_view:
+        text = "Neither an ultrasound fan nor a left ventricle was found, so there is nothing to measure."
+        findings.append(Finding("unusable", text))
+    elif not has_fan:
         findings.append(Finding("doubtful", "No ultrasound fan was found in the picture."))
     findings += _beat_findings(video, spec, outline)
     rate = f"The clip has {video.fps:.3g} frames per second; below"
@@ -112,7 +116,7 @@ def inspect_clip(
     elif video.fps < _LOWEST_FPS:
         missed = "the smallest and largest volume of a beat may be missed"
         findings.append(Finding("doubtful", f"{rate} {_LOWEST_FPS:g} {missed}."))
-    if is_other_view or (outline is not None and outline.is_other_view):
+    if has_fan and is_other_view:
         findings.append(Finding("doubtful", "No left ventricle was outlined as an apical four-chamber view shows it."))
     return tuple(findings)
 
