@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor
+from echomen_hf.evaluation import simulation_examination
 from echomen_hf.evaluation.simulation_examination import (
     EXPORT,
     PROFILE_TITLES,
@@ -53,21 +54,43 @@ def test_each_category_is_a_third_and_profiles_share_their_hearts(examination):
     assert examination["intervals"]["wide"]["all"]["coverage"] == 1.0
 
 
-def test_calibration_shows_every_way_in_turn_and_machines_of_training_as_training_changes_them(tiny_processor):
-    videos = examination_videos(len(PROFILE_TITLES), seed=1)
+def test_calibration_shows_all_ways_and_machines_of_training_as_training_changes_them(tiny_processor):
+    video = examination_videos(1, seed=1)[0]
     changes = {"vertical_smoothing": 1.0, "brightness_factor": 2.0}
-    in_turn, unchanged = calibration_frames(tiny_processor, changes), calibration_frames(tiny_processor, None)
-    assert [in_turn.way_of(row) for row in videos] == list(PROFILE_TITLES)
-    for row, way in zip(videos, PROFILE_TITLES, strict=True):
-        source = simulated_frames(tiny_processor, way)
-        shown, expected = in_turn.read(row, np.array([3])), source.read(row, np.array([3]))
+    changed, unchanged = calibration_frames(tiny_processor, changes), calibration_frames(tiny_processor, None)
+    for way in PROFILE_TITLES:
+        source, row = simulated_frames(tiny_processor, way), {**video, "way": way}
+        shown, expected = changed.read(row, np.array([3])), source.read(video, np.array([3]))
         np.testing.assert_array_equal(unchanged.read(row, np.array([3])), expected)
         if way == "wide":
             assert not np.array_equal(shown, expected)
-            expected = dataclasses.replace(source, **changes).read(row, np.array([3]))
+            expected = dataclasses.replace(source, **changes).read(video, np.array([3]))
         np.testing.assert_array_equal(shown, expected)
-    other = simulated_frames(tiny_processor, EXPORT).read(videos[0], np.array([3]))
-    assert not np.array_equal(unchanged.read(videos[0], np.array([3])), other)
+
+
+def test_intervals_and_gate_are_calibrated_on_two_ways_each(tiny_processor, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        simulation_examination,
+        "calibrate_model",
+        lambda model, processor, videos, **kwargs: seen.update(kwargs, videos=videos),
+    )
+    calibrate_on_simulation(None, tiny_processor, num_videos=4)
+
+    def shown(mark):
+        return [
+            (row["way"], row["seed"][-1])
+            for row, is_counted in zip(seen["videos"], seen[mark], strict=True)
+            if is_counted
+        ]
+
+    errors, usual = shown("has_usual_error"), shown("has_usual_embedding")
+    assert sorted(errors) == [(way, heart) for way in ("export", "held_out_vendor") for heart in range(4)]
+    assert sorted(usual) == [(way, heart) for way in ("export", "wide") for heart in range(4)]
+    for half in (usual[::2], usual[1::2]):  # what `embedding_distribution` compares
+        assert sorted(way for way, _ in half) == ["export", "export", "wide", "wide"]
+    readings = dict(zip([row["file_name"] for row in seen["videos"]], seen["readings"], strict=True))
+    assert [readings[row["file_name"]] for row in seen["videos"]] == seen["readings"]
 
 
 def test_an_export_is_shown_as_the_finder_cuts_it_out(tiny_processor):

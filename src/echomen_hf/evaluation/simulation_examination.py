@@ -83,46 +83,43 @@ def calibrate_on_simulation(
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model on simulated videos that no training has seen.
 
-    Each video is shown in one of the ways of `PROFILE_TITLES`. The intervals are to hold the EF that a reader, who
-    errs, would give on another machine and on exports of screens, and are calibrated on these two. Which embeddings
-    are usual is learned from the machines of training, changed as there by `training_changes` (fields of
+    Each video is shown in all ways of `PROFILE_TITLES`. The intervals are to hold the EF that a reader, who errs,
+    would give on another machine and on exports of screens, and are calibrated on these two. Which embeddings are
+    usual is learned from the machines of training, changed as there by `training_changes` (fields of
     `SimulatedFrames`), and from exports, so that the gate knows nothing of the other machine.
     """
     videos = examination_videos(num_videos, seed + CALIBRATION_SEED_OFFSET)
-    sources = calibration_frames(processor, training_changes)
-    ways = [sources.way_of(row) for row in videos]
+    # Way by way, for the gate measures every second video by the others: both halves are to be shown in all ways.
+    shown = [{**row, "way": way} for way in PROFILE_TITLES for row in videos]
     return calibrate_model(
         model,
         processor,
-        videos,
+        shown,
         coverage=coverage,
         num_workers=num_workers,
         progress=progress,
-        frames=sources,
-        readings=_readings(videos),
-        has_usual_error=[way != IN_RANGE for way in ways],
-        has_usual_embedding=[way != HELD_OUT for way in ways],
+        frames=calibration_frames(processor, training_changes),
+        readings=_readings(videos) * len(PROFILE_TITLES),
+        has_usual_error=[row["way"] != IN_RANGE for row in shown],
+        has_usual_embedding=[row["way"] != HELD_OUT for row in shown],
     )
 
 
-def calibration_frames(processor: EchoMENVideoProcessor, training_changes: Mapping[str, Any] | None) -> _InTurn:
+def calibration_frames(processor: EchoMENVideoProcessor, training_changes: Mapping[str, Any] | None) -> _AllWays:
     """Source of the frames of `calibrate_on_simulation`."""
     shown = {way: simulated_frames(processor, way) for way in PROFILE_TITLES}
     as_in_training = SimulatedFrames(IN_RANGE, as_size(processor.crop_size).height, **(training_changes or {}))
-    return _InTurn({**shown, IN_RANGE: as_in_training})
+    return _AllWays({**shown, IN_RANGE: as_in_training})
 
 
 @dataclass(frozen=True)
-class _InTurn:
-    """Frames of one video after the other from the next source, by the name of the way in which it shows them."""
+class _AllWays:
+    """Frames of videos, shown in the way that their row names."""
 
     sources: Mapping[str, FrameSource]
 
-    def way_of(self, row: dict[str, Any]) -> str:
-        return list(self.sources)[row["seed"][-1] % len(self.sources)]
-
     def read(self, row: dict[str, Any], indices: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-        return self.sources[self.way_of(row)].read(row, indices)
+        return self.sources[row["way"]].read(row, indices)
 
 
 @dataclass(frozen=True)
