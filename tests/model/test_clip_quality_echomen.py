@@ -104,6 +104,15 @@ def test_a_picture_without_fan_and_ventricle_has_nothing_to_measure():
         assert "Neither an ultrasound fan nor a left ventricle" in finding.reason
 
 
+@pytest.mark.parametrize(
+    ("size", "qualities"), [((96, 96), ("doubtful", "good")), ((96, 160), ("doubtful", "doubtful"))]
+)
+def test_a_ventricle_is_enough_where_no_fan_would_be_cut_out(size, qualities):
+    frames = np.tile(beating_texture(100), (1, 2, 3))[:, : size[0], : size[1]]
+    video = make_video(frames, sector=Sector((0, 0, *size[::-1])))
+    assert tuple(overall_quality(inspect_clip(video, SPEC, is_other_view=view)) for view in (None, False)) == qualities
+
+
 def test_a_clip_that_is_just_long_enough_is_good():
     assert inspect_clip(make_video(beating_texture(63)), SPEC) == ()
     large = np.repeat(np.repeat(beating_texture(80), 16, axis=1), 16, axis=2)

@@ -193,7 +193,7 @@ class Predictor:
 
         whole = read_video(source)
         video = self.processor.crop_to_sector(whole)
-        outline, is_other_view = None, False
+        outline, is_other_view = None, None
         if self.outliner is not None:
             outline = outline_video(whole, self.outliner)
         elif self._view_outliner is not None:

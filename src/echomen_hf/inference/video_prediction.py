@@ -46,7 +46,7 @@ def predict_video(
     engine: Encode | None = None,
     windows: SharedWindows | None = None,
     outline: VideoOutline | None = None,
-    is_other_view: bool = False,
+    is_other_view: bool | None = None,
 ) -> VideoPrediction:
     """Estimate the ejection fraction of one video, whatever its quality.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .clip_sampling_echomen import ClipSpec
 from .echo_video_echomen import EchoVideo, require_moving
 from .moving_region_echomen import opened
+from .sector_echomen import is_data_set_clip
 
 
 __all__ = [
@@ -63,7 +64,7 @@ class Finding:
 
 
 def check_clip(
-    video: EchoVideo, spec: ClipSpec, outline: Any = None, is_other_view: bool = False
+    video: EchoVideo, spec: ClipSpec, outline: Any = None, is_other_view: bool | None = None
 ) -> tuple[Finding, ...]:
     """Refuse a still image, and warn of everything that `inspect_clip` finds."""
     findings = inspect_clip(require_moving(video), spec, outline, is_other_view)
@@ -73,7 +74,7 @@ def check_clip(
 
 
 def inspect_clip(
-    video: EchoVideo, spec: ClipSpec, outline: Any = None, is_other_view: bool = False
+    video: EchoVideo, spec: ClipSpec, outline: Any = None, is_other_view: bool | None = None
 ) -> tuple[Finding, ...]:
     """Look for what makes the estimate of a clip doubtful or unusable.
 
@@ -81,7 +82,8 @@ def inspect_clip(
         video: Grayscale video, whose fan has been looked for or not.
         spec: Length of the model's clips.
         outline: `VideoOutline` of the video, whose view is then judged, and whose beats are counted.
-        is_other_view: Whether a few outlines, without an `outline`, speak against an apical four-chamber view.
+        is_other_view: Whether a few outlines, without an `outline`, speak against an apical four-chamber view; `None`
+            if none were drawn.
 
     Returns:
         Findings: black, still, colour Doppler, no ultrasound fan, no whole beat, shorter than a clip, slow,
@@ -103,11 +105,13 @@ def inspect_clip(
     if video.is_coloured:
         share = f"{video.coloured_share:.0%} of the picture is coloured, as in colour Doppler"
         findings.append(Finding("doubtful", f"{share}; the model was trained on grayscale (B-mode) clips."))
-    is_other_view = is_other_view or (outline is not None and outline.is_other_view)
+    if outline is not None:
+        is_other_view = outline.is_other_view
     if not has_fan and is_other_view:
         text = "Neither an ultrasound fan nor a left ventricle was found, so there is nothing to measure."
         findings.append(Finding("unusable", text))
-    elif not has_fan:
+    # A clip of a data set is never cut to its fan, so that a ventricle in its place is enough.
+    elif not has_fan and (is_other_view is None or not is_data_set_clip(*video.frames.shape[1:])):
         findings.append(Finding("doubtful", "No ultrasound fan was found in the picture."))
     findings += _beat_findings(video, spec, outline)
     rate = f"The clip has {video.fps:.3g} frames per second; below"
