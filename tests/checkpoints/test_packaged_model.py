@@ -112,10 +112,10 @@ def test_what_was_measured_is_what_is_asked_of_it(examination):
     for category in ("hfref", "hfmref", "hfpef"):
         for way in PROFILE_TITLES:
             measured = examination["intervals"][way][category]
-            assert 0.87 < measured["coverage"] < 0.965
+            assert 0.87 < measured["coverage"] < 0.945
             assert measured["n"] >= 400
     for way in PROFILE_TITLES:
-        assert abs(examination["accuracy"][way]["bias_hfref"]) < 2.1
+        assert abs(examination["accuracy"][way]["bias_hfref"]) < 2
     assert examination["accuracy"]["wide"]["balanced_mae"] < 3.8
     assert examination["accuracy"]["held_out_vendor"]["balanced_mae"] < 4.6
     assert examination["motion"]["still"]["p90"] < 20
@@ -124,7 +124,7 @@ def test_what_was_measured_is_what_is_asked_of_it(examination):
 
 
 def test_it_reads_motion(predictor):
-    videos = SimulatedVideos(12, seed=77, distribution="categories", seconds=(1.4, 2.0))
+    videos = SimulatedVideos(24, seed=77, distribution="categories", seconds=(1.4, 2.0))
     source = SimulatedFrames("wide")
     clips = [EchoVideo(source.read(row), row["fps"], row["file_name"]) for row in videos]
     found = motion_evidence(
