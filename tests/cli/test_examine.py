@@ -38,7 +38,7 @@ def test_changes_of_pictures_are_those_of_the_training_on_record(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({**settings, "training.seed": 3}))
     assert training_changes(tmp_path) == {"vertical_smoothing": 0.7}
     packaged = SimulatedFrames("wide", **training_changes(SMALL_MODEL_FOLDER))
-    assert packaged.vertical_smoothing == 0.7 and packaged.brightness_factor == 1.6
+    assert packaged.vertical_smoothing == 1.0 and packaged.brightness_factor == 1.6
 
 
 def test_card_is_no_output(tmp_path):

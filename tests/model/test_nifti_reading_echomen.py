@@ -72,7 +72,7 @@ def test_commands_take_it(tmp_path):
     by_frames = predict_video(
         predictor.model, predictor.processor, EchoVideo(known_frames(70), 50.0, "frames"), "center"
     )
-    with pytest.warns(UserWarning, match="No ultrasound fan"):
+    with pytest.warns(UserWarning, match="Neither an ultrasound fan"):
         assert predictor(path).ejection_fraction == pytest.approx(by_frames.ejection_fraction, abs=1e-3)
 
 
