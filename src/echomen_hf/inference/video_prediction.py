@@ -59,7 +59,7 @@ def predict_video(
         engine: What runs the encoder; defaults to the model itself.
         windows: What runs the encoder instead, on all clips of the video together.
         outline: Outline of the left ventricle in the video, a second reading.
-        is_other_view: What `shows_other_view` says of the video, if it has no `outline`.
+        is_other_view: What `shows_other_view` says of the video, if it has no `outline`; `None` if it was not asked.
 
     Returns:
         The prediction, averaged over clips.
