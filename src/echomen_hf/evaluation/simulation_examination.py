@@ -107,7 +107,7 @@ def calibrate_on_simulation(
 
 def calibration_frames(processor: EchoMENVideoProcessor, training_changes: Mapping[str, Any] | None) -> _AllWays:
     """Source of the frames of `calibrate_on_simulation`."""
-    shown = {way: simulated_frames(processor, way) for way in PROFILE_TITLES}
+    shown = {way: simulated_frames(processor, way) for way in (HELD_OUT, EXPORT)}
     as_in_training = SimulatedFrames(IN_RANGE, as_size(processor.crop_size).height, **(training_changes or {}))
     return _AllWays({**shown, IN_RANGE: as_in_training})
 

@@ -1,7 +1,7 @@
 """PyTorch EchoMEN model."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -27,9 +27,9 @@ from .heads_echomen import (
     EchoMENRegressionHead,
     EchoMENTrainingDistribution,
 )
-from .r2plus1d_echomen import R2Plus1DEncoder, R2Plus1DStage
+from .r2plus1d_echomen import R2Plus1DEncoder, R2Plus1DStage, frozen_batch_statistics
 from .recalibration_echomen import recalibrate
-from .video_encoder_echomen import NoEncoder, VideoEncoder, load_video_model, origin_of_weights
+from .video_encoder_echomen import NoEncoder, VideoEncoder, check_pixel_values, load_video_model, origin_of_weights
 
 
 logger = logging.get_logger(__name__)
@@ -391,36 +391,6 @@ def make_encoder(config: EchoMENConfig) -> nn.Module:
     if config.encoder_config is not None:
         return VideoEncoder(cast(PreTrainedConfig, config.encoder_config), config.encoder_pooling)
     return R2Plus1DEncoder(config)
-
-
-def check_pixel_values(pixel_values: torch.Tensor, num_channels: int) -> None:
-    """Refuse what are no normalised clips of shape (B, T, `num_channels`, H, W)."""
-    if pixel_values.ndim != 5 or pixel_values.shape[2] != num_channels:
-        raise ValueError(
-            f"`pixel_values` must have shape (batch, frames, {num_channels}, height, width), got "
-            f"{tuple(pixel_values.shape)}."
-        )
-    if not pixel_values.is_floating_point():
-        raise ValueError(
-            f"`pixel_values` must be normalised floating point numbers, got {pixel_values.dtype}; "
-            "pass raw frames through the video processor first."
-        )
-
-
-@contextmanager
-def frozen_batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Leave running statistics as they are while a checkpointed block is computed again for the backward pass."""
-    # Their base class, since those of several processes may have been synchronised.
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training]
-    recorded = [(layer.momentum, cast(torch.Tensor, layer.num_batches_tracked).clone()) for layer in layers]
-    try:
-        for layer in layers:
-            layer.momentum = 0.0
-        yield
-    finally:
-        for layer, (momentum, num_batches_tracked) in zip(layers, recorded):
-            layer.momentum = momentum
-            cast(torch.Tensor, layer.num_batches_tracked).copy_(num_batches_tracked)
 
 
 __all__ = ["EchoMENModel", "EchoMENOutput", "EchoMENPreTrainedModel"]

@@ -1,9 +1,12 @@
 """R(2+1)D, the video encoder of the paper."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_echomen import EchoMENConfig
@@ -101,4 +104,20 @@ def batch_norm(channels: int, config: EchoMENConfig) -> nn.BatchNorm3d:
     return nn.BatchNorm3d(channels, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum)
 
 
-__all__ = ["R2Plus1DBlock", "R2Plus1DEncoder", "R2Plus1DStage"]
+@contextmanager
+def frozen_batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Leave running statistics as they are while a checkpointed block is computed again for the backward pass."""
+    # Their base class, since those of several processes may have been synchronised.
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    recorded = [(layer.momentum, cast(torch.Tensor, layer.num_batches_tracked).clone()) for layer in layers]
+    try:
+        for layer in layers:
+            layer.momentum = 0.0
+        yield
+    finally:
+        for layer, (momentum, num_batches_tracked) in zip(layers, recorded):
+            layer.momentum = momentum
+            cast(torch.Tensor, layer.num_batches_tracked).copy_(num_batches_tracked)
+
+
+__all__ = ["R2Plus1DBlock", "R2Plus1DEncoder", "R2Plus1DStage", "frozen_batch_statistics"]

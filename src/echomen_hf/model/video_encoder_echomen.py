@@ -156,6 +156,20 @@ class NoEncoder(nn.Module):
         )
 
 
+def check_pixel_values(pixel_values: torch.Tensor, num_channels: int) -> None:
+    """Refuse what are no normalised clips of shape (B, T, `num_channels`, H, W)."""
+    if pixel_values.ndim != 5 or pixel_values.shape[2] != num_channels:
+        raise ValueError(
+            f"`pixel_values` must have shape (batch, frames, {num_channels}, height, width), got "
+            f"{tuple(pixel_values.shape)}."
+        )
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"`pixel_values` must be normalised floating point numbers, got {pixel_values.dtype}; "
+            "pass raw frames through the video processor first."
+        )
+
+
 def load_video_model(name_or_path: str | Path) -> PreTrainedModel:
     """Load a pre-trained video model, a folder or an id on the Hub."""
     folder = Path(name_or_path)
@@ -219,6 +233,7 @@ __all__ = [
     "NoEncoder",
     "VideoEncoder",
     "as_encoder_config",
+    "check_pixel_values",
     "encoder_clip",
     "encoder_embedding_size",
     "load_video_model",

@@ -13,7 +13,8 @@ from transformers import initialization as init
 from ...losses import squared_error
 from ...model.configuration_echomen import ClipConfig
 from ...model.heads_echomen import EchoMENRegressionHead
-from ...model.modeling_echomen import EchoMENOutput, check_pixel_values
+from ...model.modeling_echomen import EchoMENOutput
+from ...model.video_encoder_echomen import check_pixel_values
 from ...training.stage import Stage
 from ..method_trainer import MethodStage, MethodTrainer
 

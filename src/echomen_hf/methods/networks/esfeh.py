@@ -15,8 +15,9 @@ from transformers import initialization as init
 from transformers.utils.generic import maybe_autocast
 
 from ...losses import squared_error
-from ...model.modeling_echomen import EchoMENOutput, EchoMENPreTrainedModel, check_pixel_values
+from ...model.modeling_echomen import EchoMENOutput, EchoMENPreTrainedModel
 from ...model.r2plus1d_echomen import R2Plus1DEncoder
+from ...model.video_encoder_echomen import check_pixel_values
 from ..method import Method
 from ..method_trainer import Loss, MethodLoss
 from .architecture import ArchitectureTrainer, single_prediction
