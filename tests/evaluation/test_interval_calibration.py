@@ -45,9 +45,10 @@ def test_calibration_is_that_of_the_splits_errors_and_stays_with_the_model(
 
 def test_some_videos_count_for_one_part_of_a_calibration_only(tiny_model, tiny_processor, videos):
     marks = [number % 2 == 0 for number in range(len(videos))]
+    groups = ["a machine" if mark else None for mark in marks]
     half = videos.select(range(0, len(videos), 2))
     found = calibrate_model(
-        tiny_model, tiny_processor, videos, progress=False, has_usual_error=marks, has_usual_embedding=marks
+        tiny_model, tiny_processor, videos, progress=False, error_groups=groups, has_usual_embedding=marks
     )
     mean = tiny_model.training_distribution.mean.clone()
     assert found == calibrate_model(tiny_model, tiny_processor, half, progress=False)

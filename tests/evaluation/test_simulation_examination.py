@@ -84,7 +84,8 @@ def test_intervals_and_gate_are_calibrated_on_two_ways_each(tiny_processor, monk
             if is_counted
         ]
 
-    errors, usual = shown("has_usual_error"), shown("has_usual_embedding")
+    errors, usual = shown("error_groups"), shown("has_usual_embedding")
+    assert [group in (None, row["way"]) for row, group in zip(seen["videos"], seen["error_groups"])] == [True] * 12
     assert sorted(errors) == [(way, heart) for way in ("export", "held_out_vendor") for heart in range(4)]
     assert sorted(usual) == [(way, heart) for way in ("export", "wide") for heart in range(4)]
     for half in (usual[::2], usual[1::2]):  # what `embedding_distribution` compares

@@ -21,6 +21,41 @@ def test_ranks_by_hand() -> None:
     assert found["num_videos"] == {"hfref": 0, "hfmref": 0, "hfpef": 39}
 
 
+def test_ranks_move_by_as_little_as_a_group_needs() -> None:
+    # Of 79 errors, 4 on each side do not count. One group errs from 0 to 48, the other one from 49 to 78.
+    errors, groups = np.arange(79.0), np.repeat(["a", "b"], [49, 30])
+    labels = np.full(79, 70.0)
+    assert calibrate_intervals(labels - errors, labels)["offsets"]["hfpef"] == [3.0, 75.0]
+    # 46 of 49 and 27 of 30 are held, both at least 0.89.
+    assert calibrate_intervals(labels - errors, labels, groups=groups)["offsets"]["hfpef"] == [3.0, 75.0]
+    # Of 20 in the upper group 18 are to be held, one more than 17: the range moves up by one.
+    groups = np.repeat(["a", "b"], [59, 20])
+    assert calibrate_intervals(labels - errors, labels, groups=groups)["offsets"]["hfpef"] == [4.0, 76.0]
+    # Of two such groups neither can be brought to 0.89 without the other: each is to lose as little as possible.
+    groups = np.repeat(["a", "b", "c"], [20, 39, 20])
+    assert calibrate_intervals(labels - errors, labels, groups=groups)["offsets"]["hfpef"] == [3.0, 75.0]
+
+
+def test_every_group_is_held_where_one_errs_more() -> None:
+    rng = np.random.default_rng(3)
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        groups = rng.choice(["good", "bad"], count)
+        return 62 + np.where(groups == "bad", rng.normal(3, 6.0, count), rng.normal(0, 5, count)), groups
+
+    def shares(**options: np.ndarray) -> list[float]:
+        low, high = calibrate_intervals(calibrating, np.full(len(calibrating), 62.0), **options)["offsets"]["hfpef"]
+        inside = (low <= 62 - further) & (62 - further <= high)
+        return [inside[of_further == name].mean() for name in ("good", "bad")]
+
+    (calibrating, of_calibrating), (further, of_further) = draw(20000), draw(20000)
+    good, bad = shares()
+    assert bad < 0.885 < 0.915 < good
+    good, bad = shares(groups=of_calibrating)
+    assert bad == pytest.approx(0.89, abs=0.008)
+    assert good == pytest.approx(0.91, abs=0.008)
+
+
 def test_a_category_with_too_few_videos_rules_nothing_out() -> None:
     labels = np.array([20.0] * 18 + [60.0] * 60)
     found = calibrate_intervals(labels + 1, labels)
@@ -85,6 +120,8 @@ def test_coverage_is_a_share(coverage: float) -> None:
 def test_what_cannot_calibrate_is_refused() -> None:
     with pytest.raises(ValueError, match="2 predictions for 1"):
         calibrate_intervals([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="in 3 groups"):
+        calibrate_intervals([1.0], [1.0], groups=["a", "b", "c"])
     with pytest.raises(ValueError, match="not numbers"):
         calibrate_intervals([np.nan], [1.0])
     good = {"coverage": 0.9, "protocol": "all", "offsets": {"hfref": [0, 1], "hfmref": [0, 1], "hfpef": [0, 1]}}

@@ -44,7 +44,7 @@ def calibrate_model(
     frames: FrameSource | None = None,
     readings: Sequence[float] | None = None,
     vectors: ClipVectors | None = None,
-    has_usual_error: Sequence[bool] | None = None,
+    error_groups: Sequence[str | None] | None = None,
     has_usual_embedding: Sequence[bool] | None = None,
 ) -> dict[str, Any]:
     """Calibrate the prediction intervals of a model and store them in its configuration.
@@ -52,8 +52,10 @@ def calibrate_model(
     The intervals hold the EF of the rows, or, if given, `readings` of them in percent.
 
     An EchoMEN model also learns how the embeddings of the videos are distributed, so that it can tell when a video is
-    not like them. Videos that `has_usual_error` or `has_usual_embedding` marks as `False` do not count for the one or
-    the other.
+    not like them. Videos that `has_usual_embedding` marks as `False` do not count for this.
+
+    `error_groups` names what later videos may all be like, so that the intervals hold in each group, see
+    `calibrate_intervals`. Videos without a group do not count for the intervals.
 
     The best epoch is chosen on VAL too, which makes its errors slightly smaller than later ones. With hundreds of
     videos and tens of epochs, the effect is small compared with the spread of the errors; the coverage on TEST
@@ -66,11 +68,16 @@ def calibrate_model(
         predictions = predict_split(
             model, processor, videos, protocol, batch_size, num_workers, progress, frames=frames
         )
+    estimates = [prediction.ejection_fraction for prediction in predictions]
+    labels = [row["ejection_fraction"] for row in videos] if readings is None else readings
+    groups = [""] * len(videos) if error_groups is None else error_groups
+    has_group = [group is not None for group in groups]
     calibration = {
         **calibrate_intervals(
-            _marked([prediction.ejection_fraction for prediction in predictions], has_usual_error),
-            _marked([row["ejection_fraction"] for row in videos] if readings is None else readings, has_usual_error),
+            _marked(estimates, has_group),
+            _marked(labels, has_group),
             coverage,
+            _marked(groups, has_group),
         ),
         "protocol": parse_protocol(protocol),
     }

@@ -84,7 +84,7 @@ def calibrate_on_simulation(
     """Calibrate the prediction intervals of a model on simulated videos that no training has seen.
 
     Each video is shown in all ways of `PROFILE_TITLES`. The intervals are to hold the EF that a reader, who errs,
-    would give on another machine and on exports of screens, and are calibrated on these two. Which embeddings are
+    would give on another machine and on exports of screens, and are calibrated to hold on each. Which embeddings are
     usual is learned from the machines of training, changed as there by `training_changes` (fields of
     `SimulatedFrames`), and from exports, so that the gate knows nothing of the other machine.
     """
@@ -100,7 +100,7 @@ def calibrate_on_simulation(
         progress=progress,
         frames=calibration_frames(processor, training_changes),
         readings=_readings(videos) * len(PROFILE_TITLES),
-        has_usual_error=[row["way"] != IN_RANGE for row in shown],
+        error_groups=[None if row["way"] == IN_RANGE else row["way"] for row in shown],
         has_usual_embedding=[row["way"] != HELD_OUT for row in shown],
     )
 

@@ -14,12 +14,14 @@ __all__ = ["calibrate_intervals", "calibration_for", "check_calibration", "predi
 
 # Wider than any error of an ejection fraction: the interval then reaches to the ends of its category.
 _UNLIMITED = 100.0
+_GROUP_LOSS = 0.01  # by which a group of the videos may be held less often than all of them
 
 
 def calibrate_intervals(
     predictions: Sequence[float] | np.ndarray,
     references: Sequence[float] | np.ndarray,
     coverage: float = 0.9,
+    groups: Sequence[Any] | np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Find, per heart-failure category, the range of errors that holds a given share of the videos.
 
@@ -30,12 +32,20 @@ def calibrate_intervals(
     as long as later videos are like those that calibrate. Where a category has too few videos for such ranks, fewer
     than 19 for 90 %, no error is ruled out: its part of the interval is as wide as the category.
 
+    `groups` names what later videos may all be like, such as the machine of every video. Where the range holds a group
+    less often than `coverage` by more than 0.01, both ranks move by as little as brings each group there, or as near
+    to it as they can.
+
     The result holds `coverage`; `offsets`, by category the lowest and highest of (label - prediction) in EF points;
     and `num_videos` by category.
     """
     predicted, labels = np.asarray(predictions, np.float64).ravel(), np.asarray(references, np.float64).ravel()
-    if len(predicted) != len(labels):
-        raise ValueError(f"Got {len(predicted)} predictions for {len(labels)} ejection fractions; each needs one.")
+    named = np.zeros(len(labels)) if groups is None else np.asarray(groups).ravel()
+    if not len(predicted) == len(labels) == len(named):
+        raise ValueError(
+            f"Got {len(predicted)} predictions for {len(labels)} ejection fractions in {len(named)} groups; each "
+            "needs one."
+        )
     if not (np.isfinite(predicted).all() and np.isfinite(labels).all()):
         raise ValueError("Intervals cannot be calibrated on predictions or ejection fractions that are not numbers.")
     if not 0 < coverage < 1:
@@ -43,13 +53,29 @@ def calibrate_intervals(
     categories = np.array([heart_failure_category(label) for label in labels.tolist()])
     offsets, num_videos = {}, {}
     for category in HEART_FAILURE_CATEGORIES:
-        errors = np.sort((labels - predicted)[categories == category])
-        # The tiny term keeps products such as 40 * 0.05 whole.
-        tail = math.floor((len(errors) + 1) * (1 - coverage) / 2 + 1e-9)
-        enough = tail >= 1
-        offsets[category] = [float(errors[tail - 1]), float(errors[-tail])] if enough else [-_UNLIMITED, _UNLIMITED]
+        errors = (labels - predicted)[categories == category]
+        offsets[category] = _range_of_errors(errors, named[categories == category], coverage)
         num_videos[category] = len(errors)
     return {"coverage": float(coverage), "offsets": offsets, "num_videos": num_videos}
+
+
+def _range_of_errors(errors: np.ndarray, groups: np.ndarray, coverage: float) -> list[float]:
+    order = np.argsort(errors, kind="stable")
+    errors, groups = errors[order], groups[order]
+    # The tiny term keeps products such as 40 * 0.05 whole.
+    tail = math.floor((len(errors) + 1) * (1 - coverage) / 2 + 1e-9)
+    if tail < 1:
+        return [-_UNLIMITED, _UNLIMITED]
+    first = np.arange(2 * tail - 1)  # of the videos that the range holds, whatever it is as many
+    last = first + len(errors) - 2 * tail + 1
+    shares = []
+    for group in np.unique(groups):
+        number = np.append(0, np.cumsum(groups == group))
+        shares.append((number[last + 1] - number[first]) / number[-1])
+    lowest = np.min(shares, axis=0)
+    enough = np.flatnonzero(lowest >= min(coverage - _GROUP_LOSS, lowest.max()) - 1e-9)
+    chosen = enough[np.abs(enough - (tail - 1)).argmin()]
+    return [float(errors[first[chosen]]), float(errors[last[chosen]])]
 
 
 def prediction_interval(ejection_fraction: float, calibration: dict[str, Any]) -> tuple[float, float]:
