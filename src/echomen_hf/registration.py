@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from .model.echo_video_echomen import EchoVideo
     from .model.modeling_echomen import EchoMENModel
 
 
@@ -88,6 +89,7 @@ def _register() -> None:
     EchoMENModel.register_for_auto_class("AutoModel")
     EchoMENVideoProcessor.register_for_auto_class("AutoVideoProcessor")
     EchoMENModel.publisher = _publish
+    EjectionFractionPipeline.shows_other_view = _shows_other_view
     PACKAGE_ENCODERS.update(echo_uniformer=_uniformer_encoder, uvt=_uvt_encoder)
 
 
@@ -108,3 +110,10 @@ def _publish(model: EchoMENModel, repo_id: str, **options: Any) -> str:
     from .hub import push_model  # only publishing needs it
 
     return push_model(model, repo_id, **options)
+
+
+def _shows_other_view(video: EchoVideo) -> bool:
+    """Tell by a few outlines whether a video shows something else than an apical view of the left ventricle."""
+    from .outline import shows_other_view  # with scipy.ndimage, which takes half a second
+
+    return shows_other_view(video)

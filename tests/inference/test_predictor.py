@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
-from echomen_hf import Predictor
+from echomen_hf import EjectionFractionPipeline, Predictor
 from echomen_hf.inference import find_videos
 from echomen_hf.simulation.other_recordings import simulate_other_recording
 
@@ -36,6 +36,9 @@ def test_another_view_is_doubtful_unless_it_is_not_looked_at(tiny_model, tiny_pr
     assert sum("apical four-chamber view" in reason for reason in reasons) == 1
     unchecked = Predictor(tiny_model, tiny_processor, check_view=False)(path).reasons
     assert unchecked == tuple(reason for reason in reasons if "four-chamber" not in reason)
+    parts = {"model": tiny_model, "video_processor": tiny_processor}
+    assert EjectionFractionPipeline(**parts)(str(path))["reasons"] == reasons
+    assert EjectionFractionPipeline(**parts, check_view=False)(str(path))["reasons"] == unchecked
 
 
 def test_model_object_needs_its_processor(tiny_model, tiny_processor, avi):

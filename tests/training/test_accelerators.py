@@ -147,7 +147,7 @@ class TestPrediction:
 
     @pytest.mark.parametrize("batch_size", [1, 3])
     def test_pipeline(self, tiny_model, tiny_processor, avi, device, batch_size):
-        parts = {"video_processor": tiny_processor, "device": "cpu"}
+        parts = {"video_processor": tiny_processor, "device": "cpu", "check_view": False}
         expected = EjectionFractionPipeline(model=copy.deepcopy(tiny_model), **parts)(avi)
         with device:
             run = EjectionFractionPipeline(model=tiny_model.to(DEVICE), **{**parts, "device": DEVICE})
@@ -170,7 +170,7 @@ class TestPrediction:
         with device:
             predictor = Predictor(tiny_model, tiny_processor, device=DEVICE, check_view=False)
             parts = {"model": predictor.model, "video_processor": tiny_processor, "engine": predictor.engine}
-            run = EjectionFractionPipeline(**parts)
+            run = EjectionFractionPipeline(**parts, check_view=False)
             assert run.device == run.model.device == DEVICE
             assert run(avi)["ejection_fraction"] == pytest.approx(predictor(avi).ejection_fraction)
 

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -45,6 +45,9 @@ class EjectionFractionPipeline(ChunkPipeline):
     ```
 
     `outline=echomen_hf.outline.outline_video` adds the outline of the left ventricle, and compares both readings.
+    Without it, the pipeline of the package looks for the ventricle in a few frames, and calls a video doubtful that
+    does not show it as an apical four-chamber view does; turn this off for models of other views, by
+    `check_view=False`. The copy that travels with a checkpoint has no outliner, and does not look.
 
     The folders of `echomen export` bring their own, `pipeline("ejection-fraction", model="runs/demo/int8")`.
 
@@ -74,11 +77,15 @@ class EjectionFractionPipeline(ChunkPipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
+    # Set by the package, and never by the copy of this file that travels with a checkpoint.
+    shows_other_view: ClassVar[Callable[[EchoVideo], bool] | None] = None
+
     def __init__(
         self,
         *args: Any,
         engine: Callable[[torch.Tensor], torch.Tensor] | None = None,
         outline: Callable[[EchoVideo], Any] | None = None,
+        check_view: bool = True,
         **kwargs: Any,
     ) -> None:
         if engine is not None and kwargs.get("device") is None:
@@ -87,6 +94,7 @@ class EjectionFractionPipeline(ChunkPipeline):
         super().__init__(*args, **kwargs)
         self.engine = engine
         self.outline = outline
+        self.check_view = check_view
 
     def _sanitize_parameters(
         self,
@@ -162,7 +170,8 @@ class EjectionFractionPipeline(ChunkPipeline):
         outline = None if self.outline is None else self.outline(require_moving(video))
         video = self.video_processor.crop_to_sector(video)
         spec = self.video_processor.clip_spec
-        findings = check_clip(video, spec, outline)
+        look = type(self).shows_other_view if self.check_view and outline is None else None
+        findings = check_clip(video, spec, outline, None if look is None else look(video))
         systoles = None if outline is None else [beat.es_frame for beat in outline.beats]
         starts = protocol_starts(protocol, video.num_frames, video.fps, spec, systoles)
         for first in range(0, len(starts), CLIPS_AT_ONCE):
