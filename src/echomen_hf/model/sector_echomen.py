@@ -21,6 +21,7 @@ _COARSE_CELLS = 12000
 _FINE_ROWS = 128
 _TRACE_LEVEL = 70  # gray levels; a pixel that is black most of the time and brighter than this at times
 _SLOPES = np.tan(np.radians(np.arange(28, 60, 2.0)))  # of the sides of a fan, columns per row
+_FINER_SLOPES = np.linspace(-0.04, 0.04, 9)
 _USUAL_HALF_ANGLE = 42.0  # degrees
 _LOWEST_CONFIDENCE = 0.1
 _SMALLEST_HEIGHT = 0.15  # of the picture
@@ -162,7 +163,7 @@ def is_data_set_clip(height: int, width: int) -> bool:
 
 def sector_frames(num_frames: int) -> NDArray[np.int64]:
     """Numbers of the frames, `(K,)`, that `find_sector` looks at: given these alone, it finds the same."""
-    return np.unique(np.linspace(0, num_frames - 1, _SAMPLES).round().astype(np.int64))
+    return np.linspace(0, num_frames - 1, min(_SAMPLES, num_frames)).round().astype(np.int64)
 
 
 def _is_dark_around(clip: Sector, frames: NDArray[np.uint8], numbers: NDArray[Any]) -> bool:
@@ -194,7 +195,9 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
         return None
     first = solid[rows].argmax(axis=1) - 0.5
     last = solid.shape[1] - 0.5 - solid[rows, ::-1].argmax(axis=1)
-    score, axis, apex, slope = _fit_sides(rows, first, last)
+    upwards = (len(solid) - 1 - rows[::-1], first[::-1], last[::-1])
+    fits = _fit_sides(*(np.stack(pair) for pair in zip((rows, first, last), upwards, strict=True)))
+    (score, upside_down), (axis, _), (apex, _), (slope, _) = (fit.tolist() for fit in fits)
 
     row, column = np.ogrid[: solid.shape[0], : solid.shape[1]]
     row, column = row - apex, column - axis
@@ -223,7 +226,6 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
     off = np.abs(np.stack([first - axis + width, axis + width - last]))
     support = (off[:, at_side] <= tolerance).sum(axis=1).max() / max(int(np.count_nonzero(at_side)), 0.4 * len(rows))
 
-    upside_down = _fit_sides(len(solid) - 1 - rows[::-1], first[::-1], last[::-1])[0]
     likeness = _ramp(score - upside_down, 0.0, 0.15) * _echo_likeness(samples, solid & fan)
 
     left, middle, right = (region[0] + x * step + 0.5 for x in (axis - left_half, axis, axis + right_half))
@@ -275,38 +277,42 @@ def _ramp(value: float, low: float, high: float) -> float:
 
 def _fit_sides(
     rows: NDArray[Any], first: NDArray[np.float64], last: NDArray[np.float64]
-) -> tuple[float, float, float, float]:
-    """Fit two sides of one slope to the ends of rows: points on them per row, column and row of the apex, slope."""
-    slopes = _SLOPES
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Fit two sides of one slope to the ends of rows, `(fits, rows)`.
+
+    For each fit the points on the sides per row, column and row of the apex, and slope.
+    """
+    number, count = np.arange(len(rows)), rows.shape[1]
+    slopes = np.tile(_SLOPES, (len(rows), 1))
     for _ in range(2):
         # all points of a side have the same sum
-        left, left_score = _outermost(first + slopes[:, None] * rows)
-        right, right_score = _outermost(-last + slopes[:, None] * rows)
+        sums = np.stack([first, -last])[:, :, None] + slopes[:, :, None] * rows[:, None]  # (sides, fits, slopes, rows)
+        (left, right), scores = _outermost(sums)
         apex = (left + right) / (2 * slopes)
         # a usual fan, whose apex is not far above what moves, needs less support
-        penalty = 1.2 * np.maximum(rows[0] - apex - 0.05 * len(rows), 0)
-        penalty += 0.006 * len(rows) * np.abs(np.degrees(np.arctan(slopes)) - _USUAL_HALF_ANGLE)
-        score = (left_score + right_score - penalty) / len(rows)
-        best = int(score.argmax())
+        penalty = 1.2 * np.maximum(rows[:, :1] - apex - 0.05 * count, 0)
+        penalty += 0.006 * count * np.abs(np.degrees(np.arctan(slopes)) - _USUAL_HALF_ANGLE)
+        score = (scores.sum(axis=0) - penalty) / count
+        best = number, score.argmax(axis=1)
         slope = slopes[best]
-        fit = (float(score[best]), float(left[best] - right[best]) / 2, float(apex[best]), float(slope))
-        slopes = slope + np.linspace(-0.04, 0.04, 9) * (1 + slope**2)
+        fit = score[best], (left[best] - right[best]) / 2, apex[best], slope
+        slopes = slope[:, None] + _FINER_SLOPES * (1 + slope[:, None] ** 2)
     return fit
 
 
 def _outermost(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """In each row of values the one near which many lie and below which few; and the first less twice the second."""
+    """Along the last axis the value near which many lie and below which few; and the first less twice the second."""
     tolerance = 1.5
-    count = values.shape[1]
-    # the rows lie far apart on one axis, so that one search counts in all of them
-    number = np.arange(len(values))
-    values = np.sort(values, axis=1)
-    spaced = (values + 1e5 * number[:, None]).ravel()
-    below = np.searchsorted(spaced, spaced - tolerance).reshape(values.shape) - count * number[:, None]
-    up_to = np.searchsorted(spaced, spaced + tolerance).reshape(values.shape) - count * number[:, None]
+    count = values.shape[-1]
+    lines = np.sort(values.reshape(-1, count), axis=1)
+    # the lines lie far apart on one axis, so that one search counts in all of them
+    number = np.arange(len(lines))
+    spaced = (lines + 1e5 * number[:, None]).ravel()
+    below = np.searchsorted(spaced, spaced - tolerance).reshape(lines.shape) - count * number[:, None]
+    up_to = np.searchsorted(spaced, spaced + tolerance).reshape(lines.shape) - count * number[:, None]
     score = up_to - 3 * below
     best = score.argmax(axis=1)
-    return values[number, best], score[number, best]
+    return lines[number, best].reshape(values.shape[:-1]), score[number, best].reshape(values.shape[:-1])
 
 
 def _fit_radius(solid: NDArray[np.bool_], distance: NDArray[Any], inner: NDArray[np.bool_]) -> float:
