@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise ValueError(f"{run} holds no finished training: there is no stage*/{TRAINER_STATE_NAME} in it.")
     logging.disable_progress_bar()
     model, processor = load_checkpoint(args.runs[-1])
-    processor.short_videos = "loop"  # the encoder's first training was before there was a choice
+    processor.short_videos = "back_and_forth"  # the encoder's first training was before there was a choice
     weights = {name: value.half() if value.ndim == 5 else value for name, value in model.state_dict().items()}
     size = sum(value.numel() * value.element_size() for value in weights.values())
     if size > MAX_BYTES:

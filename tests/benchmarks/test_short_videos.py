@@ -10,7 +10,8 @@ def test_blank_frames_cost_more_than_repeated_ones():
     errors = errors_of_rules(model, processor, islice(simulated_videos(processor, 3, seed=0), 3))
     assert list(errors) == list(RULES)
     assert [list(of_rule) for of_rule in errors.values()] == [[f"{seconds:g}" for seconds in SECONDS]] * len(RULES)
-    assert errors["zeros"]["0.6"] > 2 * errors["loop"]["0.6"]
+    assert errors["zeros"]["0.6"] > 2 * errors["back_and_forth"]["0.6"]
+    assert processor.short_videos == "back_and_forth"
 
 
 def test_table_has_the_mean_of_each_rule():

@@ -86,14 +86,23 @@ NOT_RUN = {
     ): "needs clips that are not here; tests/scripts run it on drawn ones",
     (
         "docs/small_model.md",
-        "python -m benchmarks.short_videos --model src/echomen_hf/checkpoints/small --num_videos 90 "
+        "python -m benchmarks.short_videos --model src/echomen_hf/checkpoints/small --num_videos 200 "
         "--output outputs/short_videos",
     ): "takes minutes; tests/benchmarks/test_short_videos.py measures the same",
     (
         "docs/small_model.md",
         "python -m benchmarks.quality --model src/echomen_hf/checkpoints/small --num_videos 200 --num_others 20 "
-        "--outline --output outputs/quality",
+        "--output outputs/quality",
     ): "takes minutes; tests/benchmarks/test_quality.py measures the same",
+    (
+        "docs/small_model.md",
+        "python -m benchmarks.quality --model src/echomen_hf/checkpoints/small --num_videos 200 --num_others 20 "
+        "--outline --output outputs/outlined",
+    ): "takes minutes; tests/benchmarks/test_quality.py measures the same",
+    (
+        "docs/small_model.md",
+        "python -m benchmarks.frame_rates --model src/echomen_hf/checkpoints/small --output outputs/frame_rates",
+    ): "takes minutes; tests/benchmarks/test_frame_rates.py measures the same",
     (
         "docs/speed.md",
         "python -m benchmarks.training_switches cost --output runs/switch_cost --num_steps 1 --switches \\",

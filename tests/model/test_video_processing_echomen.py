@@ -54,9 +54,12 @@ class TestSampling:
         assert levels(clip["pixel_values"][0]) == list(range(29, 29 + 32))
 
     def test_short_video_is_filled_up(self, processor, video):
-        for options in ({}, {"short_videos": "loop"}):
+        there, back = list(range(0, 20, 2)), list(range(18, 0, -2))  # the last frame, 19, is met once
+        for options in ({}, {"short_videos": "back_and_forth"}):
             clip = processor(video[:20], **options, return_tensors="pt")["pixel_values"][0]
-            assert levels(clip) == list(range(0, 20, 2)) * 3 + [0, 2]
+            assert levels(clip) == (there + back + there + back)[:32]
+        clip = processor(video[:20], short_videos="loop", return_tensors="pt")["pixel_values"][0]
+        assert levels(clip) == there * 3 + [0, 2]
         clip = processor(video[:20], short_videos="zeros", return_tensors="pt")["pixel_values"][0]
         assert levels(clip[:10]) == list(range(0, 20, 2))
         assert (clip[10:] == 0).all()
@@ -76,7 +79,7 @@ class TestSampling:
         clips = processor.make_clips(EchoVideo(video, 50.0, "video"), [0, 5, 60])
         assert clips.shape == (3, 32, 3, 112, 112)
         assert levels(clips[1]) == list(range(5, 5 + 63, 2))
-        assert levels(clips[2]) == [*range(60, 90, 2), *range(0, 34, 2)]
+        assert levels(clips[2]) == [*range(60, 90, 2), *range(88, 54, -2)]
         processor.short_videos = "zeros"
         clips = processor.make_clips(EchoVideo(video, 50.0, "video"), [60])
         assert levels(clips[0][:15]) == list(range(60, 90, 2))

@@ -65,9 +65,9 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
         do_find_sector (`bool`, *optional*, defaults to `True`): Cut the square around the ultrasound fan out of a
             screen, black outside the fan, see `find_sector`; a clip that is cropped already stays as it is. `False`
             for a checkpoint whose file does not say, since it was trained without.
-        short_videos (`str`, *optional*, defaults to `"loop"`): What fills a clip that the video is too short for:
-            `"zeros"`, the mean of the training set, as in the paper; `"last_frame"`; the video again, in a `"loop"` or
-            `"back_and_forth"`. `"zeros"` for a checkpoint whose file does not say.
+        short_videos (`str`, *optional*, defaults to `"back_and_forth"`): What fills a clip that the video is too short
+            for: the video again, `"back_and_forth"` or in a `"loop"`; `"last_frame"`; or `"zeros"`, the mean of the
+            training set, as in the paper. `"zeros"` for a checkpoint whose file does not say.
 
     Example:
     ```python
@@ -99,7 +99,7 @@ class EchoMENVideoProcessor(BaseVideoProcessor):
     num_frames = 32
     sampling_period = 2
     reference_fps = 50.0
-    short_videos: ShortVideos = "loop"
+    short_videos: ShortVideos = "back_and_forth"
     num_channels = 3
 
     def __init__(self, **kwargs: Unpack[EchoMENVideosKwargs]) -> None:
