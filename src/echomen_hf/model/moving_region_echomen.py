@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 
-__all__ = ["Box", "changes", "find_moving_region", "opened", "quiet_level"]
+__all__ = ["Box", "areas_of", "changes", "find_moving_region", "opened", "quiet_level"]
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; right and bottom are the first column and row outside."""
 
 _MOVING_SHARE = 0.3  # of the changes from sample to sample; a trace or a letter passes a pixel less often
 _WIDEST = 1.6  # width of a fan over its height
+_FOUR_NEIGHBOURS = ndimage.generate_binary_structure(2, 1)  # making it each time takes as long as numbering areas
 
 
 def changes(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -63,13 +64,13 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
     solid[1:-1] &= solid[:-2] & solid[2:]
     solid[:, 1:-1] |= solid[:, :-2] & solid[:, 2:]
     solid = opened(solid, 2)[4:-4, 4:-4]
-    labels, count = ndimage.label(solid)
-    if _divide_panels(solid, labels):
-        labels, count = ndimage.label(solid)
-    if not count:
+    labels, places = areas_of(solid)
+    if _divide_panels(solid, labels, places):
+        labels, places = areas_of(solid)
+    if not places:
         return None
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    largest, places = np.argsort(-sizes)[:9], ndimage.find_objects(labels)
+    sizes = np.bincount(labels.ravel(), minlength=len(places) + 1)[1:]
+    largest = np.argsort(-sizes)[:9]
     pieces: list[Box] = [
         (columns.start * step, rows.start * step, columns.stop * step, rows.stop * step)
         for rows, columns in (places[number] for number in largest)
@@ -104,10 +105,16 @@ def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tup
     return area, others
 
 
-def _divide_panels(solid: NDArray[np.bool_], labels: NDArray[Any]) -> bool:
+def areas_of(solid: NDArray[np.bool_]) -> tuple[NDArray[Any], list[tuple[slice, slice]]]:
+    """Number the areas of a mask from 1, and give the rows and columns of each."""
+    labels, _ = ndimage.label(solid, _FOUR_NEIGHBOURS)
+    return labels, ndimage.find_objects(labels)
+
+
+def _divide_panels(solid: NDArray[np.bool_], labels: NDArray[Any], places: list[tuple[slice, slice]]) -> bool:
     """Cut areas that are too wide for one fan where two touch, at the lowest column near the middle; `True` if any."""
     is_cut = False
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+    for number, (rows, columns) in enumerate(places, 1):
         piece = labels[rows, columns] == number
         width = piece.shape[1]
         if width <= _WIDEST * piece.shape[0]:

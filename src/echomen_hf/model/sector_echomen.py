@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from .colour_doppler_echomen import cell_middles
-from .moving_region_echomen import Box, changes, find_moving_region, opened, quiet_level
+from .moving_region_echomen import Box, areas_of, changes, find_moving_region, opened, quiet_level
 
 
 __all__ = ["Sector", "common_pixels", "find_sector", "is_data_set_clip", "sector_frames"]
@@ -247,11 +246,10 @@ def _fitted(samples: NDArray[np.uint8], level: int, region: Box, step: int, size
 
 def _remove_below_largest(solid: NDArray[np.bool_]) -> None:
     """Remove what moves below a piece that is most of a fan, as the trace of an electrocardiogram does."""
-    labels, count = ndimage.label(solid)
-    cells = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    if count < 2 or cells.max() < 0.6 * cells.sum():
+    labels, pieces = areas_of(solid)
+    cells = np.bincount(labels.ravel(), minlength=len(pieces) + 1)[1:]
+    if len(pieces) < 2 or cells.max() < 0.6 * cells.sum():
         return
-    pieces = ndimage.find_objects(labels)
     end = pieces[int(cells.argmax())][0].stop
     for number, (rows, columns) in enumerate(pieces, 1):
         if rows.start >= end:
@@ -308,9 +306,10 @@ def _outermost(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
     # the lines lie far apart on one axis, so that one search counts in all of them
     number = np.arange(len(lines))
     spaced = (lines + 1e5 * number[:, None]).ravel()
-    below = np.searchsorted(spaced, spaced - tolerance).reshape(lines.shape) - count * number[:, None]
-    up_to = np.searchsorted(spaced, spaced + tolerance).reshape(lines.shape) - count * number[:, None]
-    score = up_to - 3 * below
+    up_to = np.searchsorted(spaced, spaced + tolerance)
+    # where the neighbours of a value end before another value, it lies below that one, and not near it
+    below = np.cumsum(np.bincount(up_to, minlength=len(spaced) + 1)[:-1])
+    score = (up_to - 3 * below).reshape(lines.shape) + 2 * count * number[:, None]
     best = score.argmax(axis=1)
     return lines[number, best].reshape(values.shape[:-1]), score[number, best].reshape(values.shape[:-1])
 
