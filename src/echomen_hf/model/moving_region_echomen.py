@@ -17,7 +17,7 @@ Box = tuple[int, int, int, int]
 
 _MOVING_SHARE = 0.3  # of the changes from sample to sample; a trace or a letter passes a pixel less often
 _WIDEST = 1.6  # width of a fan over its height
-_FOUR_NEIGHBOURS = ndimage.generate_binary_structure(2, 1)  # making it each time takes as long as numbering areas
+_FOUR_NEIGHBOURS = ndimage.generate_binary_structure(2, 1)  # `ndimage.label` would make it each time
 
 
 def changes(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -58,7 +58,7 @@ def _eroded(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
 
 def _largest_area(moving: NDArray[np.bool_], step: int, hint: Box | None) -> tuple[Box, list[Box]] | None:
     """Box of the largest moving area in pixels, and those of areas beside it that belong to other panels."""
-    solid = np.zeros((moving.shape[0] + 8, moving.shape[1] + 8), dtype=bool)  # `np.pad` takes longer than all of this
+    solid = np.zeros((moving.shape[0] + 8, moving.shape[1] + 8), dtype=bool)  # faster than `np.pad`
     solid[4:-4, 4:-4] = moving
     solid[1:-1] |= solid[:-2] | solid[2:]  # closed upwards only, for two panels may stand close to each other
     solid[1:-1] &= solid[:-2] & solid[2:]

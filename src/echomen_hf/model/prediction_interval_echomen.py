@@ -66,7 +66,8 @@ def _range_of_errors(errors: np.ndarray, groups: np.ndarray, coverage: float) ->
     tail = math.floor((len(errors) + 1) * (1 - coverage) / 2 + 1e-9)
     if tail < 1:
         return [-_UNLIMITED, _UNLIMITED]
-    first = np.arange(2 * tail - 1)  # of the videos that the range holds, whatever it is as many
+    # first and last error of every range that leaves out as many as equal tails do
+    first = np.arange(2 * tail - 1)
     last = first + len(errors) - 2 * tail + 1
     shares = []
     for group in np.unique(groups):
