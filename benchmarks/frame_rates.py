@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.measurement import write_measurement
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor
 from echomen_hf.cli.command_line import run_script
-from echomen_hf.evaluation.report import markdown_table, package_versions
+from echomen_hf.evaluation.report import markdown_table
 from echomen_hf.evaluation.simulation_examination import (
     HELD_OUT,
     IN_RANGE,
@@ -24,7 +25,6 @@ from echomen_hf.evaluation.simulation_examination import (
 )
 from echomen_hf.inference import load_checkpoint, predict_split
 from echomen_hf.metrics import ef_regression_metrics
-from echomen_hf.runs.files import weights_checksum, write_json
 
 
 SEED_OFFSET = 15_000_017  # neither calibration nor examination sees these hearts
@@ -45,17 +45,9 @@ def main() -> None:
     errors = {
         name: errors_at_rates(model, processor, name, args.num_videos, args.seed) for name in (IN_RANGE, HELD_OUT)
     }
-    table = rates_table(errors)
-    print(table)
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "frame_rates.md").write_text(table + "\n", encoding="utf-8")
-    document = {
-        "settings": {"num_videos": args.num_videos, "seed": args.seed},
-        "errors": errors,
-        "model_sha256": weights_checksum(args.model),
-        "versions": package_versions(),
-    }
-    write_json(args.output / "frame_rates.json", document)
+    settings = {"num_videos": args.num_videos, "seed": args.seed}
+    document = {"settings": settings, "errors": errors}
+    write_measurement(args.output / "frame_rates", rates_table(errors), args.model, document)
 
 
 def errors_at_rates(

@@ -22,9 +22,10 @@ import pydicom
 import torch
 from tqdm.auto import tqdm
 
+from benchmarks.measurement import write_measurement
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor, Predictor
 from echomen_hf.cli.command_line import run_script
-from echomen_hf.evaluation.report import MISSING_VALUE, markdown_table, package_versions
+from echomen_hf.evaluation.report import MISSING_VALUE, markdown_table
 from echomen_hf.evaluation.simulation_examination import (
     HELD_OUT,
     IN_RANGE,
@@ -38,7 +39,6 @@ from echomen_hf.model.echo_video_echomen import EchoVideo, cut_out_sector
 from echomen_hf.model.frame_arrays_echomen import to_echo_video
 from echomen_hf.model.video_source_echomen import VideoReadError
 from echomen_hf.outline import outline_video, shows_other_view
-from echomen_hf.runs.files import weights_checksum, write_json
 from echomen_hf.simulation import export_clip, sample_export_settings, simulate_echo
 from echomen_hf.simulation.other_recordings import OTHER_RECORDINGS, OtherRecording, simulate_other_recording
 
@@ -113,9 +113,6 @@ def main() -> None:
         truths = examination_videos(args.num_videos, args.seed + SEED_OFFSET)["ejection_fraction"]
         readings = [two_readings(title, predictions, truths) for title, predictions in hearts.items()]
         table += f"\n\n{readings_table(readings)}"
-    print(table)
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "quality.md").write_text(table + "\n", encoding="utf-8")
     document = {
         "settings": {
             "num_videos": args.num_videos,
@@ -125,10 +122,8 @@ def main() -> None:
         },
         "measured": [vars(one) for one in measured],
         "two_readings": [vars(one) for one in readings],
-        "model_sha256": weights_checksum(args.model),
-        "versions": package_versions(),
     }
-    write_json(args.output / "quality.json", document)
+    write_measurement(args.output / "quality", table, args.model, document)
 
 
 def predict(

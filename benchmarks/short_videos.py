@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from benchmarks.measurement import write_measurement
 from echomen_hf import EchoMENModel, EchoMENVideoProcessor
 from echomen_hf.cli.command_line import run_script
-from echomen_hf.evaluation.report import markdown_table, package_versions
+from echomen_hf.evaluation.report import markdown_table
 from echomen_hf.evaluation.simulation_examination import HELD_OUT, IN_RANGE, examination_videos, simulated_frames
 from echomen_hf.inference import load_checkpoint, predict_video
 from echomen_hf.metrics import ef_regression_metrics
 from echomen_hf.model.clip_sampling_echomen import ShortVideos
 from echomen_hf.model.echo_video_echomen import EchoVideo
-from echomen_hf.runs.files import weights_checksum, write_json
 
 
 SEED_OFFSET = 13_000_003  # neither calibration nor examination sees these hearts
@@ -50,17 +50,9 @@ def main() -> None:
         unit="video",
     )
     errors = errors_of_rules(model, processor, videos, args.seed)
-    table = rules_table(errors)
-    print(table)
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "short_videos.md").write_text(table + "\n", encoding="utf-8")
-    document = {
-        "settings": {"num_videos": args.num_videos, "seed": args.seed},
-        "balanced_mae": errors,
-        "model_sha256": weights_checksum(args.model),
-        "versions": package_versions(),
-    }
-    write_json(args.output / "short_videos.json", document)
+    settings = {"num_videos": args.num_videos, "seed": args.seed}
+    document = {"settings": settings, "balanced_mae": errors}
+    write_measurement(args.output / "short_videos", rules_table(errors), args.model, document)
 
 
 def simulated_videos(

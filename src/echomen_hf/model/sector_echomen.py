@@ -316,7 +316,7 @@ def _outermost(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
     number = np.arange(len(lines))
     spaced = (lines + 1e5 * number[:, None]).ravel()
     up_to = np.searchsorted(spaced, spaced + tolerance)
-    # where the neighbours of a value end before another value, it lies below that one, and not near it
+    # a value lies below another one, and not near it, if its neighbours end before that one
     below = np.cumsum(np.bincount(up_to, minlength=len(spaced) + 1)[:-1])
     score = (up_to - 3 * below).reshape(lines.shape) + 2 * count * number[:, None]
     best = score.argmax(axis=1)
